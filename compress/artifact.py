@@ -1,0 +1,191 @@
+"""An artifact: a folder (or one file) with a kind, a content digest and a lineage.
+
+A folder that a stage wrote holds ``artifact.json``::
+
+    {"format": 1, "kind": "gguf", "digest": "…", "stage": "export.gguf", "stage_version": 1,
+     "params": {…}, "inputs": {"from.0": "<digest>", …}, "facts": {…},
+     "files": {"model.gguf": {"size": 123, "sha256": "…"}}}
+
+``facts`` is what the stage wants told about its output (bits per weight, parameters, verdict…):
+deterministic values only. Wall times and other readings of the machine belong in
+``measurements.json``, which is outside the digest, so equal inputs give equal digests.
+A folder or file that somebody else wrote is recognised by what it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.errors import ArtifactError
+
+RECORD = "artifact.json"
+MEASUREMENTS = "measurements.json"
+OUTSIDE_DIGEST = frozenset({RECORD, MEASUREMENTS})
+KINDS = ("adapter", "bundle", "calibration", "data", "gguf", "gptq", "hf", "onnx", "proof")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One output on disk. ``path`` is its folder, or the file itself for a lone ``.gguf``."""
+
+    kind: str
+    path: Path
+    digest: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def size_bytes(self) -> int:
+        """Bytes on disk of the content files."""
+        return sum(entry["size"] for entry in self.record["files"].values())
+
+    def measurements(self) -> dict[str, Any]:
+        """Readings of the machine taken while the artifact was made, or {}."""
+        path = self.path / MEASUREMENTS
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string that stands for a JSON value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_json(value: Any) -> str:
+    """Hex SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Content files below ``folder`` in a fixed order. A link is refused: content must be inside."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise ArtifactError(f"{path} is a link; an artifact holds its own files", next="replace the link by the file")
+        if path.is_file() and path.relative_to(folder).as_posix() not in OUTSIDE_DIGEST:
+            found.append(path)
+    return found
+
+
+def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """``{relative path: {size, sha256}}`` of an artifact's content."""
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in list_files(folder)
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically (temp file, fsync, rename)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as handle:
+        json.dump(value, handle, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def seal(
+    folder: Path,
+    *,
+    kind: str,
+    stage: str,
+    stage_version: int,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    facts: Mapping[str, Any],
+) -> Artifact:
+    """Hash ``folder``'s content and write its ``artifact.json``."""
+    assert kind in KINDS, kind
+    files = hash_files(folder)
+    record = {
+        "format": 1,
+        "kind": kind,
+        "stage": stage,
+        "stage_version": stage_version,
+        "params": dict(params),
+        "inputs": dict(inputs),
+        "facts": dict(facts),
+        "files": files,
+        "digest": digest_json({"kind": kind, "files": files}),
+    }
+    write_json(folder / RECORD, record)
+    return _from_record(folder, record)
+
+
+def _from_record(folder: Path, record: Mapping[str, Any]) -> Artifact:
+    return Artifact(record["kind"], folder, record["digest"], record["facts"], record)
+
+
+def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
+    """Open what a stage wrote, or what somebody else wrote.
+
+    ``verify`` re-hashes every file; without it only names and sizes are compared.
+    Raises ArtifactError naming the first file that is missing or differs.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist", next="check the path")
+    if (path / RECORD).is_file():
+        return _open_recorded(path, verify=verify)
+    return _open_foreign(path)
+
+
+def _open_recorded(folder: Path, *, verify: bool) -> Artifact:
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        files = record["files"]
+        artifact = _from_record(folder, record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder / RECORD} is not a valid artifact record ({error})", next=_REMAKE) from None
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing from the artifact", next=_REMAKE)
+        if path.stat().st_size != entry["size"] or (verify and sha256_file(path) != entry["sha256"]):
+            raise ArtifactError(f"{path} is corrupt: its content differs from {RECORD}", next=_REMAKE)
+    return artifact
+
+
+_REMAKE = "delete that folder and run the command that made it again"
+
+
+def _open_foreign(path: Path) -> Artifact:
+    kind = sniff_kind(path)
+    if path.is_file():
+        files = {path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}}
+    else:
+        files = hash_files(path)
+    return Artifact(kind, path, digest_json({"kind": kind, "files": files}), {}, {"files": files, "kind": kind})
+
+
+def sniff_kind(path: Path) -> str:
+    """The kind of a folder or file that carries no record, by what it holds."""
+    if path.is_file() and path.suffix == ".gguf":
+        return "gguf"
+    marks = (("manifest.json", "bundle"), ("genai_config.json", "onnx"), ("adapter_config.json", "adapter"))
+    for mark, kind in marks:
+        if (path / mark).is_file():
+            return kind
+    if (path / "config.json").is_file():
+        config = json.loads((path / "config.json").read_text())
+        quantized = (config.get("quantization_config") or {}).get("quant_method")
+        return "gptq" if quantized == "gptq" else "hf"
+    if path.is_dir() and list(path.glob("*.gguf")):
+        return "gguf"
+    raise ArtifactError(
+        f"{path} is not a model that is known here",
+        next="give a Hugging Face folder (config.json + *.safetensors), a GPTQ folder, a .gguf file, "
+        "an onnxruntime-genai folder or a bundle",
+    )

@@ -1,0 +1,41 @@
+"""The error tree lives on the ground floor (``runtime/errors.py``); this is its name upstairs."""
+
+from runtime.errors import (
+    EXIT_FAILURE,
+    EXIT_GATE_FAIL,
+    EXIT_GATE_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    ArtifactError,
+    ConfigError,
+    DataError,
+    HoldfastError,
+    Interrupted,
+    MissingExtra,
+    Overloaded,
+    ResourceError,
+    RuleError,
+    UnsupportedArchitecture,
+    UsageError,
+)
+
+__all__ = [
+    "EXIT_FAILURE",
+    "EXIT_GATE_FAIL",
+    "EXIT_GATE_INCONCLUSIVE",
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "EXIT_USAGE",
+    "ArtifactError",
+    "ConfigError",
+    "DataError",
+    "HoldfastError",
+    "Interrupted",
+    "MissingExtra",
+    "Overloaded",
+    "ResourceError",
+    "RuleError",
+    "UnsupportedArchitecture",
+    "UsageError",
+]

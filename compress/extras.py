@@ -1,0 +1,45 @@
+"""One wording for a missing optional dependency."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from compress.errors import MissingExtra
+
+# import name -> extra of this distribution that brings it
+EXTRA_OF = {
+    "accelerate": "train",
+    "bitsandbytes": "train",
+    "datasets": "train",
+    "gguf": "gguf",
+    "llama_cpp": "gguf",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxruntime_genai": "onnx",
+    "peft": "train",
+    "safetensors": "train",
+    "starlette": "serve",
+    "tokenizers": "train",
+    "torch": "train",
+    "transformers": "train",
+    "trl": "train",
+    "uvicorn": "serve",
+}
+assert list(EXTRA_OF) == sorted(EXTRA_OF), "keep the table in order"
+
+
+def need(module: str) -> ModuleType:
+    """Import ``module`` or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == module.split(".")[0]:
+            raise MissingExtra(module, EXTRA_OF[module.split(".")[0]]) from None
+        raise
+
+
+def missing(modules: frozenset[str]) -> list[str]:
+    """The modules of ``modules`` that are not installed; imports nothing."""
+    return sorted(name for name in modules if importlib.util.find_spec(name) is None)

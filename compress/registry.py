@@ -1,0 +1,45 @@
+"""The one table of stages: name -> dotted class. Imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import UsageError
+
+if TYPE_CHECKING:
+    from compress.stage import Stage
+
+STAGES = {
+    "calibrate": "compress.calibrate:Calibrate",
+    "data.files": "finetune.data:FilesData",
+    "data.world": "finetune.world:WorldData",
+    "export.bundle": "export.bundle:ExportBundle",
+    "export.gguf": "export.gguf:ExportGguf",
+    "export.onnx": "export.onnx:ExportOnnx",
+    "finetune.sft": "finetune.sft:Sft",
+    "prune.width": "compress.prune.width:WidthPrune",
+    "quantize.gptq": "compress.quantize.gptq:Gptq",
+    "source.hf": "finetune.source:HubSource",
+    "source.path": "finetune.source:PathSource",
+    "source.tiny": "finetune.tiny:TinySource",
+    "validate": "compress.validate.stage:Validate",
+}
+assert list(STAGES) == sorted(STAGES), "keep the table in order"
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`` (did you mean 'x'?)`` or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def load_stage(name: str) -> Stage[Any]:
+    """The stage called ``name``."""
+    if name not in STAGES:
+        raise UsageError(f"unknown stage {name!r}{nearest(name, list(STAGES))}", next="known: " + ", ".join(STAGES))
+    module, _, attribute = STAGES[name].partition(":")
+    stage: Stage[Any] = getattr(importlib.import_module(module), attribute)()
+    return stage

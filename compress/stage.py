@@ -1,0 +1,123 @@
+"""What a stage is: a pure step from artifacts and parameters to one artifact.
+
+A stage file imports heavy libraries inside functions only, so that planning stays quick.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compress.artifact import Artifact
+
+REFERENCE = "stage reference"
+StageRef = Annotated[str, REFERENCE]
+"""A parameter that names another stage of the pipeline (or, with ``compress run``, a path).
+The artifact arrives in ``job.refs[<parameter name>]``."""
+
+
+class Params(BaseModel):
+    """A stage's parameters. Unknown keys are errors; a docstring stands under every field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class CalibratedParams(Params):
+    """Parameters of a stage that reads a calibration pass over its input model."""
+
+    calibration: Path | None = None
+    """JSONL of ``{"messages"}`` or ``{"text"}`` rows; by default the pipeline's calibration data."""
+    calibration_tokens: int = Field(32768, ge=256)
+    """Tokens in the calibration pass."""
+    calibration_length: int = Field(256, ge=16)
+    """Tokens per calibration window (documents are joined and cut)."""
+
+
+P = TypeVar("P", bound=Params)
+
+
+def _silent(done: int, total: int, note: str = "") -> None:
+    del done, total, note
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a stage is expected to take; 0 or None where it cannot be told."""
+
+    disk_bytes: int = 0
+    ram_bytes: int = 0
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Job(Generic[P]):
+    """Everything one stage run may read, and where it may write."""
+
+    params: P
+    out: Path
+    """Empty folder on the store's filesystem; it becomes the artifact when ``run`` returns."""
+    scratch: Path
+    """Survives ``kill -9``: checkpoints go here. Deleted once the artifact is in the store."""
+    inputs: tuple[Artifact, ...] = ()
+    """The artifacts of ``from:``, in its order."""
+    names: tuple[str, ...] = ()
+    """Stage ids of ``inputs``, e.g. ``gguf-Q4_K_M``."""
+    refs: Mapping[str, Artifact] = field(default_factory=dict)
+    """Artifacts of the parameters declared as ``StageRef``, by parameter name."""
+    ancestors: Mapping[str, Artifact] = field(default_factory=dict)
+    """Every artifact upstream, by stage id."""
+    calibration: Artifact | None = None
+    """The calibration pass over ``inputs[0]`` for stages with ``calibrates = True``."""
+    data: Artifact | None = None
+    """Folder with the splits that exist among train.jsonl, calibration.jsonl and eval.jsonl."""
+    rules: Path | None = None
+    """The rule file (YAML)."""
+    seed: int = 0
+    threads: int = 2
+    progress: Callable[..., None] = _silent
+    """``progress(done, total, note="")``: drawn as a bar on a terminal, as plain lines in logs."""
+
+    @property
+    def input(self) -> Artifact:
+        """The only input."""
+        (artifact,) = self.inputs
+        return artifact
+
+
+class Stage(ABC, Generic[P]):
+    """Subclass, set the class attributes, write ``run``; then add one row to ``registry.py``."""
+
+    Params: ClassVar[type[Params]]
+    version: ClassVar[int] = 1
+    """Raise it when the same inputs would give other bytes."""
+    accepts: ClassVar[frozenset[str]]
+    """Kinds of artifact that ``from:`` may bring; empty for a source."""
+    produces: ClassVar[str]
+    many: ClassVar[bool] = False
+    """Whether ``from:`` may name several stages."""
+    uses: ClassVar[frozenset[str]] = frozenset()
+    """What else it reads, of {"rules", "train", "calibration", "eval"}: changing anything else does not re-run it."""
+    calibrates: ClassVar[bool] = False
+    modules: ClassVar[frozenset[str]] = frozenset()
+    """Import names it needs, checked by ``plan``."""
+    libraries: ClassVar[frozenset[str]] = frozenset()
+    """Distributions whose version shapes the bytes (part of the cache key)."""
+
+    def needs(self, job: Job[P]) -> Needs:
+        """An estimate from the sizes of inputs that already exist (``inputs`` may be empty while planning)."""
+        return Needs(disk_bytes=sum(a.size_bytes() for a in job.inputs))
+
+    def check(self, job: Job[P]) -> None:
+        """Raise UsageError if this job cannot work (wrong architecture, shape…). Cheap; called before ``run``."""
+
+    @abstractmethod
+    def run(self, job: Job[P]) -> Mapping[str, Any]:
+        """Write the artifact into ``job.out``; return its ``facts`` (deterministic JSON values).
+
+        Readings of the machine go to ``job.out / "measurements.json"``.
+        """
