@@ -71,7 +71,9 @@ def list_files(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise ArtifactError(f"{path} is a link; an artifact holds its own files", next="replace the link by the file")
+            raise ArtifactError(
+                f"{path} is a link; an artifact holds its own files", next="replace the link by the file"
+            )
         if path.is_file() and path.relative_to(folder).as_posix() not in OUTSIDE_DIGEST:
             found.append(path)
     return found

@@ -1,0 +1,95 @@
+"""Where stages run. ``local`` runs each one in a fresh process forked from a server that has the
+heavy libraries imported already, so that ten stages do not import torch ten times."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from compress.errors import HoldfastError
+from compress.pipeline.worker import Task, run_task
+
+PRELOAD = ("torch", "transformers", "compress.pipeline.worker")
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage run went: wall seconds, its process's peak resident set, made by another run meanwhile?"""
+
+    seconds: float
+    peak_rss_bytes: int
+    cached: bool
+
+
+class StageError(Exception):
+    """A stage's error together with the child's traceback (shown with ``--debug``)."""
+
+    def __init__(self, error: HoldfastError, trace: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.trace = trace
+
+
+class LocalExecutor:
+    """Runs one task at a time on this machine."""
+
+    def __init__(self, *, threads: int, offline: bool) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        if offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload([m for m in PRELOAD if importlib.util.find_spec(m.split(".")[0])])
+
+    def run(self, task: Task, progress: Progress) -> Outcome:
+        """Run ``task``; raises StageError when it fails. KeyboardInterrupt stops the child."""
+        events, child_events = self.context.Pipe(duplex=False)
+        child_lifeline, lifeline = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=run_task, args=(task, child_events, child_lifeline), daemon=False)
+        process.start()
+        child_events.close()
+        child_lifeline.close()
+        try:
+            outcome = _listen(events, progress)
+            process.join()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.join()
+            raise
+        finally:
+            lifeline.close()
+            events.close()
+        if outcome is None:
+            raise StageError(_died(task, process.exitcode), "")
+        return outcome
+
+
+def _listen(events: Connection, progress: Progress) -> Outcome | None:
+    while True:
+        try:
+            message: tuple[Any, ...] = events.recv()
+        except EOFError:
+            return None
+        if message[0] == "progress":
+            progress(*message[1:])
+        elif message[0] == "done":
+            return Outcome(*message[1:])
+        else:
+            raise StageError(message[1], message[2])
+
+
+def _died(task: Task, code: int | None) -> HoldfastError:
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+    hint = " (the system kills a process that takes too much memory)" if code == -9 else ""
+    return HoldfastError(
+        f"the process of stage {task.node_id!r} {how}{hint}",
+        next=f"read {task.log}; finished stages are kept, run the same command again",
+    )

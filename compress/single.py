@@ -1,0 +1,161 @@
+"""One stage without a pipeline file: ``compress run``, ``validate`` and ``package`` build a small graph."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from compress.artifact import Artifact, open_artifact
+from compress.config import explain
+from compress.errors import ConfigError, UsageError
+from compress.pipeline.plan import CALIBRATION_FIELDS, Graph, Node, add_calibration, reference_fields
+from compress.registry import load_stage, nearest
+from compress.stage import Stage
+
+
+def single_graph(
+    use: str,
+    sources: Sequence[Path],
+    values: Mapping[str, Any],
+    *,
+    data: Mapping[str, Path] | None = None,
+    rules: Path | None = None,
+    seed: int = 0,
+) -> tuple[Graph, str]:
+    """The graph that runs ``use`` on artifacts that exist, and the id of its node.
+
+    ``data`` maps split names (train, calibration, eval) to files, or ``{"": folder}`` for a data artifact.
+    """
+    stage = load_stage(use)
+    parents = _open_all(use, stage, sources)
+    given, refs, values = _references(stage, values)
+    given |= parents
+    params = _params(use, values)
+    nodes: dict[str, Node] = {}
+    data_node = _data_node(data, given, nodes)
+    calibration = _calibration(use, params, list(parents), data_node, nodes) if stage.calibrates else None
+    node = Node(
+        use.replace(".", "-"),
+        use,
+        params,
+        tuple(parents),
+        refs,
+        calibration,
+        data_node if stage.uses - {"rules"} else None,
+        _checked(rules) if "rules" in stage.uses else None,
+    )
+    nodes[node.id] = node
+    return Graph(nodes, seed, given), node.id
+
+
+def _checked(rules: Path | None) -> Path | None:
+    if rules is not None:
+        from runtime.rules import load_rules
+
+        load_rules(rules)
+    return rules
+
+
+def _references(
+    stage: Stage[Any], values: Mapping[str, Any]
+) -> tuple[dict[str, Artifact], dict[str, str], dict[str, Any]]:
+    """Artifacts behind reference parameters, opened from the paths that the user gave."""
+    given, refs, values = {}, {}, dict(values)
+    for name in reference_fields(stage.Params):
+        if values.get(name) is not None:
+            given[f"ref-{name}"] = open_artifact(Path(str(values[name])))
+            refs[name] = values[name] = f"ref-{name}"
+    return given, refs, values
+
+
+def _calibration(use: str, params: Any, parents: Sequence[str], data: str | None, nodes: dict[str, Node]) -> str | None:
+    wanted = {name: getattr(params, name) for name in CALIBRATION_FIELDS}
+    if wanted["calibration"] is not None:
+        return add_calibration(nodes, parents[0], wanted, None)
+    if data is not None:
+        return add_calibration(nodes, parents[0], wanted, data)
+    if getattr(params, "imatrix", True):
+        raise UsageError(f"{use} needs calibration text", next="add --with calibration=FILE.jsonl")
+    return None
+
+
+def _open_all(use: str, stage: Stage[Any], sources: Sequence[Path]) -> dict[str, Artifact]:
+    given: dict[str, Artifact] = {}
+    for path in sources:
+        artifact = open_artifact(path)
+        if artifact.kind not in stage.accepts:
+            takes = ", ".join(sorted(stage.accepts)) or "no input"
+            raise UsageError(f"{use} cannot read {path}, a {artifact.kind} artifact; it takes: {takes}")
+        name = path.stem if path.is_file() else path.resolve().name
+        while name in given:
+            name += "_"
+        given[name] = artifact
+    if stage.accepts and not given:
+        raise UsageError(f"{use} needs an artifact to work on", next="give --from ARTIFACT")
+    if len(given) > 1 and not stage.many:
+        raise UsageError(f"{use} takes one input, not {len(given)}", next="give --from once")
+    return given
+
+
+def _params(use: str, values: dict[str, Any]) -> Any:
+    model = load_stage(use).Params
+    try:
+        params = model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(use, explain(error, model, lambda _: "--with", values)) from None
+    for name in model.model_fields:
+        value = getattr(params, name)
+        if isinstance(value, Path) and not value.exists():
+            raise UsageError(f"--with {name}={value}: there is no such file or folder", next="check the path")
+    return params
+
+
+def _data_node(data: Mapping[str, Path] | None, given: dict[str, Artifact], nodes: dict[str, Node]) -> str | None:
+    if not data:
+        return None
+    if "" in data:
+        given["data"] = open_artifact(data[""])
+        return "data"
+    splits = ["train", "calibration", "eval"]
+    for key, path in data.items():
+        if key not in splits:
+            raise UsageError(f"unknown split {key!r}{nearest(key, splits)}", next="e.g. --data eval=FILE.jsonl")
+        if not path.is_file():
+            raise UsageError(f"--data {key}={path}: there is no such file", next="check the path")
+    nodes["data"] = Node("data", "data.files", _params("data.files", {k: str(p) for k, p in data.items()}))
+    return "data"
+
+
+def parse_data(options: Sequence[str]) -> dict[str, Path]:
+    """``--data eval=FILE`` (repeated), ``--data FILE.jsonl`` (the evaluation items) or ``--data FOLDER``."""
+    found: dict[str, Path] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if equals:
+            found[key] = Path(value)
+        elif Path(option).is_dir():
+            found[""] = Path(option)
+        else:
+            found["eval"] = Path(option)
+    return found
+
+
+def deliver(artifact: Artifact, out: Path) -> Artifact:
+    """Copy a finished artifact to the place the user named. ``out`` must not hold anything yet."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already and is not empty", next="choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.copytree(artifact.path, staging)
+    for path in staging.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    if out.exists():
+        out.rmdir()
+    os.rename(staging, out)
+    return open_artifact(out, verify=False)
