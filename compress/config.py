@@ -114,7 +114,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
             if isinstance(event, yaml.AliasEvent):
                 problems.append(
                     f"{path}:{_line(event.start_mark)}: aliases (*{event.anchor}) are not allowed"
-                )  # they can expand without bound
+                )
         node = yaml.compose(text, Loader=yaml.SafeLoader) if not problems else None
         if node is not None:
             _walk(node, (), lines, problems, path)
