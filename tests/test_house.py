@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = {"compress", "export", "finetune", "runtime"}
-HEAVY = {"bitsandbytes", "datasets", "llama_cpp", "onnx", "onnxruntime", "onnxruntime_genai", "peft", "torch", "transformers", "trl"}
+HEAVY = {
+    "bitsandbytes",
+    "datasets",
+    "llama_cpp",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime_genai",
+    "peft",
+    "torch",
+    "transformers",
+    "trl",
+}
 ALLOWED = {
     "runtime": set(),
     "compress": {"compress", "runtime"},

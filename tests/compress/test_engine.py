@@ -1,0 +1,166 @@
+"""The engine on a small real pipeline: prune, GPTQ and GGUF of a random two-block Llama."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path, tiny_llama, chat_jsonl):
+    value = {
+        "version": 1,
+        "name": "small",
+        "seed": 3,
+        "source": {"path": {"path": str(tiny_llama)}},
+        "data": {"train": str(chat_jsonl), "calibration": str(chat_jsonl)},
+        "stages": [
+            {
+                "id": "slim",
+                "use": "prune.width",
+                "with": {"ffn": 0.5, "calibration_tokens": 1024, "recover": {"distill_steps": 6}},
+            },
+            {"id": "gptq", "use": "quantize.gptq", "from": "slim", "with": {"bits": 4, "calibration_tokens": 1024}},
+            {"id": "gguf", "use": "export.gguf", "from": "slim", "with": {"type": "Q8_0", "calibration_tokens": 1024}},
+        ],
+    }
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    return tmp_path
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "compress.cli", *arguments]
+
+
+def start(project: Path, work: str, *extra: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command("pipeline", str(project / "p.yaml"), "--work-dir", str(project / work), "--json", *extra),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> dict:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+def digests(state: dict) -> dict[str, str]:
+    return {name: stage["digest"] for name, stage in state["stages"].items()}
+
+
+def cached(state: dict) -> set[str]:
+    return {name for name, stage in state["stages"].items() if stage["cached"]}
+
+
+def test_run_rerun_change_and_two_at_once(project):
+    both = [start(project, "a"), start(project, "a")]
+    first, second = (finish(process) for process in both)
+    assert digests(first) == digests(second)
+    again = finish(start(project, "a"))
+    assert digests(again) == digests(first)
+    assert cached(again) == set(again["stages"])
+    changed = finish(start(project, "a", "--set", "gptq.bits=8"))
+    assert set(changed["stages"]) - cached(changed) == {"gptq"}
+    elsewhere = finish(start(project, "b"))
+    assert digests(elsewhere) == digests(first)
+
+
+def kill_somewhere(project: Path, work: str, rng: random.Random, longest: float) -> None:
+    process = start(project, work)
+    time.sleep(rng.uniform(0.1, longest))
+    if rng.random() < 0.5:
+        process.kill()  # the children notice that their parent is gone
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def endure(project: Path, kills: int) -> None:
+    started = time.monotonic()
+    expected = digests(finish(start(project, "calm")))
+    longest = time.monotonic() - started
+    rng = random.Random(11)
+    for number in range(kills):
+        if number % 5 == 0:  # a finished store has nothing left to interrupt
+            work = f"rough-{number}"
+        kill_somewhere(project, work, rng, longest)
+        if number % 5 == 4 or number == kills - 1:
+            assert digests(finish(start(project, work))) == expected
+
+
+def test_kill_and_rerun_gives_the_same_bytes(project):
+    endure(project, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_kill_at_many_moments_and_rerun_gives_the_same_bytes(project):
+    endure(project, 25)
+
+
+def test_ctrl_c_says_how_to_go_on(project):
+    process = start(project, "c")
+    lock = project / "c" / "runs" / "small" / "run.lock.json"
+    deadline = time.monotonic() + 60
+    while not lock.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Run the same command again" in err
+    assert "Traceback" not in err
+    state = finish(start(project, "c"))
+    assert cached(state)
+
+
+def test_damaged_artifact_is_named(project):
+    state = finish(start(project, "d"))
+    folder = Path(state["stages"]["slim"]["path"])
+    weights = next(folder.glob("*.safetensors"))
+    weights.chmod(0o644)
+    with open(weights, "r+b") as handle:
+        handle.seek(-1, os.SEEK_END)
+        last = handle.read(1)
+        handle.seek(-1, os.SEEK_END)
+        handle.write(bytes([last[0] ^ 1]))
+    process = start(project, "d", "--set", "gptq.bits=8")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert weights.name in err
+    assert "corrupt" in err
+    assert "Traceback" not in err
+
+
+def test_full_disk_is_told_before_the_first_stage(project, monkeypatch):
+    from compress import commands
+    from compress.errors import ResourceError
+
+    real = commands.check_resources
+    asked = {}
+
+    def little(planned, root):
+        import shutil
+
+        usage = shutil.disk_usage(root)
+        asked["planned"] = planned
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        real(planned, root)
+
+    monkeypatch.setattr(commands, "check_resources", little)
+    with pytest.raises(ResourceError, match="too little disk"):
+        commands.run_pipeline(project / "p.yaml", [], project / "e", on="local", as_json=True)
+    assert asked["planned"]
