@@ -1,0 +1,186 @@
+"""Latency, throughput and memory of one artifact, each taken in a fresh process.
+
+The child (``python -m compress.validate.bench ART …``) loads the artifact in the runtime that ships, so a GGUF or
+ONNX artifact never pulls torch into the process whose peak memory is read. Figures are medians over ``runs``.
+
+TTFT is the time from a prompt's messages to its first token. It is taken twice per prompt: ``ttft_ms`` on a prompt
+that the process has not seen (only a shared system prompt may come from the prefix cache, as when serving), and
+``prefill_tokens_per_s`` on one long prompt that shares nothing with those before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from compress.artifact import open_artifact
+from compress.errors import ArtifactError
+from compress.validate.runners import Messages, Runner, open_runner
+
+PREFILL_WORDS = 160
+TIMEOUT_S = 900.0
+DEFAULT_PROMPTS: tuple[Messages, ...] = tuple(
+    ({"role": "user", "content": f"{opening} about my order, and {closing}?"},)
+    for opening in ("I have a question", "I want to complain", "Please tell me", "A friend asked", "I am writing again")
+    for closing in ("when will it arrive", "how do I send it back", "who can help me", "what does it cost")
+)
+
+
+def bench(
+    path: Path | str,
+    *,
+    prompts: Sequence[Messages] | None = None,
+    runs: int = 5,
+    max_tokens: int = 48,
+    threads: int = 2,
+) -> dict[str, Any]:
+    """Measure the artifact at ``path`` in a fresh process.
+
+    Returns ``{ttft_ms, ttft_p95_ms, tokens_per_s, prefill_tokens_per_s, peak_rss_bytes, size_bytes, load_s, note,
+    runs, threads, versions}``; times are None for a format whose own kernel is not installed (GPTQ).
+    Raises ArtifactError with the child's last words when it fails.
+    """
+    artifact = open_artifact(path, verify=False)
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder:
+        job = Path(folder) / "job.json"
+        job.write_text(
+            json.dumps(
+                {
+                    "kind": artifact.kind,
+                    "path": str(artifact.path.resolve()),
+                    "prompts": [[dict(m) for m in messages] for messages in prompts or DEFAULT_PROMPTS],
+                    "runs": runs,
+                    "max_tokens": max_tokens,
+                    "threads": threads,
+                }
+            )
+        )
+        return {**_child(job, artifact.path), "size_bytes": artifact.size_bytes()}
+
+
+def _child(job: Path, path: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "compress.validate.bench", str(job)]
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ArtifactError(f"{path} could not be measured: {last}", next="run `compress chat` on it to see why")
+    return json.loads(lines[-1])
+
+
+def measure(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What the child does: load, warm up, time; see ``bench`` for the result."""
+    started = time.perf_counter()
+    runner = open_runner(job["kind"], Path(job["path"]), threads=job["threads"])
+    load_s = time.perf_counter() - started
+    with runner:
+        timings = _timings(runner, job["prompts"], job["runs"], job["max_tokens"])
+        return {
+            **(timings if runner.timed else dict.fromkeys(timings)),
+            "load_s": round(load_s, 3),
+            "peak_rss_bytes": peak_rss(),
+            "note": runner.note,
+            "runs": job["runs"],
+            "threads": job["threads"],
+            "versions": versions(job["kind"]),
+        }
+
+
+def _timings(runner: Runner, prompts: Sequence[Messages], runs: int, max_tokens: int) -> dict[str, float]:
+    """The first prompt is the warm-up; the others are new to the process when their turn comes."""
+    _timed(runner, prompts[0], max_tokens)
+    chosen = [prompts[1 + n % max(1, len(prompts) - 1)] if len(prompts) > 1 else prompts[0] for n in range(runs)]
+    first = [_timed(runner, messages, 1)[0] for messages in chosen]
+    rates = []
+    for messages in chosen:
+        short, _ = _timed(runner, messages, 1)
+        whole, tokens = _timed(runner, messages, max_tokens)
+        if tokens > 1:
+            rates.append((tokens - 1) / max(whole - short, 1e-6))
+    prefill = [_prefill_rate(runner, n) for n in range(min(runs, 3))]
+    return {
+        "ttft_ms": round(1000 * median(first), 3),
+        "ttft_p95_ms": round(1000 * sorted(first)[min(len(first) - 1, round(0.95 * len(first)))], 3),
+        "tokens_per_s": round(median(rates), 2) if rates else 0.0,
+        "prefill_tokens_per_s": round(median(prefill), 1),
+    }
+
+
+def _timed(runner: Runner, messages: Messages, max_tokens: int) -> tuple[float, int]:
+    """Seconds and tokens of one reply."""
+    started = time.perf_counter()
+    (reply,) = runner.complete([messages], max_tokens)
+    return time.perf_counter() - started, len(reply.token_ids)
+
+
+def _prefill_rate(runner: Runner, number: int) -> float:
+    """Prompt tokens per second on a prompt whose first words no earlier prompt had."""
+    words = " ".join(f"{number}{n * 7919 % 1009}" for n in range(PREFILL_WORDS // 4))
+    messages = [{"role": "user", "content": f"{number * 7 + 3} {words}"}]
+    tokens = len(runner.encode(messages))
+    return tokens / _timed(runner, messages, 1)[0]
+
+
+def peak_rss() -> int:
+    """Peak resident bytes of this process image.
+
+    ``ru_maxrss`` survives ``exec`` and so would carry the parent's peak; ``VmHWM`` belongs to this image alone.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import psutil
+
+    info = psutil.Process().memory_info()
+    return int(getattr(info, "peak_wset", info.rss))
+
+
+def versions(kind: str) -> dict[str, str]:
+    """Versions of the libraries that shape the timing of ``kind``."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    engines = {
+        "gguf": ("llama-cpp-python",),
+        "onnx": ("onnxruntime-genai", "onnxruntime"),
+        "bundle": ("llama-cpp-python", "onnxruntime-genai"),
+    }
+    found = {"python": sys.version.split()[0]}
+    for name in engines.get(kind, ("torch", "transformers")):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m compress.validate.bench JOB.json``, or an artifact's path for the default prompts."""
+    parser = argparse.ArgumentParser(prog="python -m compress.validate.bench")
+    parser.add_argument("path", type=Path, help="an artifact, or the job file that bench() writes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args(arguments)
+    if given.path.suffix == ".json":
+        result = measure(json.loads(given.path.read_text()))
+    else:
+        result = bench(given.path, runs=given.runs, threads=given.threads)
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""One way to ask any artifact for greedy replies and logits, whatever runs it.
+
+======  ==================================================================================
+kind    runner
+======  ==================================================================================
+hf      torch, float32 on the CPU (the checkpoint's own type on a CUDA device)
+gptq    the same, on exactly dequantized weights: no kernel for the packed ones is needed
+gguf    the runtime that ships (llama.cpp)
+onnx    the runtime that ships (onnxruntime-genai)
+bundle  the runtime that ships
+======  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import ArtifactError, UsageError
+from compress.extras import need
+from compress.validate.greedy import decode, plan_batches
+
+Messages = Sequence[Mapping[str, Any]]
+Progress = Callable[[int, int], None]
+
+BATCH = 64
+"""Rows decoded together in torch."""
+CACHE_BYTES = 512 << 20
+"""Most bytes the key/value cache of one torch batch may take."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A greedy reply. ``truncated``: the token limit cut it. ``ttft_s`` is None where rows are decoded in batches."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    truncated: bool
+    ttft_s: float | None = None
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total
+
+
+class Runner(ABC):
+    """A loaded artifact; a context manager that frees it."""
+
+    note: ClassVar[str] = ""
+    """What a reader of the figures must know about how they were taken."""
+    timed: ClassVar[bool] = True
+    """Whether the latency measured here is the latency of what ships."""
+    vocabulary: int
+
+    @abstractmethod
+    def encode(self, messages: Messages) -> list[int]:
+        """Token ids of the rendered prompt, up to and including the start of the assistant's turn."""
+
+    @abstractmethod
+    def complete(
+        self, prompts: Sequence[Messages], max_tokens: int, *, regroup: bool = False, progress: Progress = _silent
+    ) -> list[Completion]:
+        """Greedy replies in the order of ``prompts``; the same list gives the same replies.
+
+        ``regroup`` decodes the same prompts in batches of another composition (for the A/A pass).
+        """
+
+    @abstractmethod
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """float32 ``[len(ids), vocabulary]``: row t holds the logits of the token after ``ids[t]``."""
+
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a reply, where the runner knows them."""
+        return frozenset()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model."""
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class HfRunner(Runner):
+    """A Hugging Face causal language model folder in torch."""
+
+    def __init__(self, path: Path, *, threads: int = 2) -> None:
+        torch = need("torch")
+        torch.set_num_threads(threads)
+        self.path = Path(path)
+        self.tokenizer = need("transformers").AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = self._load("auto" if self.device == "cuda" else torch.float32).to(self.device).eval()
+        self.vocabulary = self.model.get_output_embeddings().weight.shape[0]
+
+    def _load(self, dtype: Any) -> Any:
+        return load_torch_model(self.path, dtype)
+
+    def render(self, messages: Messages) -> str:
+        """The prompt text by the tokenizer's own chat template."""
+        return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+    def encode(self, messages: Messages) -> list[int]:
+        return self.tokenizer(self.render(messages), add_special_tokens=False)["input_ids"]
+
+    def stop_ids(self) -> frozenset[int]:
+        listed = self.model.generation_config.eos_token_id
+        ids = listed if isinstance(listed, list) else [listed]
+        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+
+    def complete(
+        self, prompts: Sequence[Messages], max_tokens: int, *, regroup: bool = False, progress: Progress = _silent
+    ) -> list[Completion]:
+        encoded = [self.encode(messages) for messages in prompts]
+        self._check_length(encoded, max_tokens)
+        size = self._batch_size(encoded, max_tokens)
+        batches = plan_batches(encoded, max(1, size * 2 // 3) if regroup else size, reverse=regroup)
+        layers = self.model.config.get_text_config().num_hidden_layers
+        found: dict[int, Completion] = {}
+        for index, reply in decode(self._step, layers, encoded, batches, max_tokens=max_tokens, stop=self.stop_ids()):
+            text = self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)
+            found[index] = Completion(text, reply.token_ids, reply.truncated)
+            progress(len(found), len(prompts))
+        return [found[index] for index in range(len(prompts))]
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        torch = need("torch")
+        with torch.inference_mode():
+            out = self.model(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=False).logits
+        return out[0].float().cpu().numpy()
+
+    def close(self) -> None:
+        self.model = None
+
+    def _step(self, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
+        torch = need("torch")
+        where = self.device
+        with torch.inference_mode():
+            out = self.model(
+                input_ids=ids.to(where),
+                attention_mask=mask.to(where),
+                position_ids=positions.to(where),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return out.logits[:, -1].cpu()
+
+    def _batch_size(self, encoded: Sequence[Sequence[int]], max_tokens: int) -> int:
+        """As many rows as fit into ``CACHE_BYTES`` of keys and values."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        longest = max(map(len, encoded), default=1) + max_tokens
+        row = 2 * config.num_hidden_layers * heads * width * longest * self.model.dtype.itemsize
+        return max(1, min(BATCH, math.floor(CACHE_BYTES / row)))
+
+    def _check_length(self, encoded: Sequence[Sequence[int]], max_tokens: int) -> None:
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        for number, ids in enumerate(encoded):
+            if context and len(ids) + max_tokens > context:
+                raise UsageError(
+                    f"prompt {number + 1} has {len(ids)} tokens; with max_tokens {max_tokens} it leaves the context "
+                    f"of {context} tokens of {self.path}",
+                    next="lower max_tokens, or shorten that prompt",
+                )
+
+
+class GptqRunner(HfRunner):
+    """A GPTQ folder, its packed weights unpacked exactly into the same torch model."""
+
+    note = "judged from dequantized weights"
+    timed = False
+
+    def _load(self, dtype: Any) -> Any:
+        from compress.quantize.checkpoint import dequantized_state
+
+        return load_torch_model(self.path, dtype, dequantized_state(self.path))
+
+
+class RuntimeRunner(Runner):
+    """A .gguf, an onnxruntime-genai folder or a bundle in the runtime that ships."""
+
+    def __init__(self, path: Path, *, threads: int = 2, slots: int = 16) -> None:
+        import runtime
+
+        self.session = runtime.load(path, threads=threads, slots=slots)
+        self.vocabulary = 0
+
+    def encode(self, messages: Messages) -> list[int]:
+        return self.session.encode_chat(messages)
+
+    def complete(
+        self, prompts: Sequence[Messages], max_tokens: int, *, regroup: bool = False, progress: Progress = _silent
+    ) -> list[Completion]:
+        order = list(reversed(prompts)) if regroup else list(prompts)
+        replies = self.session.complete_many(order, max_tokens=max_tokens)
+        found = [Completion(r.text, tuple(r.token_ids), r.finish_reason == "length", r.ttft_s) for r in replies]
+        progress(len(found), len(prompts))
+        return found[::-1] if regroup else found
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        return self.session.logits(list(ids))
+
+    def close(self) -> None:
+        self.session.close()
+
+
+def load_torch_model(path: Path, dtype: Any, state: Mapping[str, Any] | None = None) -> Any:
+    """The causal LM of an HF folder in ``dtype``; its weights are replaced by ``state`` where that is given."""
+    transformers = need("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    if state is None:
+        return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return transformers.AutoModelForCausalLM.from_pretrained(None, config=config, state_dict=dict(state), dtype=dtype)
+
+
+RUNNERS: dict[str, type[HfRunner] | type[RuntimeRunner]] = {
+    "bundle": RuntimeRunner,
+    "gguf": RuntimeRunner,
+    "gptq": GptqRunner,
+    "hf": HfRunner,
+    "onnx": RuntimeRunner,
+}
+
+
+def open_runner(kind: str, path: Path, *, threads: int = 2) -> Runner:
+    """The runner for an artifact of ``kind`` at ``path``."""
+    if kind not in RUNNERS:
+        raise ArtifactError(
+            f"{path} is a {kind!r} artifact, which does not answer prompts", next=f"give one of {', '.join(RUNNERS)}"
+        )
+    return RUNNERS[kind](path, threads=threads)
