@@ -1,0 +1,179 @@
+"""One self-contained HTML page per run: no script, no request, safe to mail and to print."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.report import plots, words
+
+Json = Mapping[str, Any]
+TEMPLATE = Path(__file__).with_name("report.html")
+LIBRARIES = ("holdfast-toolkit", "torch", "transformers", "llama-cpp-python", "onnxruntime-genai", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class ProofFiles:
+    """What a ``proof`` artifact holds, read back."""
+
+    proof: Json
+    measured: Json = field(default_factory=dict)
+    pages: Sequence[Json] = ()
+
+
+def write_run_report(state: Json, path: Path) -> Path:
+    """Write the page of a run (the object of ``run.lock.json``) to ``path`` atomically."""
+    text = render_report(state, read_proofs(state))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def read_proofs(state: Json) -> list[ProofFiles]:
+    """The proofs among a run's artifacts, in the order of its stages."""
+    return [read_proof(Path(s["path"])) for s in state["stages"].values() if s["kind"] == "proof"]
+
+
+def read_proof(folder: Path) -> ProofFiles:
+    """A proof folder's JSON files; readings of the machine and sample replies may be absent."""
+    pages = _read(folder / "before_after.json") or {"items": []}
+    return ProofFiles(_read(folder / "proof.json") or {}, _read(folder / "measurements.json") or {}, pages["items"])
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
+    """The page as text. Every value is escaped: replies and rule names are untrusted."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        state={"name": "", "config": "", "verdict": None, "bundle": None, "skipped": {}, **state},
+        proofs=[_view(proof) for proof in proofs],
+        stages=[_stage(name, stage, state["stages"]) for name, stage in state["stages"].items()],
+        versions=_versions(),
+        css=_css,
+        w=words,
+    )
+
+
+def _css(verdict: str) -> str:
+    return {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "open"}.get(verdict, "")
+
+
+def _view(files: ProofFiles) -> dict[str, Any]:
+    proof = {"a_a": None, "base": None, "chosen": None, **files.proof}
+    proof["candidates"] = [
+        {"side_effects": None, "enforced": None, "parity": None, **candidate} for candidate in proof["candidates"]
+    ]
+    rows = words.rows_of(proof, files.measured)
+    focus = _focus(proof)
+    return {
+        "proof": proof,
+        "rows": rows,
+        "focus": focus,
+        "sentences": words.verdict_sentences(proof),
+        "threads": (files.measured.get("machine") or {}).get("threads"),
+        "plots": _plots(proof, rows, focus),
+        "pages": [{"facts": {}, "rules": [], **page} for page in files.pages],
+    }
+
+
+def _focus(proof: Json) -> str | None:
+    """The candidate a reader wants opened: the one that blocked the release, else the one that ships."""
+    if proof["verdict"] == "PASS":
+        return proof["chosen"]
+    return next((c["name"] for c in words.judged(proof) if c["verdict"] != "PASS"), None)
+
+
+def _plots(proof: Json, rows: Sequence[Json], focus: str | None) -> list[tuple[str, Any]]:
+    from markupsafe import Markup
+
+    megabytes = [r for r in rows if r["size_bytes"]]
+    found = [
+        ("Accuracy against size", _accuracy(megabytes, rows[0]["accuracy"])),
+        ("Speed against size", _speed(megabytes)),
+        (f"Rules of {focus} against {proof['baseline']['name']}", _rules(proof, focus)),
+        (
+            "Drift from the baseline",
+            plots.bars(
+                [(r["name"], r["kl_mean"]) for r in rows if r["kl_mean"]],
+                title="Mean KL divergence per token",
+                unit="mean KL divergence per token (nats, logarithmic)",
+            ),
+        ),
+    ]
+    return [(title, Markup(svg)) for title, svg in found if svg]  # noqa: S704 - plots escape their labels
+
+
+def _accuracy(rows: Sequence[Json], baseline: float | None) -> str:
+    points = []
+    for row in rows:
+        if row["accuracy"] is not None:
+            known = row["accuracy_low"] is not None and baseline is not None
+            low, high = (baseline + row["accuracy_low"], baseline + row["accuracy_high"]) if known else (None, None)
+            points.append(plots.Point(row["name"], row["size_bytes"] / 1e6, row["accuracy"], row["verdict"], low, high))
+    return plots.scatter(
+        points, title="Accuracy against size on disk", x_label="size on disk (MB)", y_label="accuracy", percent=True
+    )
+
+
+def _speed(rows: Sequence[Json]) -> str:
+    points = [
+        plots.Point(r["name"], r["size_bytes"] / 1e6, r["tokens_per_s"], r["verdict"])
+        for r in rows
+        if r["tokens_per_s"]
+    ]
+    return plots.scatter(
+        points, title="Decode speed against size on disk", x_label="size on disk (MB)", y_label="tokens per second"
+    )
+
+
+def _rules(proof: Json, focus: str | None) -> str:
+    candidate = next((c for c in proof["candidates"] if c["name"] == focus), None)
+    rules = [r for r in (candidate or {}).get("rules", ()) if r["mode"] == "model" and r["low"] is not None]
+    spans = [
+        plots.Span(
+            rule["id"],
+            rule["candidate"] - rule["baseline"],
+            rule["low"],
+            rule["high"],
+            proof["margins"].get("rule", 0.05),
+            rule["verdict"],
+        )
+        for rule in rules
+    ]
+    return plots.forest(
+        spans, title=f"Change per rule, {focus}", x_label="change in points with its 90 % interval; dashed: the margin"
+    )
+
+
+def _stage(name: str, stage: Json, every: Json) -> dict[str, Any]:
+    """One row of the stage table, with the lineage that the artifact itself recorded."""
+    record = _read(Path(stage["path"]) / "artifact.json") or {}
+    by_digest = {other["digest"]: other_name for other_name, other in every.items()}
+    parents = [by_digest.get(digest, f"{role} {digest[:12]}") for role, digest in record.get("inputs", {}).items()]
+    facts, params = record.get("facts", {}), record.get("params", {})
+    told = json.dumps({"params": params, "facts": facts}, indent=1, sort_keys=True, ensure_ascii=False)
+    blank = {"size_bytes": None, "peak_rss_bytes": None}
+    return {**blank, **stage, "id": name, "parents": parents, "facts": facts, "params": params, "told": told}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,191 @@
+"""Figures and verdicts in plain words, for the terminal and for the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BLANK = "–"
+UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """``0.931`` -> ``93.1 %``."""
+    return BLANK if value is None else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points, signed."""
+    return BLANK if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def size(value: float | None) -> str:
+    """Bytes with three significant digits."""
+    if value is None:
+        return BLANK
+    number, unit = float(value), 0
+    while number >= 1000 and unit < len(UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.3g} {UNITS[unit]}"
+
+
+def seconds(value: float | None) -> str:
+    """``95`` -> ``1 min 35 s``."""
+    if value is None:
+        return BLANK
+    if value < 60:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    return f"{int(value // 60)} min {int(value % 60):02d} s"
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number with ``digits`` significant digits."""
+    return BLANK if value is None else f"{value:.{digits}g}"
+
+
+def suite(candidate: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """One suite of a candidate, or {}."""
+    return next((s for s in candidate.get("suites", ()) if s["name"] == name), {})
+
+
+def broken_rules(candidate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Rules of a candidate that failed, worst first, one entry per rule (model-only before enforced)."""
+    failed = [rule for rule in candidate.get("rules", ()) if rule["verdict"] == "FAIL"]
+    failed.sort(key=lambda r: (r["mode"] != "model", (r["candidate"] or 0) - (r["baseline"] or 0), r["id"]))
+    seen: dict[str, Mapping[str, Any]] = {}
+    for rule in failed:
+        seen.setdefault(rule["id"], rule)
+    return list(seen.values())
+
+
+def rule_phrase(rule: Mapping[str, Any]) -> str:
+    """``escalate-legal (hard) 99.0 % → 61.2 %``."""
+    before = "" if rule["baseline"] is None else f"{percent(rule['baseline'])} → "
+    mode = ", enforced" if rule["mode"] == "enforced" else ""
+    return f"{rule['id']} ({rule['severity']}{mode}) {before}{percent(rule['candidate'])}"
+
+
+def judged(proof: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Candidates that the fixed sequence reached."""
+    return [c for c in proof["candidates"] if c["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE")]
+
+
+def verdict_sentences(proof: Mapping[str, Any]) -> list[str]:
+    """What the gate found, for somebody who has not read about the gate."""
+    if proof["verdict"] == "PASS":
+        return _passed(proof)
+    blocked = next((c for c in judged(proof) if c["verdict"] != "PASS"), None)
+    if blocked is None:
+        return ["No candidate was judged."]
+    if proof["verdict"] == "FAIL":
+        return _failed(proof, blocked)
+    return [
+        f"The evidence does not decide: {blocked['name']} may be as good as {proof['baseline']['name']} or worse. "
+        "Nothing may ship until more items are evaluated.",
+        *blocked["reasons"],
+    ]
+
+
+def _passed(proof: Mapping[str, Any]) -> list[str]:
+    name, baseline = proof["chosen"], proof["baseline"]["name"]
+    chosen = next(c for c in proof["candidates"] if c["name"] == name)
+    said = [f"{name} may ship: it answers as well as {baseline} and keeps the rules, within the margins."]
+    ratio = size_ratio(chosen["size_bytes"], proof["baseline"].get("size_bytes"))
+    accuracy = suite(chosen, "accuracy")
+    facts = [f"{size(chosen['size_bytes'])}" + (f", {ratio} smaller" if ratio else "")]
+    if accuracy:
+        facts.append(f"accuracy {percent(accuracy['baseline'])} → {percent(accuracy['candidate'])}")
+    if adherence := suite(chosen, "adherence"):
+        facts.append(f"hard rules kept {percent(adherence['baseline'])} → {percent(adherence['candidate'])}")
+    said.append("; ".join(facts) + f"; n = {proof['n_items']}.")
+    if stopped := next((c for c in judged(proof) if c["verdict"] != "PASS"), None):
+        said.append(f"The next smaller step, {stopped['name']}, did not pass ({stopped['verdict']}).")
+    return said
+
+
+def _failed(proof: Mapping[str, Any], blocked: Mapping[str, Any]) -> list[str]:
+    rules = broken_rules(blocked)
+    said = [f"Nothing may ship: {blocked['name']} is worse than {proof['baseline']['name']}."]
+    if rules:
+        said.append("Rules that broke: " + "; ".join(rule_phrase(rule) for rule in rules) + ".")
+    for entry in blocked.get("suites", ()):
+        if entry["verdict"] == "FAIL":
+            said.append(
+                f"{entry['name']}: {percent(entry['baseline'])} → {percent(entry['candidate'])} "
+                f"({points(entry['difference'])} points; the margin is {points(-entry['margin'])})."
+            )
+    return said if len(said) > 1 else [*said, *blocked["reasons"]]
+
+
+def size_ratio(part: float | None, whole: float | None) -> str:
+    """How many times smaller ``part`` is, or an empty string."""
+    return f"{whole / part:.1f}×" if part and whole else ""
+
+
+def flips(candidate: Mapping[str, Any]) -> list[int]:
+    """``[to pass, to fail]`` over the model-only rules."""
+    counted = [rule["flips"] for rule in candidate.get("rules", ()) if rule["mode"] == "model" and rule.get("flips")]
+    return [sum(pair[0] for pair in counted), sum(pair[1] for pair in counted)]
+
+
+def candidate_row(
+    candidate: Mapping[str, Any], proof: Mapping[str, Any], measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The figures of one candidate in one flat row; None where something was not measured."""
+    accuracy, adherence = suite(candidate, "accuracy"), suite(candidate, "adherence")
+    drift = candidate.get("drift") or {}
+    bench = (measured.get("bench") or {}).get(candidate["name"]) or {}
+    baseline_bytes = proof["baseline"].get("size_bytes")
+    return {
+        "name": candidate["name"],
+        "kind": candidate["kind"],
+        "verdict": candidate["verdict"],
+        "note": candidate.get("note", ""),
+        "size_bytes": candidate["size_bytes"],
+        "ratio": round(baseline_bytes / candidate["size_bytes"], 2) if baseline_bytes else None,
+        "ttft_ms": bench.get("ttft_ms"),
+        "tokens_per_s": bench.get("tokens_per_s"),
+        "peak_rss_bytes": bench.get("peak_rss_bytes"),
+        "accuracy": accuracy.get("candidate"),
+        "accuracy_low": accuracy.get("low"),
+        "accuracy_high": accuracy.get("high"),
+        "adherence": adherence.get("candidate"),
+        "adherence_enforced": (candidate.get("enforced") or {}).get("rate"),
+        "kl_mean": drift.get("kl_mean"),
+        "top1": drift.get("top1"),
+        "perplexity_ratio": drift.get("perplexity_ratio"),
+        "flips": flips(candidate),
+    }
+
+
+def baseline_row(proof: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The baseline in the shape of ``candidate_row``."""
+    baseline = proof["baseline"]
+    first: Mapping[str, Any] = proof["candidates"][0] if proof["candidates"] else {}
+    bench = (measured.get("bench") or {}).get(baseline["name"]) or {}
+    return {
+        "name": baseline["name"],
+        "kind": baseline.get("kind", ""),
+        "verdict": "BASELINE",
+        "note": "",
+        "size_bytes": baseline.get("size_bytes"),
+        "ratio": 1.0,
+        "ttft_ms": bench.get("ttft_ms"),
+        "tokens_per_s": bench.get("tokens_per_s"),
+        "peak_rss_bytes": bench.get("peak_rss_bytes"),
+        "accuracy": suite(first, "accuracy").get("baseline"),
+        "accuracy_low": None,
+        "accuracy_high": None,
+        "adherence": suite(first, "adherence").get("baseline"),
+        "adherence_enforced": (baseline.get("enforced") or {}).get("rate"),
+        "kl_mean": None,
+        "top1": None,
+        "perplexity_ratio": None,
+        "flips": None,
+    }
+
+
+def rows_of(proof: Mapping[str, Any], measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The baseline and every candidate, least compressed first."""
+    rows: Sequence[dict[str, Any]] = [candidate_row(c, proof, measured) for c in proof["candidates"]]
+    return [baseline_row(proof, measured), *rows]

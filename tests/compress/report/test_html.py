@@ -1,0 +1,76 @@
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_data import make_run
+
+from compress.report.html import render_report, write_run_report
+
+VOID = {"meta", "br", "line", "circle", "rect"}
+
+
+class Page(HTMLParser):
+    """Checks nesting and collects what would leave the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.requests: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.requests += [f"{name}={value}" for name, value in attrs if name in ("src", "href", "action", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
+def test_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path, verdict: str) -> None:
+    state = make_run(tmp_path, verdict)
+    text = write_run_report(state, tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert not page.open
+    assert not page.requests
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    assert "url(" not in text
+    assert "@import" not in text
+    assert verdict in page.words
+
+
+def test_replies_and_names_are_escaped(tmp_path: Path) -> None:
+    page = Page(write_run_report(make_run(tmp_path), tmp_path / "r.html").read_text())
+    assert "<script>alert(1)</script>" in page.words
+    assert "no-<script>card" in page.words
+    assert "script" not in page.tags
+
+
+def test_failure_names_the_broken_rule_with_its_numbers(tmp_path: Path) -> None:
+    page = Page(write_run_report(make_run(tmp_path, "FAIL"), tmp_path / "r.html").read_text())
+    assert "Rules that broke: escalate-legal (hard) 99.0 % → 61.2 %" in page.words
+    assert "the gate did not pass" in page.words
+
+
+def test_page_shows_figures_of_every_candidate(tmp_path: Path) -> None:
+    page = Page(write_run_report(make_run(tmp_path), tmp_path / "r.html").read_text())
+    for shown in ("gguf-Q8_0", "gguf-Q4_K_M", "812.4", "2.9 MB", "5.52×", "93.1 %", "640 items decide", "1 min 35 s"):
+        assert shown in page.words
+    assert {"svg", "table", "details"} <= page.tags
+
+
+def test_a_run_without_a_proof_still_has_a_page(tmp_path: Path) -> None:
+    state = make_run(tmp_path)
+    page = Page(render_report({**state, "verdict": None, "stages": {}}, []))
+    assert "nothing is known about its quality" in page.words

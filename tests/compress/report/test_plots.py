@@ -1,0 +1,51 @@
+import re
+import xml.etree.ElementTree as ET
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.report.plots import WIDTH, Axis, Point, Span, bars, forest, scatter, ticks
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_and_inside(low: float, span: float) -> None:
+    found = ticks(low, low + span)
+    assert 1 <= len(found) <= 7
+    assert all(low - 1e-6 * span - 1e-9 <= t <= low + span * (1 + 1e-6) + 1e-9 for t in found)
+
+
+def test_axis_maps_ends_and_clamps() -> None:
+    axis = Axis(0, 10, 100, 200)
+    assert (axis.at(0), axis.at(5), axis.at(10), axis.at(99)) == (100, 150, 200, 200)
+    assert Axis(0.01, 100, 0, 400, log=True).at(1) == 200
+
+
+def test_better_accuracy_stands_higher() -> None:
+    svg = ET.fromstring(scatter([Point("a", 1, 0.5), Point("b", 2, 0.9)], title="t", x_label="x", y_label="y"))
+    a, b = sorted(svg.iter("circle"), key=lambda c: float(c.get("cx") or 0))
+    assert float(a.get("cy") or 0) > float(b.get("cy") or 0)
+
+
+def test_forest_puts_a_loss_left_of_zero_and_margin() -> None:
+    spans = [Span("worse", -0.2, -0.25, -0.15, 0.05, "FAIL"), Span("same", 0.0, -0.01, 0.01, 0.05, "PASS")]
+    svg = ET.fromstring(forest(spans, title="t", x_label="x"))
+    worse, same = (float(c.get("cx") or 0) for c in svg.iter("circle"))
+    margin = float(next(line.get("x1") or 0 for line in svg.iter("line") if line.get("class") == "margin"))
+    assert worse < margin < same
+
+
+def test_bars_grow_with_the_value_and_stay_inside() -> None:
+    svg = ET.fromstring(bars([("a", 0.001), ("b", 0.1)], title="t", unit="nats"))
+    first, second = (float(r.get("width") or 0) for r in svg.iter("rect"))
+    assert 0 < first < second < WIDTH
+
+
+def test_labels_are_escaped() -> None:
+    svg = bars([("<x>&", 1.0)], title="<t>", unit="&")
+    assert not re.search(r"<x>|<t>", svg)
+    ET.fromstring(svg)
+
+
+def test_nothing_to_draw_draws_nothing() -> None:
+    assert scatter([], title="t", x_label="x", y_label="y") == forest([], title="t", x_label="x") == ""
+    assert bars([("a", 0.0)], title="t", unit="u") == ""

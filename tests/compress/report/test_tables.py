@@ -1,0 +1,70 @@
+import io
+from pathlib import Path
+
+import pytest
+from report_data import make_proof, make_run
+from rich.console import Console
+
+from compress.report import tables
+from compress.report.tables import compare_rows, comparison_table, proof_table, rules_table, status_table, suites_table
+
+
+def drawn(table: object, width: int) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False).print(table)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_tables_fit_the_terminal_and_keep_names_and_verdicts(width: int) -> None:
+    text = drawn(proof_table(make_proof(), {}, width), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "gguf-Q4_K_M" in text
+    assert "PASS" in text
+
+
+def test_a_wide_terminal_shows_all_columns(tmp_path: Path) -> None:
+    state = make_run(tmp_path)
+    text = drawn(comparison_table(compare_rows([state]), 200), 200)
+    assert all(c.header in text for c in tables.CANDIDATE_COLUMNS)
+    assert "812.4" in text
+
+
+def test_compare_lists_baseline_and_candidates_of_every_run(tmp_path: Path) -> None:
+    good, bad = make_run(tmp_path / "a"), make_run(tmp_path / "b", "FAIL") | {"name": "too-small"}
+    rows = compare_rows([good, bad])
+    assert [(r["run"], r["name"]) for r in rows] == [
+        ("support-demo", "tune"),
+        ("support-demo", "gguf-Q8_0"),
+        ("support-demo", "gguf-Q4_K_M"),
+        ("too-small", "tune"),
+        ("too-small", "gguf-Q4_K_M"),
+    ]
+    assert [r["chosen"] for r in rows] == [False, False, True, False, False]
+    assert rows[2]["ratio"] == 5.52
+    assert rows[2]["tokens_per_s"] == 812.4
+    assert rows[1]["tokens_per_s"] is None
+
+
+def test_rules_suites_and_status_show_their_numbers(tmp_path: Path) -> None:
+    (candidate,) = make_proof("FAIL")["candidates"]
+    assert "61.2 %" in drawn(rules_table(candidate["rules"]), 120)
+    assert "−23.1" in drawn(suites_table(candidate["suites"]), 120)
+    text = drawn(status_table(make_run(tmp_path, "FAIL")), 120)
+    assert "the gate did not pass" in text
+    assert "1 min 35 s" in text
+
+
+def test_ends_of_commands_print_verdict_and_broken_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = make_run(tmp_path, "FAIL")
+    tables.print_run(state)
+    tables.print_status(state)
+    tables.print_comparison([])
+    proof = make_proof("FAIL")
+    tables.print_proof(proof, {})
+    (candidate,) = proof["candidates"]
+    tables.print_gate({"verdict": "FAIL", "suites": candidate["suites"], "rules": candidate["rules"]})
+    said = capsys.readouterr().out
+    assert "escalate-legal (hard) 99.0 %" in said
+    assert said.count("FAIL") >= 5
+    assert "no proof to compare" in said
