@@ -1,0 +1,273 @@
+"""Text as the rule checkers see it: one normal form, then words, sentences and paragraphs.
+
+Everything here is deterministic and linear in the length of the text. Users' patterns run on RE2
+(no backtracking); the patterns written in this file are literals or single-class repetitions.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Any
+
+# Letters, marks and symbols that show nothing on the screen although their category is not Cf.
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+_SINGLE_QUOTES, _DOUBLE_QUOTES = (
+    frozenset("\u2018\u2019\u201a\u201b\u02bc"),
+    frozenset("\u201c\u201d\u201e\u201f\u00ab\u00bb"),
+)
+
+
+class _Fold(dict[int, str]):
+    """``str.translate`` table, filled as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = folded = _plain_char(char, unicodedata.category(char))
+        return folded
+
+
+def _plain_char(char: str, category: str) -> str:
+    if category == "Cf" or char in _BLANKS or any(low <= ord(char) <= high for low, high in _SELECTORS):
+        return ""
+    if category == "Nd":
+        return str(unicodedata.decimal(char))
+    if category == "Pd" or char == "\u2212":
+        return "-"
+    if char in _SINGLE_QUOTES:
+        return "'"
+    return '"' if char in _DOUBLE_QUOTES else char
+
+
+_FOLD = _Fold()
+
+
+def plain(text: str) -> str:
+    """NFKC without zero-width characters; digits of any script, dashes and quotes become ASCII. Keeps case."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FOLD))
+
+
+def squeeze(text: str) -> str:
+    """``plain(text)`` case-folded, with every run of white space as one space, stripped."""
+    return " ".join(unicodedata.normalize("NFKC", plain(text).casefold()).split())
+
+
+_ASCII_WORD = re.compile(r"[a-zA-Z0-9]+(?:['\-][a-zA-Z0-9]+)*")
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters, marks and digits of a ``plain`` text; an inner apostrophe or hyphen joins."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text)
+    return list(_unicode_word().findall(text))
+
+
+@lru_cache(maxsize=1)
+def _unicode_word() -> Any:
+    return compile_regex(r"[\p{L}\p{M}\p{N}]+(?:['-][\p{L}\p{M}\p{N}]+)*")
+
+
+_SENTENCE_END = re.compile(r"""[.!?。।]+["')\]*_]*(?=\s|$)|\n\s*\n""")
+_ABBREVIATIONS = frozenset(
+    [
+        "approx",
+        "dept",
+        "dr",
+        "e.g",
+        "eg",
+        "est",
+        "etc",
+        "fig",
+        "i.e",
+        "ie",
+        "inc",
+        "jr",
+        "ltd",
+        "mr",
+        "mrs",
+        "ms",
+        "mt",
+        "no",
+        "p.p.s",
+        "p.s",
+        "prof",
+        "sr",
+        "st",
+        "u.k",
+        "u.s",
+        "vs",
+    ]
+)
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of a ``plain`` text: ended by . ! ? (not after an abbreviation or initial) or by a blank line."""
+    found, start = [], 0
+    for end in _SENTENCE_END.finditer(text):
+        head = text[start : end.start()]
+        if end[0].startswith(".") and len(end[0].rstrip("\"')]*_")) == 1 and _abbreviated(head):
+            continue
+        found.append(text[start : end.end()])
+        start = end.end()
+    found.append(text[start:])
+    return [sentence.strip() for sentence in found if words(sentence)]
+
+
+def _abbreviated(head: str) -> bool:
+    last = head.split()[-1].lstrip("(\"'[").casefold() if head.split() else ""
+    return last in _ABBREVIATIONS or (len(last) == 1 and last.isalpha() and last != "i")
+
+
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+
+
+def paragraphs(text: str, separator: str | None = None) -> list[str]:
+    """Non-empty paragraphs of a ``plain`` text, cut at blank lines or at ``separator``."""
+    parts = text.split(separator) if separator else _BLANK_LINE.split(text)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def word_pattern(phrases: list[str]) -> re.Pattern[str]:
+    """Matches any of ``phrases`` between word boundaries in a ``squeeze``d text."""
+    folded = sorted({squeeze(phrase) for phrase in phrases}, key=lambda phrase: (-len(phrase), phrase))
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, folded)) + r")(?!\w)")
+
+
+# What RE2 leaves out because no linear-time engine can offer it, by the text of its message.
+_LACKING = (
+    ("(?=", "look-ahead"),
+    ("(?!", "negative look-ahead"),
+    ("(?<", "look-behind"),
+    ("(?>", "an atomic group"),
+    ("(?(", "a conditional group"),
+    ("++", "a possessive repetition"),
+    ("*+", "a possessive repetition"),
+    ("repetition size", "a repetition above 1000"),
+)
+
+
+@lru_cache(maxsize=4096)
+def compile_regex(pattern: str) -> Any:
+    r"""A compiled RE2 pattern, case-insensitive (``(?-i)`` turns that off); ``\b \w \d`` are ASCII.
+
+    Raises ValueError saying what is wrong and, where RE2 lacks a construct, which one.
+    """
+    import re2
+
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False
+    options.max_mem = 8 << 20
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raw = error.args[0] if error.args else ""
+        message = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
+        raise ValueError(f"regex {pattern!r} does not compile: {message}{_lacking(message)}") from None
+
+
+def _lacking(message: str) -> str:
+    reference = re.search(r"invalid escape sequence: \\([1-9k])", message)
+    name = "a back-reference" if reference else next((name for mark, name in _LACKING if mark in message), None)
+    return (
+        f" (the linear-time engine RE2 has no {name.removeprefix('a ').removeprefix('an ')}: write it without)"
+        if name
+        else ""
+    )
+
+
+def digits(text: str) -> str:
+    """The decimal digits of a ``plain`` text."""
+    return "".join(char for char in text if "0" <= char <= "9")
+
+
+def luhn(text: str) -> bool:
+    """Whether the 13 to 19 digits in ``text`` carry a valid Luhn check digit (ISO/IEC 7812-1, annex B)."""
+    number = digits(text)
+    if not 13 <= len(number) <= 19 or not number.strip("0"):
+        return False
+    total = 0
+    for place, char in enumerate(reversed(number)):
+        value = int(char) << (place % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
+
+
+def iban(text: str) -> bool:
+    """Whether ``text`` is an IBAN with a valid check number (ISO 13616: remainder 1 modulo 97)."""
+    compact = "".join(char for char in text.upper() if char.isalnum())
+    if not _IBAN.fullmatch(compact):
+        return False
+    return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
+
+
+_EMAIL = re.compile(
+    r"[a-z0-9][a-z0-9._%+\-]{0,63}@[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?(?:\.[a-z0-9\-]{2,63}){1,4}", re.I
+)
+
+
+def email(text: str) -> bool:
+    """Whether ``text`` is an e-mail address with a dotted domain."""
+    return _EMAIL.fullmatch(text.strip()) is not None
+
+
+_GROUPS = re.compile(r"[0-9]+(?:[ \t\r\n.,/_*\-]{1,3}[0-9]+)*")
+
+
+def find_cards(text: str) -> list[str]:
+    """Payment card numbers in a ``plain`` text, however they are grouped.
+
+    A card is a run of whole digit groups, 13 to 19 digits, first digit 2 to 6, Luhn-valid; so a
+    20-digit tracking number that merely contains a valid window is not one.
+    """
+    found = []
+    for run in _GROUPS.finditer(text):
+        groups = re.findall(r"[0-9]+", run[0])
+        for start in range(len(groups)):
+            number = ""
+            for group in groups[start:]:
+                number += group
+                if len(number) > 19:
+                    break
+                if number[0] in "23456" and luhn(number):
+                    found.append(number)
+    return found
+
+
+_IBAN_LIKE = re.compile(r"\b[A-Za-z]{2}[0-9]{2}(?:[ \-]?[A-Za-z0-9]{1,4}){3,8}")
+
+
+def find_ibans(text: str) -> list[str]:
+    """IBANs in a ``plain`` text, with or without spaces."""
+    found = []
+    for match in _IBAN_LIKE.finditer(text):
+        compact = re.sub(r"[ \-]", "", match[0])
+        hit = next((compact[:end] for end in range(len(compact), 14, -1) if iban(compact[:end])), None)
+        if hit:
+            found.append(hit.upper())
+    return found
+
+
+def find_emails(text: str) -> list[str]:
+    """E-mail addresses in a ``plain`` text."""
+    return [match[0] for match in _EMAIL.finditer(text)]
+
+
+_PHONE = re.compile(r"(?<![\w.])\+?\(?[0-9][0-9() .\-/]{6,20}[0-9](?!\w)")
+
+
+def find_phones(text: str) -> list[str]:
+    """Telephone numbers in a ``plain`` text: 9 to 15 digits grouped, or with a leading + (E.164)."""
+    found = [match[0] for match in _PHONE.finditer(text)]
+    return [n for n in found if 9 <= len(digits(n)) <= 15 and (n[0] == "+" or not n.isdigit())]
+
+
+VALIDATORS = {"email": email, "iban": iban, "luhn": luhn}
+FINDERS = {"card": find_cards, "email": find_emails, "iban": find_ibans, "phone": find_phones}
