@@ -1,0 +1,42 @@
+"""The one table of inference backends: kind of model -> where its class is. Imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ArtifactError, MissingExtra
+from .base import Backend
+
+
+class Row(NamedTuple):
+    """One backend: ``module`` (in this package), class name, import name it needs, extra that brings it."""
+
+    module: str
+    attribute: str
+    needs: str
+    extra: str
+
+
+BACKENDS = {
+    "gguf": Row("llama", "LlamaBackend", "llama_cpp", "gguf"),
+    "onnx": Row("genai", "GenaiBackend", "onnxruntime_genai", "onnx"),
+}
+assert list(BACKENDS) == sorted(BACKENDS), "keep the table in order"
+
+
+def open_backend(kind: str, path: Path, *, threads: int | None, slots: int, context: int | None) -> Backend:
+    """Load the model at ``path``. MissingExtra names the pip command when the engine is not installed."""
+    if kind not in BACKENDS:
+        raise ArtifactError(f"no backend runs a model of kind {kind!r}", next="known: " + ", ".join(BACKENDS))
+    row = BACKENDS[kind]
+    try:
+        importlib.import_module(row.needs)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == row.needs:
+            raise MissingExtra(row.needs, row.extra) from None
+        raise
+    module = importlib.import_module(f".{row.module}", __name__)
+    backend: Backend = getattr(module, row.attribute)(path, threads=threads, slots=slots, context=context)
+    return backend

@@ -1,0 +1,88 @@
+"""What the scheduler asks of an inference engine: slots that hold sequences, and one `decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.float32]
+
+
+class Span(NamedTuple):
+    """Tokens to append to one slot's sequence in the next `decode`."""
+
+    slot: int
+    start: int
+    """Position of the first token in the sequence."""
+    tokens: Sequence[int]
+    rows: int
+    """For how many of the last tokens logits are wanted: 0, 1 or ``len(tokens)``."""
+
+
+class Constraint(Protocol):
+    """What a grammar allows next. One object per request."""
+
+    def allow(self, row: Rows) -> Rows:
+        """A copy of ``row`` [n_vocab] in which every token the grammar forbids is -inf."""
+
+    def permits(self, token: int) -> bool:
+        """Whether ``token`` may come next (cheaper than `allow`)."""
+
+    def accept(self, token: int) -> None:
+        """Move on by a permitted token."""
+
+    def close(self) -> None:
+        """Free native memory."""
+
+
+class Backend(Protocol):
+    """One loaded model with ``slots`` independent sequences. Used by one thread at a time, except `encode` and
+    `piece`, which any thread may call."""
+
+    name: str
+    version: str
+    n_vocab: int
+    context: int
+    """Tokens one sequence can hold."""
+    slots: int
+    batch: int
+    """Most tokens in one `decode`."""
+    template: str | None
+    bos: str
+    eos: str
+    stops: frozenset[int]
+    """Tokens that end a reply."""
+    controls: tuple[str, ...]
+    """Texts of the control tokens, which must not be forged by message content."""
+    grammars: bool
+    """Whether `constraint` works."""
+    shares: bool
+    """Whether `copy` works."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``; control tokens written in it are recognised, none is added."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for; empty for a control token."""
+
+    def decode(self, spans: Sequence[Span]) -> Rows:
+        """Append the spans (at most ``batch`` tokens in all); float32 logits [sum of rows, n_vocab] in their order.
+
+        The array may be overwritten by the next call.
+        """
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make ``target`` hold the first ``length`` tokens of ``source``."""
+
+    def cut(self, slot: int, length: int) -> None:
+        """Forget all but the first ``length`` tokens of a slot."""
+
+    def constraint(self, grammar: str) -> Constraint:
+        """Compile a GBNF grammar (root rule ``root``); UsageError when it does not parse or is not supported."""
+
+    def close(self) -> None:
+        """Free the model."""
