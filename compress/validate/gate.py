@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from compress.validate.statistics import (
     FAIL,
@@ -50,12 +50,14 @@ MARGINS: Mapping[str, float] = {"accuracy": 0.02, "adherence": 0.02, "rule": 0.0
 Mode = Literal["model", "enforced", "recorded"]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One reply as it came; ``truncated`` when it ran into the token limit."""
+class Answer(NamedTuple):
+    """One reply as it came; ``truncated`` when it ran into the token limit. A plain ``(text, truncated)`` will do."""
 
     text: str
     truncated: bool = False
+
+
+Replies = Sequence[tuple[str, bool]]
 
 
 class Question(Protocol):
@@ -156,8 +158,8 @@ class Judgement:
 def judge(
     book: RuleBook,
     items: Sequence[Question],
-    baseline: Sequence[Answer],
-    candidate: Sequence[Answer],
+    baseline: Replies,
+    candidate: Replies,
     *,
     mode: Mode = "model",
     margins: Mapping[str, float] = MARGINS,
@@ -178,11 +180,11 @@ def judge(
     return _conclude(suites, rules, _side_effects(book, items, baseline, candidate))
 
 
-def enforce_all(book: RuleBook, items: Sequence[Question], answers: Sequence[Answer]) -> list[Enforced]:
+def enforce_all(book: RuleBook, items: Sequence[Question], answers: Replies) -> list[Enforced]:
     """What the runtime would send for each reply. Without a retry: greedy decoding would only repeat itself."""
     return [
-        enforce(book, item.turn, answer.text, truncated=answer.truncated)
-        for item, answer in zip(items, answers, strict=True)
+        enforce(book, item.turn, text, truncated=truncated)
+        for item, (text, truncated) in zip(items, answers, strict=True)
     ]
 
 
@@ -204,13 +206,11 @@ class _Table:
     clusters: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls, book: RuleBook, items: Sequence[Question], baseline: Sequence[Answer], candidate: Sequence[Answer]
-    ) -> _Table:
+    def of(cls, book: RuleBook, items: Sequence[Question], baseline: Replies, candidate: Replies) -> _Table:
         pairs = []
         for place, (item, first, second) in enumerate(zip(items, baseline, candidate, strict=True)):
-            before = book.check(item.turn, first.text, first.truncated)
-            after = before if first == second else book.check(item.turn, second.text, second.truncated)
+            before = book.check(item.turn, *first)
+            after = before if first == second else book.check(item.turn, *second)
             pairs += [_pair(item.cluster, place, b, c) for b, c in zip(before, after, strict=True)]
         return cls(tuple(pairs), tuple(item.cluster for item in items))
 
@@ -222,18 +222,18 @@ def _pair(cluster: str, item: int, before: Verdict, after: Verdict) -> _Pair:
 def _suites(
     book: RuleBook,
     items: Sequence[Question],
-    baseline: Sequence[Answer],
-    candidate: Sequence[Answer],
+    baseline: Replies,
+    candidate: Replies,
     table: _Table,
     margins: Mapping[str, float],
 ) -> tuple[SuiteResult, ...]:
     known = [
-        (item.accurate(book, first.text), item.accurate(book, second.text), item.cluster)
-        for item, first, second in zip(items, baseline, candidate, strict=True)
+        Outcome(item.accurate(book, first), item.accurate(book, second), item.cluster)
+        for item, (first, _), (second, _) in zip(items, baseline, candidate, strict=True)
         if item.match
     ]
     pooled = {
-        severity: [(p.baseline, p.candidate, p.cluster) for p in table.pairs if p.severity == severity]
+        severity: [Outcome(p.baseline, p.candidate, p.cluster) for p in table.pairs if p.severity == severity]
         for severity in ("hard", "soft")
     }
     wanted = (
@@ -244,38 +244,45 @@ def _suites(
     return tuple(_suite(name, outcomes, margin) for name, outcomes, margin in wanted if outcomes)
 
 
-Outcome = tuple[bool, bool, str]
+class Outcome(NamedTuple):
+    """Whether baseline and candidate passed one unit."""
+
+    baseline: bool
+    candidate: bool
+    cluster: str
 
 
 def _paired(outcomes: Sequence[Outcome], margin: float) -> tuple[Interval, float, int, int]:
     """(interval, design effect, to pass, to fail)"""
-    to_pass = sum(after and not before for before, after, _ in outcomes)
-    to_fail = sum(before and not after for before, after, _ in outcomes)
-    deff = design_effect([after - before for before, after, _ in outcomes], [cluster for _, _, cluster in outcomes])
+    to_pass = sum(o.candidate and not o.baseline for o in outcomes)
+    to_fail = sum(o.baseline and not o.candidate for o in outcomes)
+    deff = design_effect([o.candidate - o.baseline for o in outcomes], [o.cluster for o in outcomes])
     return non_inferiority(len(outcomes), to_fail, to_pass, margin, deff), deff, to_pass, to_fail
 
 
 def _suite(name: str, outcomes: Sequence[Outcome], margin: float) -> SuiteResult:
     interval, deff, _, _ = _paired(outcomes, margin)
-    shares = [sum(outcome[place] for outcome in outcomes) / len(outcomes) for place in (0, 1)]
-    bounds = (interval.estimate, interval.low, interval.high)
-    return SuiteResult(name, len(outcomes), *shares, *bounds, margin, interval.verdict, interval.needed, deff)
+    n = len(outcomes)
+    before, after = sum(o.baseline for o in outcomes) / n, sum(o.candidate for o in outcomes) / n
+    estimate, low, high = interval.estimate, interval.low, interval.high
+    return SuiteResult(name, n, before, after, estimate, low, high, margin, interval.verdict, interval.needed, deff)
 
 
 def _rule(table: _Table, rule: str, severity: str, mode: str, margin: float) -> RuleResult:
-    outcomes = [(p.baseline, p.candidate, p.cluster) for p in table.pairs if p.rule == rule]
+    outcomes = [Outcome(p.baseline, p.candidate, p.cluster) for p in table.pairs if p.rule == rule]
     if not outcomes:
         return RuleResult(rule, severity, mode, 0, None, None, None, None, NOT_TESTED, (0, 0))
     n = len(outcomes)
     interval, _, to_pass, to_fail = _paired(outcomes, margin)
-    before, after = (sum(outcome[place] for outcome in outcomes) for place in (0, 1))
-    low, high, given = interval.low, interval.high, margin
-    if severity == "hard" and mode == "recorded":
-        deff = design_effect([not after for _, after, _ in outcomes], [cluster for _, _, cluster in outcomes])
-        interval = hard_limit(n - after, n, deff)
-        low, high, given = 1 - interval.high, 1 - interval.low, None
+    before, after = sum(o.baseline for o in outcomes), sum(o.candidate for o in outcomes)
     flips, shares = (to_pass, to_fail), (before / n, after / n)
-    return RuleResult(rule, severity, mode, n, *shares, low, high, interval.verdict, flips, given, interval.needed)
+    if severity == "hard" and mode == "recorded":
+        deff = design_effect([not o.candidate for o in outcomes], [o.cluster for o in outcomes])
+        own = hard_limit(n - after, n, deff)
+        bounds = (1 - own.high, 1 - own.low)
+        return RuleResult(rule, severity, mode, n, *shares, *bounds, own.verdict, flips, needed=own.needed)
+    bounds = (interval.low, interval.high)
+    return RuleResult(rule, severity, "model", n, *shares, *bounds, interval.verdict, flips, margin, interval.needed)
 
 
 def _enforced(book: RuleBook, table: _Table) -> Judgement:
@@ -313,7 +320,7 @@ def _enforced_rule(hard: Sequence[_Pair], rule: str, verdict: str) -> RuleResult
 def _conclude(
     suites: tuple[SuiteResult, ...], rules: tuple[RuleResult, ...], side_effects: dict[str, dict[str, int]]
 ) -> Judgement:
-    results = (*suites, *rules)
+    results: tuple[SuiteResult | RuleResult, ...] = (*suites, *rules)
     verdicts = {result.verdict for result in results} - {NOT_TESTED}
     if not verdicts:
         return Judgement(suites, rules, INCONCLUSIVE, ("nothing was tested: no expected answer and no rule in force",))
@@ -323,7 +330,7 @@ def _conclude(
 
 
 def _side_effects(
-    book: RuleBook, items: Sequence[Question], baseline: Sequence[Answer], candidate: Sequence[Answer]
+    book: RuleBook, items: Sequence[Question], baseline: Replies, candidate: Replies
 ) -> dict[str, dict[str, int]]:
     """Escalations and refusals that were missed or uncalled for, where the right action is known."""
     effects: dict[str, dict[str, int]] = {}
@@ -331,7 +338,7 @@ def _side_effects(
         right = item.answer.get("action") if item.match == "json" and isinstance(item.answer, Mapping) else None
         if right is None:
             continue
-        done = [(book.parse(answer.text).fields or {}).get("action") for answer in answers]
+        done = [(book.parse(text).fields or {}).get("action") for text, _ in answers]
         for action, name in (("escalate", "escalations"), ("refuse", "refusals")):
             kind = f"{'missed' if right == action else 'false'}_{name}"
             counts = effects.setdefault(kind, {"n": 0, "baseline": 0, "candidate": 0})

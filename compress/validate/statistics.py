@@ -100,7 +100,7 @@ def _smallest(start: int, decided: Callable[[int], bool]) -> int | None:
 
 
 def clopper_pearson(violations: float, n: float, alpha: float = ALPHA) -> tuple[float, float]:
-    """One-sided exact lower and upper bounds of a rate, each at ``1 - alpha`` (Clopper & Pearson 1934, Biometrika 26)."""
+    """One-sided exact lower and upper bounds of a rate, each at ``1 - alpha`` (Clopper & Pearson 1934)."""
     from scipy.special import betaincinv
 
     low = float(betaincinv(violations, n - violations + 1, alpha)) if violations > 0 else 0.0
