@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -74,10 +75,11 @@ def tool_order(reply: Reply, names: Annotated[list[str], Field(min_length=2)]) -
 
 
 _REFUSALS = re.compile(
-    r"\b(?:(?:can|could|do|will|would|may|am|are)(?:not| not|n't)|can't|won't|unable to|not able to|not allowed to|not permitted to)"
-    r"(?: \w+){0,2}? (?:help|assist|do|share|give|provide|offer|disclose|discuss|answer|comply|process|reveal|advise|support|"
-    r"fulfil|fulfill|grant|tell|send|make|perform|allow|permitted|allowed|able)\b"
-    r"|\bmust (?:decline|refuse)\b|\b(?:i|we) (?:have to |need to )?(?:decline|refuse)\b|\bagainst (?:our|my|the) (?:policy|policies|rules)\b"
+    r"\b(?:(?:can|could|do|will|would|may|am|are)(?:not| not|n't)|can't|won't|unable to|not able to|not allowed to"
+    r"|not permitted to)(?: \w+){0,2}? (?:help|assist|do|share|give|provide|offer|disclose|discuss|answer|comply"
+    r"|process|reveal|advise|support|fulfil|fulfill|grant|tell|send|make|perform|allow|permitted|allowed|able)\b"
+    r"|\bmust (?:decline|refuse)\b|\b(?:i|we) (?:have to |need to )?(?:decline|refuse)\b"
+    r"|\bagainst (?:our|my|the) (?:policy|policies|rules)\b"
 )
 _AFTER_REFUSAL = re.compile(r"\bbut (?:sure|of course|here (?:is|are|'s))\b|\bof course,? here\b")
 
@@ -114,7 +116,8 @@ _POLITE = _text.word_pattern(
 )  # fmt: skip
 _RUDE = _text.word_pattern(
     ["stupid", "idiot", "idiotic", "shut up", "dumb", "moron", "nonsense", "ridiculous", "whatever", "calm down",
-     "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost", "you people", "pathetic"]
+     "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost", "you people",
+     "pathetic"]
 )  # fmt: skip
 _EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
 
@@ -124,7 +127,7 @@ def _not_shouting(reply: Reply) -> bool:
     return len(loud) < 2 and "!!" not in reply.plain
 
 
-_TONES = {
+_TONES: dict[str, Callable[[Reply], bool]] = {
     "calm": lambda reply: "!" not in reply.plain,
     "no_emoji": lambda reply: _EMOJI.search(reply.plain) is None,
     "no_shouting": _not_shouting,

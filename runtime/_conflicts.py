@@ -99,12 +99,11 @@ def _required(clause: Clause) -> list[str]:
     return list(clause.argument) if clause.name in ("starts_with", "ends_with") and len(clause.argument) == 1 else []
 
 
+_LIMITS = ("max_sentences", "max_words", "min_sentences", "min_words")
+
+
 def _length_clash(clauses: tuple[Clause, ...]) -> str | None:
-    limits = {
-        (clause.name, clause.argument)
-        for clause in clauses
-        if clause.side == "must" and not clause.is_field and "_" in clause.name and isinstance(clause.argument, int)
-    }
+    limits = [(c.name, c.argument) for c in clauses if c.name in _LIMITS and not c.is_field]
     for unit in ("words", "sentences"):
         low = max((n for name, n in limits if name == f"min_{unit}"), default=0)
         high = min((n for name, n in limits if name == f"max_{unit}"), default=None)

@@ -78,11 +78,14 @@ class Field:
             item = _choice(self.allowed) if self.allowed else rf'"\"" char{{1,{ITEM_LIMIT}}} "\""'
             more = max(int(self.high or LIST_LIMIT) - 1, 0)
             return rf'"[" ( ({item}) ("," ws ({item})){{0,{more}}} ){"" if self.low else "?"} "]"'
-        return {"bool": '"true" | "false"', "integer": '"-"? digit{1,9}'}.get(
-            self.kind, '"-"? digit{1,9} ("." digit{1,6})?'
-        )
+        return _SCALARS[self.kind]
 
 
+_SCALARS = {
+    "bool": '("true" | "false")',
+    "integer": '"-"? ("0" | [1-9] digit{0,8})',
+    "number": '"-"? ("0" | [1-9] digit{0,8}) ("." digit{1,6})?',
+}
 _TYPES = {
     "bool": lambda v: isinstance(v, bool),
     "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
@@ -170,11 +173,10 @@ class Contract:
         }
 
     def grammar(self) -> str:
-        """GBNF for llama.cpp: fields in contract order, values within their bounds, at most one space after , and :."""
-        pairs = ' "," ws '.join(
-            f'{_literal(json.dumps(field.name))} ":" ws f-{_dashed(field.name)}' for field in self.fields
-        )
-        rules = [f"f-{_dashed(field.name)} ::= {field.grammar()}" for field in self.fields]
+        """GBNF for llama.cpp: fields in contract order, values bounded, at most one space after commas and colons."""
+        names = {field.name: f"f-{_dashed(field.name)}" for field in self.fields}
+        pairs = ' "," ws '.join(f'{_literal(json.dumps(name))} ":" ws {rule}' for name, rule in names.items())
+        rules = [f"{names[field.name]} ::= {field.grammar()}" for field in self.fields]
         return "\n".join([f'root ::= "{{" {pairs} "}}"', *rules, *_COMMON]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Clauses on contract fields: ``must: {action: escalate}``, ``must_not: {queue: [sales, vip]}``, ``must: {score: {max: 3}}``."""
+"""Contract fields in a rule file: their declaration, and clauses such as ``must: {action: escalate}``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from ._rulespec import nearest
 from ._turn import Reply
 
 FieldArgument = tuple[str, Any]
-_KEYS = frozenset({"high", "kind", "low", "max", "min", "of"})
 
 
 def read_contract(raw: Mapping[str, Any], reserved: frozenset[str]) -> tuple[Contract, list[tuple[str, str]]]:
@@ -42,7 +41,10 @@ def _read_field(name: str, spec: Any) -> Field:
     kind = options.get("kind")
     if kind not in _DEFAULTS:
         raise ValueError(f"unknown kind {kind!r}{nearest(str(kind), _DEFAULTS)}")
-    low, high = (options.get(key, default) for key, default in zip(("min", "max"), _DEFAULTS[kind], strict=True))
+    bounds: list[Any] = [
+        options.get(key, default) for key, default in zip(("min", "max"), _DEFAULTS[kind], strict=True)
+    ]
+    low, high = bounds
     if any(not isinstance(v, int | float | None) or isinstance(v, bool) for v in (low, high)):
         raise ValueError("min and max are numbers")
     if low is not None and high is not None and low > high:

@@ -16,9 +16,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "string": (str,),
 }
-_SIZES = {
-    "maxItems": list, "maxLength": str, "maxProperties": dict, "minItems": list, "minLength": str, "minProperties": dict,
-}  # fmt: skip
+_SIZES: dict[str, type] = {
+    "maxItems": list,
+    "maxLength": str,
+    "maxProperties": dict,
+    "minItems": list,
+    "minLength": str,
+    "minProperties": dict,
+}
 _KNOWN = frozenset(_SIZES) | {
     "additionalProperties", "const", "description", "enum", "items", "maximum", "minimum", "pattern",
     "properties", "required", "title", "type",
@@ -69,11 +74,12 @@ def schema_problem(value: Any, schema: Mapping[str, Any], where: str = "") -> st
 
 
 def _size_problem(value: Any, schema: Mapping[str, Any], place: str) -> str | None:
+    size = len(value) if isinstance(value, str | list | dict) else None
     for key, kind in _SIZES.items():
-        if key in schema and isinstance(value, kind) and (len(value) > schema[key]) == key.startswith("max"):
-            if key.startswith("min") and len(value) == schema[key]:
-                continue
-            return f"{place} has size {len(value)} ({key} {schema[key]})"
+        if key not in schema or size is None or not isinstance(value, kind):
+            continue
+        if size > schema[key] if key.startswith("max") else size < schema[key]:
+            return f"{place} has size {size} ({key} {schema[key]})"
     if _is(value, "number") and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
         return f"{place} is {value}, outside its bounds"
     if "pattern" in schema and isinstance(value, str) and not compile_regex(str(schema["pattern"])).search(value):

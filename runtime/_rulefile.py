@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import _checks_evidence, _checks_format, _conflicts, _fixtures
+from . import _checks_evidence, _checks_format, _conflicts, _fixtures  # noqa: F401  (the first two enter their kinds)
 from ._checks import KINDS
 from ._contract import Contract
 from ._fields import field_argument, field_check, read_contract
 from ._rulespec import RULE, SECTIONS, Problems, RuleSpec, WhenSpec, nearest
 from ._when import NO_LIMIT, All, AnyOf, Condition, Fact, HasSources, Label, Not, Prompted, TurnIn, UserSays
-from ._yaml import Path, YamlProblem, read
+from ._yaml import Path, YamlError, read
 from .errors import RuleError
 from .rules import PLACEHOLDER, Clause, Rule, RuleBook
 
-assert _checks_evidence and _checks_format  # imported for the kinds they enter into the table
 FACT_TYPES = {"bool": bool, "integer": int, "number": (int, float), "text": str}
 NEXT = "docs/rules.md describes every key; nothing was loaded"
 
@@ -27,7 +26,7 @@ def build(text: str, name: str) -> RuleBook:
     """Parse, compile, try the fixtures, look for contradictions. Raises RuleError with all that is wrong."""
     try:
         data, lines, doubled = read(text)
-    except YamlProblem as error:
+    except YamlError as error:
         raise RuleError(name, [f"line {error.line}: {error}"], next=NEXT) from None
     problems = Problems(lines)
     problems.found += [(fault.line, str(fault)) for fault in doubled]
@@ -80,7 +79,7 @@ class _Builder:
         return contract
 
     def _safe(self) -> Mapping[str, Any] | str | None:
-        safe = self.prompt.fallback if self.prompt else None
+        safe: Mapping[str, Any] | str | None = self.prompt.fallback if self.prompt else None
         if self.prompt:
             for name in PLACEHOLDER.findall(self.prompt.system):
                 if name != "rules" and name not in self.facts:

@@ -46,7 +46,7 @@ class TurnBounds(Args):
 class WhenSpec(Args):
     """All that is given must hold."""
 
-    facts: dict[str, Scalars] = {}
+    facts: dict[str, Scalars] = Field(default_factory=dict)
     user_regex: Regex = None
     any_user_regex: Regex = None
     turn: TurnBounds | None = None
@@ -69,10 +69,10 @@ class FixtureSpec(Args):
     user: str | None = None
     messages: list[dict[str, str]] | None = None
     system: str | None = None
-    facts: dict[str, Scalar] = {}
+    facts: dict[str, Scalar] = Field(default_factory=dict)
     labels: OneOrMore | None = None
-    sources: list[SourceSpec] = []
-    prompted: list[str] = []
+    sources: list[SourceSpec] = Field(default_factory=list)
+    prompted: list[str] = Field(default_factory=list)
     reply: Any = None
     raw: str | None = None
 
@@ -84,9 +84,9 @@ class FixtureSpec(Args):
 
 
 class FixturesSpec(Args):
-    passing: list[FixtureSpec] = Field([], alias="pass")
-    fail: list[FixtureSpec] = []
-    inactive: list[FixtureSpec] = []
+    passing: list[FixtureSpec] = Field(default_factory=list, alias="pass")
+    fail: list[FixtureSpec] = Field(default_factory=list)
+    inactive: list[FixtureSpec] = Field(default_factory=list)
 
 
 class RuleSpec(Args):
@@ -95,11 +95,11 @@ class RuleSpec(Args):
     text: str = ""
     optional: bool = False
     unless: OneOrMore | None = None
-    when: WhenSpec = WhenSpec()
-    must: dict[str, Any] = {}
-    must_not: dict[str, Any] = {}
+    when: WhenSpec = Field(default_factory=lambda: WhenSpec.model_validate({}))
+    must: dict[str, Any] = Field(default_factory=dict)
+    must_not: dict[str, Any] = Field(default_factory=dict)
     fallback: dict[str, Any] | str | None = None
-    fixtures: FixturesSpec = FixturesSpec()
+    fixtures: FixturesSpec = Field(default_factory=lambda: FixturesSpec.model_validate({}))
 
 
 class PromptSpec(Args):

@@ -73,35 +73,9 @@ def _unicode_word() -> Any:
 
 _SENTENCE_END = re.compile(r"""[.!?。।]+["')\]*_]*(?=\s|$)|\n\s*\n""")
 _ABBREVIATIONS = frozenset(
-    [
-        "approx",
-        "dept",
-        "dr",
-        "e.g",
-        "eg",
-        "est",
-        "etc",
-        "fig",
-        "i.e",
-        "ie",
-        "inc",
-        "jr",
-        "ltd",
-        "mr",
-        "mrs",
-        "ms",
-        "mt",
-        "no",
-        "p.p.s",
-        "p.s",
-        "prof",
-        "sr",
-        "st",
-        "u.k",
-        "u.s",
-        "vs",
-    ]
-)
+    ["approx", "dept", "dr", "e.g", "eg", "est", "fig", "i.e", "ie", "inc", "jr", "ltd", "mr", "mrs", "ms", "mt",
+     "p.p.s", "p.s", "prof", "sr", "st", "u.k", "u.s", "vs"]
+)  # fmt: skip
 
 
 def sentences(text: str) -> list[str]:
@@ -142,11 +116,11 @@ _LACKING = (
     ("(?=", "look-ahead"),
     ("(?!", "negative look-ahead"),
     ("(?<", "look-behind"),
-    ("(?>", "an atomic group"),
-    ("(?(", "a conditional group"),
-    ("++", "a possessive repetition"),
-    ("*+", "a possessive repetition"),
-    ("repetition size", "a repetition above 1000"),
+    ("(?>", "atomic group"),
+    ("(?(", "conditional group"),
+    ("++", "possessive repetition"),
+    ("*+", "possessive repetition"),
+    ("repetition size", "repetition above 1000"),
 )
 
 
@@ -172,12 +146,8 @@ def compile_regex(pattern: str) -> Any:
 
 def _lacking(message: str) -> str:
     reference = re.search(r"invalid escape sequence: \\([1-9k])", message)
-    name = "a back-reference" if reference else next((name for mark, name in _LACKING if mark in message), None)
-    return (
-        f" (the linear-time engine RE2 has no {name.removeprefix('a ').removeprefix('an ')}: write it without)"
-        if name
-        else ""
-    )
+    name = "back-reference" if reference else next((name for mark, name in _LACKING if mark in message), None)
+    return f" (the linear-time engine RE2 has no {name}: write it without)" if name else ""
 
 
 def digits(text: str) -> str:

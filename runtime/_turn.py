@@ -108,8 +108,6 @@ class Reply:
         """A view whose text is every free text of the reply: what must not be said, must not be said anywhere."""
         parts = [self.text]
         for name, value in (self.fields or {}).items():
-            if name != "reply":
-                parts += (
-                    [value] if isinstance(value, str) else [str(v) for v in value] if isinstance(value, list) else []
-                )
+            if name != "reply" and isinstance(value, str | list):
+                parts += [value] if isinstance(value, str) else value
         return self if len(parts) == 1 else Reply(self.turn, "\n".join(parts), self.fields, self.actions)

@@ -111,10 +111,7 @@ _CASES = 20_000
 def can_hold(condition: Condition) -> bool:
     """Whether some turn may satisfy ``condition``: facts, turns and repeated atoms are reasoned about,
     two different patterns may always match together. Says True of a formula with too many cases to try."""
-    for count, literals in enumerate(_cases(condition, True)):
-        if count > _CASES or _consistent(literals):
-            return True
-    return False
+    return any(count > _CASES or _consistent(literals) for count, literals in enumerate(_cases(condition, True)))
 
 
 def _cases(node: Condition, positive: bool) -> Iterator[tuple[Literal, ...]]:

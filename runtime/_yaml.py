@@ -12,7 +12,7 @@ MAX_BYTES, MAX_DEPTH = 1 << 20, 40
 Path = tuple[str | int, ...]
 
 
-class YamlProblem(ValueError):
+class YamlError(ValueError):
     """``line`` counts from 1."""
 
     def __init__(self, line: int, what: str) -> None:
@@ -20,26 +20,26 @@ class YamlProblem(ValueError):
         self.line = line
 
 
-def read(text: str) -> tuple[Any, dict[Path, int], list[YamlProblem]]:
+def read(text: str) -> tuple[Any, dict[Path, int], list[YamlError]]:
     """The value, the line of every path in it, and problems that do not stop the reading (doubled keys).
 
-    Raises YamlProblem for a text that cannot be read at all.
+    Raises YamlError for a text that cannot be read at all.
     """
     import yaml
 
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise YamlProblem(1, f"the file is larger than {MAX_BYTES // 1024} KiB")
+        raise YamlError(1, f"the file is larger than {MAX_BYTES // 1024} KiB")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _scan(yaml, text, loader)
         node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlProblem(mark.line + 1 if mark else 1, f"not valid YAML: {error.problem or error}") from None
+        raise YamlError(mark.line + 1 if mark else 1, f"not valid YAML: {error.problem or error}") from None
     except yaml.YAMLError as error:
-        raise YamlProblem(1, f"not valid YAML: {str(error).splitlines()[0]}") from None
+        raise YamlError(1, f"not valid YAML: {str(error).splitlines()[0]}") from None
     if node is None:
-        raise YamlProblem(1, "the file is empty")
+        raise YamlError(1, "the file is empty")
     builder = _Builder(yaml)
     return builder.build(node, ()), builder.lines, builder.problems
 
@@ -50,12 +50,12 @@ def _scan(yaml: Any, text: str, loader: Any) -> None:
     for event in yaml.parse(text, Loader=loader):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise YamlProblem(line, "anchors and aliases (& and *) are not allowed; write the value out")
+            raise YamlError(line, "anchors and aliases (& and *) are not allowed; write the value out")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
-            raise YamlProblem(line, f"tags are not allowed ({event.tag})")
+            raise YamlError(line, f"tags are not allowed ({event.tag})")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise YamlProblem(line, f"nested deeper than {MAX_DEPTH} levels")
+            raise YamlError(line, f"nested deeper than {MAX_DEPTH} levels")
 
 
 class _Builder:
@@ -63,7 +63,7 @@ class _Builder:
         self.yaml = yaml
         self.constructor = yaml.constructor.SafeConstructor()
         self.lines: dict[Path, int] = {}
-        self.problems: list[YamlProblem] = []
+        self.problems: list[YamlError] = []
 
     def build(self, node: Any, path: Path) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
@@ -78,11 +78,11 @@ class _Builder:
         for key_node, child in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, self.yaml.ScalarNode):
-                self.problems.append(YamlProblem(line, "a key is a list or a mapping; keys are texts"))
+                self.problems.append(YamlError(line, "a key is a list or a mapping; keys are texts"))
                 continue
             key = key_node.value  # as written: `on:` and `no:` are keys, not booleans
             if key in value:
-                self.problems.append(YamlProblem(line, f"key {key!r} is given twice"))
+                self.problems.append(YamlError(line, f"key {key!r} is given twice"))
             self.lines[(*path, key)] = line
             value[key] = self.build(child, (*path, key))
         return value

@@ -153,7 +153,7 @@ class RuleBook:
         return values
 
     def fallback(self, turn: Turn) -> str:
-        """The safe reply to ``turn``, as text: ``prompt.fallback``, what the rules in force change in it, decided fields.
+        """The safe reply to ``turn``, as text: ``prompt.fallback`` with what the rules in force change or decide.
 
         Raises RuleError when the file has a contract and no fallback.
         """
@@ -181,9 +181,9 @@ class RuleBook:
         return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), self.system).strip()
 
     def _fill(self, text: str, turn: Turn) -> str:
-        return PLACEHOLDER.sub(
-            lambda match: str(turn.facts.get(match[1], UNKNOWN_FACT if match[1] in self.facts else match[0])), text
-        )
+        """``text`` with ``{fact}`` filled in; braces around anything else stay."""
+        known = {name: str(turn.facts.get(name, UNKNOWN_FACT)) for name in self.facts}
+        return PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), text)
 
     def fact_problems(self, facts: Mapping[str, Any]) -> list[str]:
         """What is wrong with the facts of a row or a request: undeclared names, values outside the declaration."""
