@@ -309,7 +309,9 @@ class Turned:
             return self._reply(text, text, None)
         if not enforce:
             parsed = book.parse(text)
-            return self._reply(text, parsed.text, parsed.fields, report=tuple(book.check(self._turn(), text, self._cut)))
+            return self._reply(
+                text, parsed.text, parsed.fields, report=tuple(book.check(self._turn(), text, self._cut))
+            )
         from .guard import enforce as keep
 
         kept = keep(book, self._turn(), text, self._retry)

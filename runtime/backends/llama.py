@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from .base import Rows
 
 log = logging.getLogger(__name__)
-_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.DEBUG, 5: logging.DEBUG}
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the binding does not name
+
+
+_complaints: deque[str] = deque(maxlen=3)
+"""The library's last error lines: it says why it failed only in its log."""
 
 
 def _forward_log(level: int, text: bytes, _: object) -> None:
-    severity = _LEVELS.get(level, logging.DEBUG)
+    if level == _ERROR:
+        _complaints.append(text.decode("utf-8", "replace").strip())
+    severity = logging.INFO if level == _ERROR else logging.DEBUG
     if log.isEnabledFor(severity):
         log.log(severity, "%s", text.decode("utf-8", "replace").rstrip())
 
@@ -37,6 +44,13 @@ _address_of_logits: Callable[..., int | None] = ctypes.CFUNCTYPE(ctypes.c_void_p
     ("llama_get_logits", lib._lib)
 )
 _started: list[bool] = []
+
+
+def _why() -> str:
+    """The library's complaints since the last call, as a parenthesis."""
+    text = "; ".join(_complaints)
+    _complaints.clear()
+    return f" ({text})" if text else ""
 
 
 def _start() -> None:
@@ -61,6 +75,7 @@ class LlamaBackend:
 
     def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
         _start()
+        _complaints.clear()
         import llama_cpp
 
         self.version: str = llama_cpp.__version__
@@ -68,7 +83,9 @@ class LlamaBackend:
         params.use_extra_bufts = not _amx()
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise ArtifactError(f"llama.cpp cannot read {path}", next="export the model again or check the file")
+            raise ArtifactError(
+                f"llama.cpp cannot read {path}{_why()}", next="export the model again or check the file"
+            )
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         trained = lib.llama_model_n_ctx_train(self._model)
