@@ -13,11 +13,11 @@ from ._checks import MUST, Args, Bounds, Finding, Phrase, kind
 from ._json_schema import check_schema, schema_problem
 from ._turn import Reply
 
-_Marker = re.compile(r"^[ \t]*[*\-+•][ \t]+\S", re.M)
-_Highlight = re.compile(r"\*\*[^\n*]*[^\s*][^\n*]*\*\*|(?<!\*)\*[^\n*]*[^\s*][^\n*]*\*(?!\*)")
-_Placeholder = re.compile(r"\[[^\[\]\n]*[^\[\]\s][^\[\]\n]*\]")
-_Title = re.compile(r"<<[^\n<>]*[^\s<>][^\n<>]*>>")
-_Fence = re.compile(r"^```(?:json)?[ \t]*\n(.*?)\n?```$", re.S | re.I)
+_MARKER = re.compile(r"^[ \t]*[*\-+•][ \t]+\S", re.M)
+_HIGHLIGHT = re.compile(r"\*\*[^\s*](?:[^\n*]*[^\s*])?\*\*|(?<!\*)\*[^\s*](?:[^\n*]*[^\s*])?\*(?!\*)")
+_PLACEHOLDER = re.compile(r"\[[^\[\]\n]*[^\[\]\s][^\[\]\n]*\]")
+_TITLE = re.compile(r"<<[^\n<>]*[^\s<>][^\n<>]*>>")
+_FENCE = re.compile(r"^```(?:json)?[ \t]*\n(.*?)\n?```$", re.S | re.I)
 
 
 class ParagraphArgs(Bounds):
@@ -53,19 +53,19 @@ def paragraph_first_word(reply: Reply, spec: FirstWordArgs) -> Finding:
 @kind("bullets", MUST)
 def bullets(reply: Reply, spec: Bounds) -> Finding:
     """Lines that begin with ``*``, ``-`` or ``+`` and a space."""
-    return spec.admit(len(_Marker.findall(reply.plain)), "bullet points")
+    return spec.admit(len(_MARKER.findall(reply.plain)), "bullet points")
 
 
 @kind("highlights", MUST)
 def highlights(reply: Reply, spec: Bounds) -> Finding:
     """Markdown spans ``*like this*`` or ``**like this**``."""
-    return spec.admit(len(_Highlight.findall(reply.plain)), "highlighted spans")
+    return spec.admit(len(_HIGHLIGHT.findall(reply.plain)), "highlighted spans")
 
 
 @kind("placeholders", MUST)
 def placeholders(reply: Reply, spec: Bounds) -> Finding:
     """Spans ``[like this]``."""
-    return spec.admit(len(_Placeholder.findall(reply.plain)), "placeholders")
+    return spec.admit(len(_PLACEHOLDER.findall(reply.plain)), "placeholders")
 
 
 class SectionArgs(Bounds):
@@ -113,7 +113,7 @@ def postscript(reply: Reply, marker: Phrase) -> Finding:
 @kind("title", MUST)
 def title(reply: Reply, wanted: Literal[True]) -> Finding:
     """A title stands in double angular brackets: ``<<Title>>``."""
-    return _Title.search(reply.plain) is not None, "no <<title>>"
+    return _TITLE.search(reply.plain) is not None, "no <<title>>"
 
 
 @kind("quoted", MUST)
@@ -138,7 +138,7 @@ def capital_words(reply: Reply, spec: Bounds) -> Finding:
 
 def _parse_json(text: str) -> tuple[Any, str | None]:
     body = text.strip()
-    fenced = _Fence.match(body)
+    fenced = _FENCE.match(body)
     try:
         return json.loads(fenced[1] if fenced else body), None
     except (ValueError, RecursionError) as error:

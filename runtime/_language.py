@@ -6,6 +6,7 @@ tells a reply in the right language from one in another; it is no judge of diale
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -105,7 +106,8 @@ def _wins(text: str, code: str, script: str) -> bool:
     if len(rivals) == 1:
         return True
     said = words(text)
-    votes = {other: sum(word in _STOP_SETS[other] for word in said) for other in rivals}
+    counts = Counter(said)
+    votes = {other: sum(counts[word] for word in counts.keys() & _STOP_SETS[other]) for other in rivals}
     if not any(votes.values()):  # too short to tell: "OK." is taken for any language of its script
         return len(said) <= 4
     return votes[code] == max(votes.values())
