@@ -10,6 +10,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,88 @@ class Checkpoint:
         if values.size != count:
             raise ArtifactError(f"{entry.path} ended while {name} was read", next=_AGAIN)
         return values
+
+
+class GptqCheckpoint(Checkpoint):
+    """A GPTQ folder: linears stored as qweight, qzeros, scales and g_idx are read as the weights they stand for.
+
+    AutoGPTQ's layout: qweight int32 [in * bits / 32, out], qzeros int32 [groups, out * bits / 32] holding z - 1
+    (z with ``checkpoint_format: gptq_v2``), scales [groups, out], g_idx int32 [in]; weight[o, i] =
+    scales[g_idx[i], o] * (q[i, o] - z[g_idx[i], o]), which is exact in float32.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        settings = self.config.get("quantization_config") or {}
+        self._zero_shift = 0 if settings.get("checkpoint_format") == "gptq_v2" else 1
+        self._packed = sorted(n.removesuffix("qweight") for n in self.entries if n.endswith(".qweight"))
+        for module in self._packed:
+            lacking = [part for part in ("qzeros", "scales", "g_idx") if module + part not in self.entries]
+            if lacking:
+                raise ArtifactError(f"{folder} lacks {module}{lacking[0]}", next="write the GPTQ folder again")
+        self._rows = lru_cache(maxsize=1)(self._dequantized)
+
+    def names(self) -> list[str]:
+        """Names of the weights, sorted."""
+        parts = {module + part for module in self._packed for part in ("qweight", "qzeros", "scales", "g_idx")}
+        return sorted((set(self.entries) - parts) | {f"{module}weight" for module in self._packed})
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """[out, in] of a matrix, [n] of a vector."""
+        module = name.removesuffix("weight")
+        if module not in self._packed:
+            return super().shape(name)
+        return self.entries[f"{module}qweight"].shape[1], self.entries[f"{module}g_idx"].shape[0]
+
+    def rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows as float32, dequantized where the folder holds codes."""
+        if name.removesuffix("weight") not in self._packed:
+            return super().rows(name, start, stop)
+        return self._rows(name.removesuffix("weight"))[start:stop]
+
+    def parts(self, module: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16], npt.NDArray[Any]]:
+        """Codes uint8 [out, in], zero points int16 and scales [out, groups] of ``module`` (ends in ``.``)."""
+        out, columns = self.shape(f"{module}weight")
+        packed, zeros = self._all(f"{module}qweight"), self._all(f"{module}qzeros")
+        bits = packed.shape[0] * 32 // columns
+        if bits not in (2, 3, 4, 8) or packed.shape[0] * 32 != columns * bits:
+            raise ArtifactError(f"{module}qweight has shape {packed.shape} for {columns} inputs", next=_AGAIN)
+        codes = unpack(np.ascontiguousarray(packed.T), bits)
+        stored = unpack(zeros, bits)[:, :out].T.astype(np.int16)
+        return codes, (stored + self._zero_shift) & (2**bits - 1), self._all(f"{module}scales").T
+
+    def groups(self, module: str) -> npt.NDArray[np.int32]:
+        """g_idx int32 [in]: the group of each input."""
+        return self._all(f"{module}g_idx")
+
+    def _all(self, name: str) -> npt.NDArray[Any]:
+        entry = self.entries[name]
+        values = self.raw(name, 0, math.prod(entry.shape))
+        return (as_float32(values, entry.dtype) if entry.dtype == "BF16" else values).reshape(entry.shape)
+
+    def _dequantized(self, module: str) -> npt.NDArray[np.float32]:
+        codes, zeros, scales = self.parts(module)
+        group = self.groups(module)
+        return (codes - zeros[:, group]).astype(np.float32) * scales.astype(np.float32)[:, group]
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The folder's weights, dequantized when it is a GPTQ folder."""
+    method = (read_config(folder).get("quantization_config") or {}).get("quant_method")
+    if method not in (None, "gptq"):
+        raise ArtifactError(f"{folder} is quantized by {method!r}", next="export the full-precision or the GPTQ folder")
+    return GptqCheckpoint(folder) if method else Checkpoint(folder)
+
+
+def unpack(words: npt.NDArray[np.int32], bits: int) -> npt.NDArray[np.uint8]:
+    """int32 [n, words] -> uint8 [n, words * 32 / bits]: a row is one stream of bits, lowest first."""
+    parts = np.ascontiguousarray(words).view(np.uint8)
+    if bits != 3:
+        split = [(parts >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+        return np.stack(split, axis=-1).reshape(words.shape[0], -1).astype(np.uint8, copy=False)
+    stream = np.unpackbits(parts, axis=1, bitorder="little")
+    grouped = stream.reshape(words.shape[0], -1, bits)
+    return (grouped << np.arange(bits, dtype=np.uint8)).sum(2, dtype=np.uint8)
 
 
 def as_float32(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:

@@ -24,7 +24,7 @@ from compress.artifact import digest_json
 from compress.errors import ArtifactError, UsageError
 from compress.stage import CalibratedParams, Job, Needs, Stage
 from export import _ggml, gguf_mix
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf_arch import Layout, Tensor, layout_of, permute_rotary, rope_factors, tensors_of, write_settings
 
 FILE = "model.gguf"
@@ -70,7 +70,7 @@ class ExportGguf(Stage[GgufParams]):
     def check(self, job: Job[GgufParams]) -> None:
         """Refuse an architecture without a row, and a model whose files or shapes are wrong."""
         if job.inputs:
-            checkpoint = Checkpoint(job.input.path)
+            checkpoint = open_checkpoint(job.input.path)
             tensors_of(layout_of(checkpoint.config), checkpoint)
 
     def run(self, job: Job[GgufParams]) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ class ExportGguf(Stage[GgufParams]):
         from export.parity import check_vocabulary
         from export.tokenizer import load_tokenizer, read_vocabulary
 
-        checkpoint = Checkpoint(job.input.path)
+        checkpoint = open_checkpoint(job.input.path)
         layout = layout_of(checkpoint.config)
         importance = _importance(job)
         plan = plan_tensors(checkpoint, layout, job.params.type, importance)

@@ -114,7 +114,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, size: int) -> Vocabulary:
         kind = _sentencepiece(folder, backend, tokens, types) | _prefix(backend, tokenizer)
     else:
         kind = _byte_level(backend)
-    eos_ids = _end_ids(folder, tokenizer, size)
+    eos_ids = end_ids(folder, tokenizer, size)
     add_bos, add_eos = _adds(tokenizer)
     return Vocabulary(
         tokens=tokens,
@@ -238,7 +238,7 @@ def _scores(folder: Path, backend: Mapping[str, Any], tokens: Sequence[str]) -> 
     return [scores[token] for token in tokens]
 
 
-def _end_ids(folder: Path, tokenizer: Any, size: int) -> list[int]:
+def end_ids(folder: Path, tokenizer: Any, size: int) -> list[int]:
     """Tokens that end a generation: the tokenizer's EOS first when the model uses it."""
     path = folder / "generation_config.json"
     given = read_json(path).get("eos_token_id") if path.is_file() else None

@@ -24,8 +24,9 @@ TEXT = [
 
 def pre_tokenizer(kind: str) -> Any:
     """The Hugging Face pre-tokenizer of a family of byte-level tokenizers."""
-    from export.tokenizer import _LLAMA3, _QWEN2
     from tokenizers import Regex, pre_tokenizers
+
+    from export.tokenizer import _LLAMA3, _QWEN2
 
     spaced = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bare = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

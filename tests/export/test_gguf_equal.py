@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export.checkpoint import Checkpoint
-from export.gguf import GgufParams, _stream, plan_tensors, write_header
-from export.gguf_arch import layout_of
-from export.gguf_mix import FILE_TYPES
 from small_folder import write_model
 
 from compress.artifact import Artifact
 from compress.stage import Job
+from export.checkpoint import Checkpoint
+from export.gguf import GgufParams, _stream, plan_tensors, write_header
+from export.gguf_arch import layout_of
+from export.gguf_mix import FILE_TYPES
 
 COMMON = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_XS", "F16")
 QUANTIZED = [name for name in FILE_TYPES if name not in ("F32", "F16", "BF16")]
