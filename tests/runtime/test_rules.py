@@ -1,9 +1,11 @@
+# ruff: noqa: E501  (tables are read by the row)
 """Loading rule files, conditions, the contract, and what the loader refuses."""
 
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from runtime import _yaml
@@ -155,11 +157,53 @@ def test_schema_and_order_of_fields(book):
     assert book.contract.dump(given) == '{"action":"answer","queue":"vip","citations":[],"reply":"x"}'
 
 
-def test_the_grammar_admits_what_the_contract_does(book):
-    llama = pytest.importorskip("llama_cpp")
-    grammar = llama.LlamaGrammar.from_string(book.grammar(), verbose=False)
-    assert grammar._root == "root"
-    assert book.grammar().startswith('root ::= "{" "\\"action\\"" ":" ws f-action "," ws "\\"queue\\""')
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory):
+    """llama.cpp with a random model whose tokens are single bytes."""
+    pytest.importorskip("llama_cpp")
+    from tiny_gguf import write_tiny_gguf
+
+    from runtime.backends.llama import LlamaBackend
+
+    path = write_tiny_gguf(tmp_path_factory.mktemp("grammar") / "tiny.gguf")
+    return LlamaBackend(path, threads=1, slots=1, context=None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_the_grammar_lets_through_is_in_the_contract(backend, seed):
+    every = HEAD.replace(
+        "  reply: text", "  n: {kind: integer, max: 999999999}\n  x: number\n  ok: bool\n  reply: {kind: text, max: 60}"
+    )
+    every = every.replace("citations: list", "citations: {kind: list, max: 3}").replace(
+        "citations: [],", "citations: [], n: 0, x: 0, ok: true,"
+    )
+    book = RuleBook.from_text(every + THANKS)
+    rng, constraint, text = np.random.default_rng(seed), backend.constraint(book.grammar()), b""
+    beyond_ascii = [token for token in range(backend.n_vocab) if not backend.piece(token).isascii()]
+    for _ in range(800):
+        logits = rng.normal(size=backend.n_vocab).astype(np.float32)
+        logits[beyond_ascii] -= 50  # a random row of bytes is no UTF-8
+        logits[list(backend.stops)] += 50  # end as soon as the grammar allows it
+        token = int(np.argmax(constraint.allow(logits)))
+        if token in backend.stops:
+            break
+        constraint.accept(token)
+        text += backend.piece(token)
+    constraint.close()
+    parsed = book.parse(text.decode("utf-8", "replace"))
+    assert parsed.error is None, (text, parsed.error)
+
+
+def test_the_grammar_lets_a_dumped_reply_through(backend, book):
+    constraint = backend.constraint(book.grammar())
+    text = reply(book, citations=["K7", "policy 9"], reply='He said "no"\n\\ and paid 5 \u20ac.')
+    by_piece = {backend.piece(token): token for token in range(backend.n_vocab)}
+    for byte in text.encode():
+        token = by_piece[bytes([byte])]
+        assert constraint.permits(token), chr(byte)
+        constraint.accept(token)
+    assert any(constraint.permits(stop) for stop in backend.stops)
+    constraint.close()
 
 
 def test_the_digest_is_of_the_meaning(book):

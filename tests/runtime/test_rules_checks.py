@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables are read by the row)
 """Every kind of check, on a reply that satisfies it and on one that does not."""
 
 import json
