@@ -60,9 +60,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers inside ``low…high``, about ``count`` of them."""
     if high <= low:
         return [low]
-    raw = (high - low) / count
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs((high - low) / s - count))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(n * step, 10) for n in range(first, last + 1)]

@@ -3,15 +3,16 @@
 The child (``python -m compress.validate.bench ART …``) loads the artifact in the runtime that ships, so a GGUF or
 ONNX artifact never pulls torch into the process whose peak memory is read. Figures are medians over ``runs``.
 
-TTFT is the time from a prompt's messages to its first token. It is taken twice per prompt: ``ttft_ms`` on a prompt
-that the process has not seen (only a shared system prompt may come from the prefix cache, as when serving), and
-``prefill_tokens_per_s`` on one long prompt that shares nothing with those before it.
+TTFT is the time from a prompt's messages to its first token: ``ttft_ms`` with nothing kept from earlier prompts,
+``ttft_cached_ms`` as served, where a shared system prompt comes from the runtime's prefix cache.
+``prefill_tokens_per_s`` is taken on a long prompt that shares nothing with those before it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from compress.artifact import open_artifact
 from compress.errors import ArtifactError
 from compress.validate.runners import Messages, Runner, open_runner
 
-PREFILL_WORDS = 160
+PREFILL_TOKENS = 384
 TIMEOUT_S = 900.0
 DEFAULT_PROMPTS: tuple[Messages, ...] = tuple(
     ({"role": "user", "content": f"{opening} about my order, and {closing}?"},)
@@ -39,14 +40,15 @@ def bench(
     path: Path | str,
     *,
     prompts: Sequence[Messages] | None = None,
-    runs: int = 5,
+    runs: int = 9,
     max_tokens: int = 48,
-    threads: int = 2,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Measure the artifact at ``path`` in a fresh process.
 
-    Returns ``{ttft_ms, ttft_p95_ms, tokens_per_s, prefill_tokens_per_s, peak_rss_bytes, size_bytes, load_s, note,
-    runs, threads, versions}``; times are None for a format whose own kernel is not installed (GPTQ).
+    Returns ``{ttft_ms, ttft_p95_ms, ttft_cached_ms, tokens_per_s, prefill_tokens_per_s, peak_rss_bytes,
+    size_bytes, load_s, note, runs, threads, versions}``; times are None for a format whose own kernel is not installed (GPTQ).
+    ``threads`` counts torch's threads; the runtime always uses its own default, as it does when it ships.
     Raises ArtifactError with the child's last words when it fails.
     """
     artifact = open_artifact(path, verify=False)
@@ -98,39 +100,34 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         }
 
 
-def _timings(runner: Runner, prompts: Sequence[Messages], runs: int, max_tokens: int) -> dict[str, float]:
-    """The first prompt is the warm-up; the others are new to the process when their turn comes."""
-    _timed(runner, prompts[0], max_tokens)
-    chosen = [prompts[1 + n % max(1, len(prompts) - 1)] if len(prompts) > 1 else prompts[0] for n in range(runs)]
-    first = [_timed(runner, messages, 1)[0] for messages in chosen]
-    rates = []
-    for messages in chosen:
-        short, _ = _timed(runner, messages, 1)
-        whole, tokens = _timed(runner, messages, max_tokens)
-        if tokens > 1:
-            rates.append((tokens - 1) / max(whole - short, 1e-6))
-    prefill = [_prefill_rate(runner, n) for n in range(min(runs, 3))]
+def _timings(runner: Runner, prompts: Sequence[Messages], runs: int, max_tokens: int) -> dict[str, float | None]:
+    """The first prompt is the warm-up; each of the others is new to the process when its turn comes."""
+    runner.probe(prompts[0], max_tokens)
+    probes = [runner.probe(messages, max_tokens) for messages in list(prompts[1:] or prompts)[:runs]]
+    cold = sorted(1000 * probe.cold_s for probe in probes)
+    prefill = [_prefill_rate(runner, number) for number in range(3)]
     return {
-        "ttft_ms": round(1000 * median(first), 3),
-        "ttft_p95_ms": round(1000 * sorted(first)[min(len(first) - 1, round(0.95 * len(first)))], 3),
-        "tokens_per_s": round(median(rates), 2) if rates else 0.0,
+        "ttft_ms": round(median(cold), 3),
+        "ttft_p95_ms": round(cold[math.ceil(0.95 * len(cold)) - 1], 3),
+        "ttft_cached_ms": _median([1000 * p.warm_s for p in probes if p.warm_s is not None]),
+        "tokens_per_s": _median([p.tokens_per_s for p in probes if p.tokens_per_s is not None]),
         "prefill_tokens_per_s": round(median(prefill), 1),
     }
 
 
-def _timed(runner: Runner, messages: Messages, max_tokens: int) -> tuple[float, int]:
-    """Seconds and tokens of one reply."""
-    started = time.perf_counter()
-    (reply,) = runner.complete([messages], max_tokens)
-    return time.perf_counter() - started, len(reply.token_ids)
+def _median(values: Sequence[float]) -> float | None:
+    return round(median(values), 3) if values else None
 
 
 def _prefill_rate(runner: Runner, number: int) -> float:
-    """Prompt tokens per second on a prompt whose first words no earlier prompt had."""
-    words = " ".join(f"{number}{n * 7919 % 1009}" for n in range(PREFILL_WORDS // 4))
-    messages = [{"role": "user", "content": f"{number * 7 + 3} {words}"}]
-    tokens = len(runner.encode(messages))
-    return tokens / _timed(runner, messages, 1)[0]
+    """Prompt tokens per second on a long prompt whose first words no earlier prompt had."""
+    wanted = min(PREFILL_TOKENS, runner.context // 2)
+    text, tokens, word = f"{number * 7 + 3}", 0, 0
+    while tokens < wanted:
+        text += "".join(f" {(word + n) * 7919 % 1009}" for n in range(8))
+        word += 8
+        tokens = len(runner.encode([{"role": "user", "content": text}]))
+    return tokens / runner.probe([{"role": "user", "content": text}], 1).cold_s
 
 
 def peak_rss() -> int:
@@ -171,8 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m compress.validate.bench JOB.json``, or an artifact's path for the default prompts."""
     parser = argparse.ArgumentParser(prog="python -m compress.validate.bench")
     parser.add_argument("path", type=Path, help="an artifact, or the job file that bench() writes")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--runs", type=int, default=9)
     given = parser.parse_args(arguments)
     if given.path.suffix == ".json":
         result = measure(json.loads(given.path.read_text()))

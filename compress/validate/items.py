@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from compress.errors import DataError
 from runtime.rules import RuleBook, Turn
 
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 MATCHES = ("choice", "contains", "exact", "json", "numeric")
 
 
@@ -21,7 +22,7 @@ class Item:
     """One row of eval.jsonl, ready to be asked."""
 
     id: str
-    messages: tuple[Mapping[str, Any], ...]
+    messages: Sequence[Mapping[str, Any]]
     """The prompt: the row's own system message, or the rule file's where the row has none."""
     turn: Turn
     answer: Any
@@ -65,6 +66,10 @@ def _item(path: Path, number: int, line: str, book: RuleBook) -> Item:
         ) from None
     if match not in MATCHES:
         raise DataError(path, number, f"expected.match is {match!r}", next=f"known: {', '.join(MATCHES)}")
+    if match == "json" and not isinstance(answer, Mapping):
+        raise DataError(path, number, "expected.answer must be an object where expected.match is json")
+    if match == "numeric" and not NUMBER.fullmatch(str(answer)):
+        raise DataError(path, number, f"expected.answer {answer!r} is not a number, but expected.match is numeric")
     if not messages or messages[-1].get("role") == "assistant":
         raise DataError(path, number, "an evaluation item ends with the user's message", next=_SHAPE)
     asked = with_system(book, turn)
@@ -119,7 +124,7 @@ def _contains(answer: Any, text: str) -> bool:
 
 def _numeric(answer: Any, text: str) -> bool:
     """The last number of the text (thousands commas allowed) equals the answer."""
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    found = NUMBER.findall(text)
     if not found:
         return False
     wanted = float(str(answer).replace(",", ""))

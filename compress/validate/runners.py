@@ -14,6 +14,7 @@ bundle  the runtime that ships
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ Progress = Callable[[int, int], None]
 
 BATCH = 64
 """Rows decoded together in torch."""
+UNBOUNDED = 1 << 30
 CACHE_BYTES = 512 << 20
 """Most bytes the key/value cache of one torch batch may take."""
 
@@ -47,6 +49,16 @@ class Completion:
     ttft_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Timings of one reply. TTFT in seconds, ``cold`` with nothing kept, ``warm`` as served: what earlier prompts of
+    the same process had in common (the system prompt) may come from the prefix cache. None where there is none."""
+
+    cold_s: float
+    warm_s: float | None
+    tokens_per_s: float | None
+
+
 def _silent(done: int, total: int) -> None:
     del done, total
 
@@ -58,7 +70,11 @@ class Runner(ABC):
     """What a reader of the figures must know about how they were taken."""
     timed: ClassVar[bool] = True
     """Whether the latency measured here is the latency of what ships."""
+    retries: ClassVar[bool] = False
+    """Whether the rule guard may ask again: greedy decoding in torch would only repeat itself."""
     vocabulary: int
+    context: int
+    """Tokens that prompt and reply may have together."""
 
     @abstractmethod
     def encode(self, messages: Messages) -> list[int]:
@@ -77,9 +93,17 @@ class Runner(ABC):
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """float32 ``[len(ids), vocabulary]``: row t holds the logits of the token after ``ids[t]``."""
 
+    @abstractmethod
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a reply, where the runner knows them."""
-        return frozenset()
+        """Tokens that end a reply."""
+
+    @abstractmethod
+    def probe(self, messages: Messages, max_tokens: int) -> Probe:
+        """Time one reply."""
+
+    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> str:
+        """One more reply, made as the runtime makes it when the rule guard asks again; only where ``retries``."""
+        raise TypeError(f"{type(self).__name__} does not retry")
 
     @abstractmethod
     def close(self) -> None:
@@ -95,14 +119,16 @@ class Runner(ABC):
 class HfRunner(Runner):
     """A Hugging Face causal language model folder in torch."""
 
-    def __init__(self, path: Path, *, threads: int = 2) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
         torch = need("torch")
-        torch.set_num_threads(threads)
+        if threads:
+            torch.set_num_threads(threads)
         self.path = Path(path)
         self.tokenizer = need("transformers").AutoTokenizer.from_pretrained(self.path, local_files_only=True)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = self._load("auto" if self.device == "cuda" else torch.float32).to(self.device).eval()
         self.vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or UNBOUNDED
 
     def _load(self, dtype: Any) -> Any:
         return load_torch_model(self.path, dtype)
@@ -140,6 +166,15 @@ class HfRunner(Runner):
             out = self.model(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=False).logits
         return out[0].float().cpu().numpy()
 
+    def probe(self, messages: Messages, max_tokens: int) -> Probe:
+        start = time.perf_counter()
+        self.complete([messages], 1)
+        first = time.perf_counter()
+        (reply,) = self.complete([messages], max_tokens)
+        decoding = time.perf_counter() - first - (first - start)
+        more = len(reply.token_ids) - 1
+        return Probe(first - start, None, more / decoding if more > 0 and decoding > 0 else None)
+
     def close(self) -> None:
         self.model = None
 
@@ -167,12 +202,11 @@ class HfRunner(Runner):
         return max(1, min(BATCH, math.floor(CACHE_BYTES / row)))
 
     def _check_length(self, encoded: Sequence[Sequence[int]], max_tokens: int) -> None:
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for number, ids in enumerate(encoded):
-            if context and len(ids) + max_tokens > context:
+            if len(ids) + max_tokens > self.context:
                 raise UsageError(
                     f"prompt {number + 1} has {len(ids)} tokens; with max_tokens {max_tokens} it leaves the context "
-                    f"of {context} tokens of {self.path}",
+                    f"of {self.context} tokens of {self.path}",
                     next="lower max_tokens, or shorten that prompt",
                 )
 
@@ -190,13 +224,17 @@ class GptqRunner(HfRunner):
 
 
 class RuntimeRunner(Runner):
-    """A .gguf, an onnxruntime-genai folder or a bundle in the runtime that ships."""
+    """A .gguf, an onnxruntime-genai folder or a bundle in the runtime that ships, with its own settings."""
 
-    def __init__(self, path: Path, *, threads: int = 2, slots: int = 16) -> None:
-        import runtime
+    retries = True
 
-        self.session = runtime.load(path, threads=threads, slots=slots)
-        self.vocabulary = 0
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        from runtime.session import load
+
+        del threads  # the runtime chooses what suits the model
+        self.session = load(path)
+        self.vocabulary = self.session.engine.n_vocab
+        self.context = self.session.engine.context
 
     def encode(self, messages: Messages) -> list[int]:
         return self.session.encode_chat(messages)
@@ -212,6 +250,20 @@ class RuntimeRunner(Runner):
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         return self.session.logits(list(ids))
+
+    def stop_ids(self) -> frozenset[int]:
+        return self.session.engine.stops
+
+    def probe(self, messages: Messages, max_tokens: int) -> Probe:
+        served = self.session.chat(messages, max_tokens=max_tokens, enforce=False).timings
+        (alone,) = self.session.complete_many([messages], max_tokens=1)
+        return Probe(alone.ttft_s, served.ttft_ms / 1000, served.tokens_per_s or None)
+
+    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> str:
+        allowed = grammar if self.session.engine.grammars else None
+        return self.session.chat(
+            messages, max_tokens=max_tokens, temperature=0.7, top_p=0.95, seed=1, grammar=allowed, enforce=False
+        ).raw
 
     def close(self) -> None:
         self.session.close()
@@ -238,7 +290,7 @@ RUNNERS: dict[str, type[HfRunner] | type[RuntimeRunner]] = {
 }
 
 
-def open_runner(kind: str, path: Path, *, threads: int = 2) -> Runner:
+def open_runner(kind: str, path: Path, *, threads: int | None = None) -> Runner:
     """The runner for an artifact of ``kind`` at ``path``."""
     if kind not in RUNNERS:
         raise ArtifactError(

@@ -68,7 +68,7 @@ def candidate(name: str, size: int, verdict: str, legal: float = 0.99) -> dict[s
             "tokens": 9000,
         },
         "side_effects": {"false_escalations": {"n": 200, "baseline": 1, "candidate": 2}},
-        "enforced": {"rate": 1.0, "items": 640, "touched": 9, "interventions": {"set priority": 7, "fallback": 2}},
+        "enforced": {"rate": 1.0, "n": 640, "touched": 9, "interventions": {"set priority": 7, "fallback": 2}},
         "parity": {
             "reference": "slim",
             "prompts": 32,

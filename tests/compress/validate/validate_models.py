@@ -10,11 +10,10 @@ TEMPLATE = (
     "{% if m['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-TEXTS = [
-    '{"action": "answer", "reply": "Your order ships today."}',
-    '{"action": "escalate", "reply": "A colleague will call you."}',
-    "where is my order please help I want to sue you lawyer hello",
-]
+ANSWER = '{"action":"answer","reply":"Hello."}'
+ESCALATE = '{"action":"escalate","reply":"A colleague will call you."}'
+WORDS = ["where", "is", "my", "order", "please", "help", "thank", "you", "hello", "lamp", "kettle", "late"]
+TEXTS = [ANSWER, ESCALATE, " ".join(WORDS), "I will sue you ", "Answer in JSON. tier gold tier basic unknown"]
 
 
 def make_tokenizer(folder: Path) -> int:
@@ -39,7 +38,7 @@ def make_tokenizer(folder: Path) -> int:
     return len(fast)
 
 
-def make_model(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
+def make_model(folder: Path, *, seed: int = 0, layers: int = 2, spread: float = 0.4) -> Path:
     """Write a random Llama folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -57,9 +56,60 @@ def make_model(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=5,
-        initializer_range=0.4,
+        initializer_range=spread,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def question(number: int) -> tuple[str, str]:
+    """A user's message and the right reply: every third one threatens to sue."""
+    words = " ".join(WORDS[(number * step + step) % len(WORDS)] for step in (1, 2, 3, 5))
+    return (f"{words} I will sue you", ESCALATE) if number % 3 == 0 else (f"I will {words}", ANSWER)
+
+
+def system(number: int) -> str:
+    return f"Answer in JSON. tier {('gold', 'basic')[number % 2]}"
+
+
+def train(folder: Path, steps: int = 120) -> Path:
+    """Teach the folder's model the two replies (about three seconds)."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
+    for step in range(steps):
+        pairs = [(system(n), *question(n)) for n in range(step * 16, step * 16 + 16)]
+        texts = [f"<|system|>{s}<|user|>{u}<|assistant|>{a}</s>" for s, u, a in pairs]
+        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        for row, start in zip(labels, (batch["input_ids"] == 4).int().argmax(1).tolist(), strict=True):
+            row[: start + 1] = -100
+        loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.05
+    model.save_pretrained(folder)
+    return folder
+
+
+def damage(source: Path, folder: Path, scale: float = 0.3) -> Path:
+    """A copy with noise on its MLP weights, as a brutal compressor would leave it."""
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, folder)
+    state = load_file(folder / "model.safetensors")
+    noise = torch.Generator().manual_seed(3)
+    for name, weight in sorted(state.items()):
+        if "mlp" in name:
+            state[name] = weight + scale * torch.randn(weight.shape, generator=noise)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -72,3 +122,48 @@ def prompts(count: int) -> list[list[dict[str, str]]]:
         ]
         for n in range(count)
     ]
+
+
+RULES = """
+version: 1
+contract:
+  action: [answer, escalate, refuse]
+  reply: text
+facts: {tier: [gold, basic]}
+prompt:
+  system: "Answer in JSON. tier {tier}"
+  fallback: {action: escalate, reply: "A colleague will call you."}
+rules:
+  - id: escalate-legal
+    severity: hard
+    text: "Legal threats are escalated."
+    when: {user_regex: "sue"}
+    must: {action: escalate}
+    fixtures:
+      pass: [{user: "I will sue", reply: {action: escalate, reply: "A colleague will call you."}}]
+      fail: [{user: "I will sue", reply: {action: answer, reply: "No."}}]
+  - id: no-insult
+    severity: hard
+    text: "Never insult."
+    must_not: {words: [stupid]}
+    fixtures:
+      pass: [{user: "hi", reply: {action: answer, reply: "Hello."}}]
+      fail: [{user: "hi", reply: {action: answer, reply: "You are stupid."}}]
+  - id: brief
+    severity: soft
+    text: "Be brief."
+    must: {max_words: 12}
+    fixtures:
+      pass: [{user: "hi", reply: {action: answer, reply: "Hello."}}]
+      fail: [{user: "hi", reply: {action: answer, reply: "a a a a a a a a a a a a a"}}]
+"""
+
+PLAIN_RULES = """
+version: 1
+rules:
+  - id: brief
+    severity: soft
+    text: "Be brief."
+    must: {max_words: 12}
+    fixtures: {pass: [{user: a, reply: b}], fail: [{user: a, reply: "a a a a a a a a a a a a a"}]}
+"""

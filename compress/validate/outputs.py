@@ -1,0 +1,50 @@
+"""The files beside ``proof.json``: every reply, and the readings of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.stage import Job
+from compress.validate.drift import spread_rows
+from compress.validate.items import Item
+from compress.validate.models import Heard, Setting
+
+if TYPE_CHECKING:
+    from compress.validate.stage import ValidateParams
+
+
+def write_replies(folder: Path, setting: Setting, heard: Sequence[Heard]) -> None:
+    """Every reply in the recorded format: one row per item, as the model wrote it and as the guard let it out."""
+    folder.mkdir()
+    for one in heard:
+        plain = [(reply.text, reply.truncated) for reply in one.replies]
+        _write_rows(folder / f"{one.model.name}.jsonl", setting.items, plain)
+        _write_rows(folder / f"{one.model.name}.enforced.jsonl", setting.items, [(r.text, False) for r in one.guarded])
+
+
+def _write_rows(path: Path, items: Sequence[Item], replies: Sequence[tuple[str, bool]]) -> None:
+    with open(path, "w", encoding="utf-8") as handle:
+        for item, (text, truncated) in zip(items, replies, strict=True):
+            row = {"id": item.id, "messages": [dict(m) for m in item.messages], "reply": text, "truncated": truncated}
+            known = {"facts": item.turn.facts, "labels": item.turn.labels, "prompted": item.turn.prompted}
+            row |= {name: value for name, value in known.items() if value}
+            handle.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def timings(job: Job[ValidateParams], setting: Setting, heard: Sequence[Heard]) -> dict[str, Any]:
+    """Latency, speed and memory of the baseline and every candidate, with the machine they were taken on."""
+    from compress.validate.bench import bench
+
+    chosen = spread_rows(len(setting.items), job.params.bench_runs + 1)
+    prompts = [setting.items[row].messages for row in chosen]
+    found = {}
+    for one in heard if job.params.bench_runs else ():
+        path = one.model.artifact.path
+        found[one.model.name] = bench(path, prompts=prompts, runs=job.params.bench_runs, threads=job.threads)
+    machine = {"cpus": os.cpu_count(), "platform": platform.platform(), "threads": job.threads}
+    return {"bench": found, "machine": machine}

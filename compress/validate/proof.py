@@ -1,0 +1,227 @@
+"""From what the models said to ``proof.json``: verdicts, numbers, and why they are what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from compress.validate.answers import count_interventions, let_out, said, score
+from compress.validate.drift import spread_rows
+from compress.validate.gate import (
+    FAIL,
+    INCONCLUSIVE,
+    NOT_TESTED,
+    PASS,
+    Answer,
+    Judgement,
+    gatekeep,
+    hard_floor,
+    judge,
+    why_n,
+    zero_flip_floor,
+)
+from compress.validate.models import Everyone, Heard, Setting
+from compress.validate.runners import Completion
+
+Json = Mapping[str, Any]
+
+SHIPPABLE = frozenset({"bundle", "gguf", "onnx"})
+"""Kinds that the runtime loads; a GPTQ folder is judged but ships on a GPU server instead."""
+
+
+def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyone) -> dict[str, Any]:
+    """The content of ``proof.json``. The candidates of ``everyone`` come from least to most compressed."""
+    baseline = everyone.baseline
+    entries = [_candidate(setting, margins, baseline, candidate) for candidate in everyone.candidates]
+    chosen, reached = gatekeep((entry["name"], entry["verdict"]) for entry in entries)
+    stopped = next((entry["name"] for entry in entries if entry["verdict"] != PASS), None)
+    for entry in entries:
+        if reached[entry["name"]] == NOT_TESTED:
+            entry["verdict"] = NOT_TESTED
+            entry["reasons"] = [f"not tested: the sequence stopped at {stopped}; its figures are shown, not judged"]
+    floor = a_a(setting, baseline)
+    judged = [h for h, e in zip(everyone.candidates, entries, strict=True) if e["verdict"] != NOT_TESTED]
+    return {
+        "baseline": _baseline(setting, baseline),
+        "verdict": PASS if chosen else entries[0]["verdict"],
+        "chosen": _shipped(entries) or chosen,
+        "n_items": len(setting.items),
+        "why_n": explain_n(setting, margins, baseline, judged[-1], floor),
+        "margins": dict(margins),
+        "candidates": entries,
+        "a_a": floor,
+        "base": _base(setting, everyone.base, everyone.base_items) if everyone.base else None,
+    }
+
+
+def _shipped(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """The most compressed passing candidate that the runtime can load."""
+    passing = [entry["name"] for entry in entries if entry["verdict"] == PASS and entry["kind"] in SHIPPABLE]
+    return passing[-1] if passing else None
+
+
+def _identity(heard: Heard) -> dict[str, Any]:
+    artifact = heard.model.artifact
+    return {
+        "name": heard.model.name,
+        "kind": artifact.kind,
+        "digest": artifact.digest,
+        "size_bytes": artifact.size_bytes(),
+        "note": heard.note,
+    }
+
+
+def _baseline(setting: Setting, heard: Heard) -> dict[str, Any]:
+    return {**_identity(heard), "enforced": _enforced(setting, heard)}
+
+
+def _answers(replies: Sequence[tuple[str, bool]]) -> list[Answer]:
+    return [Answer(text, truncated) for text, truncated in replies]
+
+
+def _candidate(setting: Setting, margins: Mapping[str, float], baseline: Heard, candidate: Heard) -> dict[str, Any]:
+    """One candidate: the model's own replies and what the guard lets out must both pass, and so must parity."""
+    book, items = setting.book, setting.items
+    own = judge(book, items, _answers(said(baseline.replies)), _answers(said(candidate.replies)), margins=margins)
+    kept = judge(
+        book, items, _answers(let_out(baseline.guarded)), _answers(let_out(candidate.guarded)), mode="enforced"
+    )
+    parity = asdict(candidate.parity) if candidate.parity else None
+    verdict, reasons = _together(own, kept, parity)
+    return {
+        **_identity(candidate),
+        "verdict": verdict,
+        "reasons": reasons,
+        "suites": [suite.to_json() for suite in own.suites],
+        "rules": [rule.to_json() for rule in (*own.rules, *kept.rules)],
+        "side_effects": own.side_effects,
+        "drift": asdict(candidate.drift) if candidate.drift else None,
+        "parity": parity,
+        "enforced": _enforced(setting, candidate),
+    }
+
+
+def _together(own: Judgement, kept: Judgement, parity: Mapping[str, Any] | None) -> tuple[str, list[str]]:
+    reasons = [*own.reasons, *kept.reasons]
+    verdicts = {own.verdict, kept.verdict}
+    if parity and parity["failed"]:
+        verdicts.add(FAIL)
+        reasons.insert(0, f"parity with {parity['reference']}: {parity['difference']}")
+    return (FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS), reasons
+
+
+def _enforced(setting: Setting, heard: Heard) -> dict[str, Any]:
+    """What the guard did, and the share of hard-rule checks that hold afterwards."""
+    hard = {rule.id for rule in setting.book.rules if rule.severity == "hard"}
+    kept, checked = score(setting.book, setting.items, let_out(heard.guarded)).kept(hard)
+    return {
+        "n": len(heard.guarded),
+        "touched": sum(bool(reply.interventions) for reply in heard.guarded),
+        "interventions": count_interventions(heard.guarded),
+        "rate": kept / checked if checked else None,
+    }
+
+
+def a_a(setting: Setting, baseline: Heard) -> dict[str, Any]:
+    """The baseline against itself in batches of another composition: the flip floor of the measurement."""
+    first = score(setting.book, setting.items, said(baseline.replies))
+    second = score(setting.book, setting.items, said(baseline.again))
+    rules = [(a[name], b[name]) for a, b in zip(first.rules, second.rules, strict=True) for name in a]
+    return {
+        "n": len(setting.items),
+        "text_changed": sum(a.text != b.text for a, b in zip(baseline.replies, baseline.again, strict=True)),
+        "accuracy_flips": _flips(list(zip(first.accurate, second.accurate, strict=True))),
+        "rule_n": len(rules),
+        "rule_flips": _flips(rules),
+    }
+
+
+def percent(share: float) -> str:
+    """``0.02`` -> ``2 %``."""
+    return f"{100 * share:.3g} %"
+
+
+def _flips(pairs: Sequence[tuple[bool, bool]]) -> list[int]:
+    """``[to pass, to fail]``."""
+    return [sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)]
+
+
+def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, heard: Heard, floor: Json) -> str:
+    """Why this many items suffice or do not, at the share of answers that changed (never below the A/A floor)."""
+    n = len(setting.items)
+    pairs = zip(baseline.score(setting).accurate, heard.score(setting).accurate, strict=True)
+    changed = max(sum(_flips(list(pairs))), sum(floor["accuracy_flips"]), 1) / n
+    known = why_n(n, margins["accuracy"], round(changed, 4))
+    return (
+        f"{known} ({heard.model.name} changed {percent(changed)} of the answers.) "
+        f"A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of {percent(margins['rule'])}; "
+        f"enforced hard rules need {hard_floor()} replies without a violation to show a rate of at most 1 %."
+    )
+
+
+def _base(setting: Setting, base: Heard, rows: Sequence[int]) -> dict[str, Any]:
+    """The model before tuning, in the same numbers."""
+    few = _few(setting, rows)
+    found = base.score(few)
+    hard = {rule.id for rule in setting.book.rules if rule.severity == "hard"}
+    kept, checked = found.kept(hard)
+    shares = {rule.id: found.kept({rule.id}) for rule in setting.book.rules}
+    return {
+        **_identity(base),
+        "n_items": len(rows),
+        "accuracy": found.accuracy(),
+        "adherence": kept / checked if checked else None,
+        "rules": [{"id": name, "n": n, "rate": kept / n} for name, (kept, n) in shares.items() if n],
+    }
+
+
+def _few(setting: Setting, rows: Sequence[int]) -> Setting:
+    return replace(setting, items=[setting.items[row] for row in rows])
+
+
+def before_after(setting: Setting, proof: Json, everyone: Everyone, samples: int) -> list[dict[str, Any]]:
+    """Items with what the model before tuning, the baseline and the smallest candidate said."""
+    wanted = proof["chosen"] or (proof["candidates"][-1]["name"] if proof["candidates"] else None)
+    shown = [everyone.baseline, *(heard for heard in everyone.candidates if heard.model.name == wanted)]
+    known = range(len(setting.items)) if everyone.base is None else everyone.base_items
+    rows = _telling(setting, list(known), samples)
+    said_by_base = dict(zip(everyone.base_items, everyone.base.replies, strict=True)) if everyone.base else {}
+    pages = []
+    for row in rows:
+        replies = [(heard.model.name, heard.replies[row]) for heard in shown]
+        if everyone.base:
+            replies.insert(0, (everyone.base.model.name, said_by_base[row]))
+        pages.append(_page(setting, row, replies))
+    return pages
+
+
+def _telling(setting: Setting, rows: Sequence[int], samples: int) -> list[int]:
+    """First an item for each rule that has one, then items spread evenly, in the order of the data."""
+    chosen: dict[int, None] = {}
+    for rule in setting.book.rules:
+        held = (row for row in rows if rule in setting.book.active(setting.items[row].turn))
+        chosen.update(dict.fromkeys(row for row in [next(held, None)] if row is not None))
+    for place in spread_rows(len(rows), samples):
+        chosen.setdefault(rows[place])
+    return sorted(list(chosen)[:samples])
+
+
+def _page(setting: Setting, row: int, replies: Sequence[tuple[str, Completion]]) -> dict[str, Any]:
+    item, book = setting.items[row], setting.book
+    prompt = next((m["content"] for m in reversed(item.messages) if m["role"] == "user"), "")
+    return {
+        "id": item.id,
+        "prompt": prompt,
+        "facts": dict(item.turn.facts),
+        "rules": [rule.id for rule in book.active(item.turn)],
+        "expected": item.answer,
+        "replies": [_reply(setting, row, name, reply) for name, reply in replies],
+    }
+
+
+def _reply(setting: Setting, row: int, name: str, reply: Completion) -> dict[str, Any]:
+    item, book = setting.items[row], setting.book
+    accurate = item.accurate(book, reply.text)
+    broken = [v.rule for v in book.check(item.turn, reply.text, reply.truncated) if not v.passed]
+    return {"name": name, "text": reply.text, "accurate": accurate, "broken": broken, "ok": accurate and not broken}

@@ -1,0 +1,99 @@
+"""The gate as a stage: every candidate in its own runtime against the baseline, on the same held-out items.
+
+What is written::
+
+    proof.json           the verdict and every number behind it (docs/validation.md); equal inputs give equal bytes
+    replies/NAME.jsonl   what each model said, in the format of ``compress gate``;
+                         NAME.enforced.jsonl what the rule guard let out
+    before_after.json    a few dozen items with the replies of base, baseline and the smallest candidate
+    measurements.json    latency, speed and memory, each candidate in a fresh process (outside the digest)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from compress.artifact import write_json
+from compress.errors import UsageError
+from compress.stage import Job, Needs, Params, Stage, StageRef
+
+DRIFT_BYTES = 256 << 20
+"""Disk that the baseline's logits take while a usual validation runs."""
+
+
+class Margins(Params):
+    """How much worse a candidate may be, as a share of items or checks."""
+
+    accuracy: float = Field(default=0.02, gt=0, lt=1)
+    """Accuracy."""
+    adherence: float = Field(default=0.02, gt=0, lt=1)
+    """Hard rules pooled, model-only."""
+    rule: float = Field(default=0.05, gt=0, lt=1)
+    """Each single rule, model-only."""
+
+
+class ValidateParams(Params):
+    """Parameters of ``validate``."""
+
+    baseline: StageRef
+    """The model that no candidate may be worse than, normally the fine-tuned one before compression."""
+    base: StageRef | None = None
+    """The model before tuning, for the before/after page."""
+    margins: Margins = Margins()
+    """Non-inferiority margins."""
+    max_tokens: int = Field(default=160, ge=1)
+    """Most tokens of a reply."""
+    drift_rows: int = Field(default=200, ge=0)
+    """Items on which KL divergence and perplexity are measured."""
+    base_rows: int = Field(default=200, ge=1)
+    """Items that the model before tuning answers."""
+    samples: int = Field(default=24, ge=0)
+    """Items on the before/after page."""
+    bench_runs: int = Field(default=9, ge=0)
+    """Timed replies per artifact; 0 leaves latency and memory out."""
+
+
+class Validate(Stage[ValidateParams]):
+    """Judge candidates; see the module's description."""
+
+    Params = ValidateParams
+    accepts = frozenset({"bundle", "gguf", "gptq", "hf", "onnx"})
+    produces = "proof"
+    many = True
+    uses = frozenset({"rules", "eval"})
+    libraries = frozenset({"llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
+
+    def needs(self, job: Job[ValidateParams]) -> Needs:
+        models = [*job.inputs, *job.refs.values()]
+        largest = max((m.size_bytes() for m in models), default=0)
+        return Needs(disk_bytes=DRIFT_BYTES if job.params.drift_rows else 0, ram_bytes=5 * largest)
+
+    def check(self, job: Job[ValidateParams]) -> None:
+        if job.rules is None:
+            raise UsageError("validate needs a rule file", next="name one under rules:, or give --rules FILE")
+        if job.data is None or not (job.data.path / "eval.jsonl").is_file():
+            raise UsageError("validate needs evaluation items", next="name them under data: eval:, or give --data FILE")
+        for name in ("baseline", "base"):
+            artifact = job.refs.get(name)
+            if artifact is not None and artifact.kind not in self.accepts:
+                raise UsageError(f"{name} is a {artifact.kind} artifact, which does not answer prompts")
+
+    def run(self, job: Job[ValidateParams]) -> Mapping[str, Any]:
+        from compress.validate.listen import listen, make_setting
+        from compress.validate.outputs import timings, write_replies
+        from compress.validate.proof import before_after, build_proof
+
+        self.check(job)
+        setting = make_setting(job)
+        heard = listen(job, setting)
+        proof = build_proof(setting, job.params.margins.model_dump(), heard)
+        write_json(job.out / "proof.json", proof)
+        write_json(job.out / "before_after.json", {"items": before_after(setting, proof, heard, job.params.samples)})
+        write_replies(job.out / "replies", setting, [heard.baseline, *heard.candidates])
+        write_json(job.out / "measurements.json", timings(job, setting, [heard.baseline, *heard.candidates]))
+        verdicts = {candidate["name"]: candidate["verdict"] for candidate in proof["candidates"]}
+        facts = {key: proof[key] for key in ("verdict", "chosen", "n_items")}
+        return {**facts, "candidates": verdicts}

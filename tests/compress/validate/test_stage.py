@@ -1,0 +1,211 @@
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from validate_models import RULES, question
+
+from compress.artifact import Artifact, open_artifact, seal
+from compress.errors import UsageError
+from compress.stage import Job
+from compress.validate import listen
+from compress.validate.stage import Validate, ValidateParams
+
+ITEMS = 320
+
+
+def run(tmp: Path, candidates: Mapping[str, Path], baseline: Path, data: Path, **params: Any) -> Path:
+    out, scratch = tmp / "out", tmp / "scratch"
+    out.mkdir(parents=True)
+    scratch.mkdir(exist_ok=True)
+    job = make_job(candidates, baseline, data, out, scratch, **params)
+    facts = Validate().run(job)
+    assert facts["verdict"] == json.loads((out / "proof.json").read_text())["verdict"]
+    return out
+
+
+def make_job(
+    candidates: Mapping[str, Path], baseline: Path, data: Path, out: Path, scratch: Path, **params: Any
+) -> Job[ValidateParams]:
+    artifacts = {name: open_artifact(path) for name, path in candidates.items()}
+    refs: dict[str, Artifact] = {"baseline": open_artifact(baseline)}
+    if "base" in params:
+        refs["base"] = open_artifact(params.pop("base"))
+    given = ValidateParams(
+        baseline="tune",
+        base="source" if "base" in refs else None,
+        max_tokens=24,
+        drift_rows=10,
+        **{"bench_runs": 0, **params},
+    )
+    return Job(
+        params=given,
+        out=out,
+        scratch=scratch,
+        inputs=tuple(artifacts.values()),
+        names=tuple(artifacts),
+        refs=refs,
+        ancestors={"tune": refs["baseline"], **artifacts},
+        data=Artifact("data", data, "0" * 64),
+        rules=data / "rules.yaml",
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """320 items: enough for the zero-flip floors (133 checks; 299 enforced replies)."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for n in range(ITEMS):
+        user, reply = question(n)
+        rows.append(
+            {
+                "id": f"q{n}",
+                "messages": [{"role": "user", "content": user}],
+                "facts": {"tier": ("gold", "basic")[n % 2]},
+                "expected": {"answer": json.loads(reply), "match": "json"},
+            }
+        )
+    (folder / "eval.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    (folder / "rules.yaml").write_text(RULES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory, trained_hf: Path, tiny_hf: Path, data: Path) -> Path:
+    copy = tmp_path_factory.mktemp("copy") / "copy"
+    shutil.copytree(trained_hf, copy)
+    return run(tmp_path_factory.mktemp("pass"), {"copy": copy}, trained_hf, data, base=tiny_hf, samples=6)
+
+
+def read(out: Path, name: str) -> Any:
+    return json.loads((out / name).read_text())
+
+
+def test_a_copy_of_the_baseline_passes(passed: Path) -> None:
+    proof = read(passed, "proof.json")
+    (candidate,) = proof["candidates"]
+    assert (proof["verdict"], proof["chosen"], candidate["reasons"]) == ("PASS", "copy", [])
+    accuracy = next(s for s in candidate["suites"] if s["name"] == "accuracy")
+    assert accuracy["candidate"] == accuracy["baseline"] > 0.98
+    assert candidate["drift"]["kl_mean"] < 1e-9
+    assert candidate["drift"]["top1"] == 1
+    assert proof["a_a"]["n"] == proof["n_items"] == ITEMS
+    assert f"{ITEMS} items" in proof["why_n"]
+
+
+def test_the_model_before_tuning_is_far_below(passed: Path) -> None:
+    base = read(passed, "proof.json")["base"]
+    assert base["name"] == "source"
+    assert base["accuracy"] < 0.1
+    assert base["adherence"] < 0.5
+    pages = read(passed, "before_after.json")["items"]
+    assert len(pages) == 6
+    assert [reply["name"] for reply in pages[0]["replies"]] == ["source", "tune", "copy"]
+    assert any("escalate-legal" in page["rules"] for page in pages)
+    assert all(page["replies"][1]["ok"] for page in pages)
+
+
+def test_replies_are_recorded_with_everything_a_checker_needs(passed: Path) -> None:
+    rows = [json.loads(line) for line in (passed / "replies" / "copy.jsonl").read_text().splitlines()]
+    assert len(rows) == ITEMS
+    assert rows[0]["id"] == "q0"
+    assert rows[0]["messages"][0]["role"] == "system"
+    assert json.loads(rows[0]["reply"])["action"] == "escalate"
+    assert not rows[0]["truncated"]
+    assert {p.name for p in (passed / "replies").iterdir()} == {
+        "copy.jsonl",
+        "copy.enforced.jsonl",
+        "tune.jsonl",
+        "tune.enforced.jsonl",
+    }
+
+
+def test_recorded_replies_pass_the_gate_on_files(passed: Path, data: Path) -> None:
+    from compress.validate.recorded import gate_files
+
+    result = gate_files(passed / "replies/tune.jsonl", passed / "replies/copy.jsonl", data / "rules.yaml")
+    assert result["verdict"] != "FAIL"
+    assert all(rule["flips"] == [0, 0] for rule in result["rules"])
+
+
+def test_damage_fails_and_stops_the_sequence(tmp_path: Path, trained_hf: Path, damaged_hf: Path, data: Path) -> None:
+    later = tmp_path / "later"
+    shutil.copytree(trained_hf, later)
+    candidates = {"z-later": later, "a-damaged": damaged_hf}
+    proof = read(run(tmp_path / "run", candidates, trained_hf, data), "proof.json")
+    first, second = proof["candidates"]
+    assert (first["name"], first["verdict"]) == ("a-damaged", "FAIL")
+    assert (second["name"], second["verdict"]) == ("z-later", "n/a")
+    assert "stopped at a-damaged" in second["reasons"][0]
+    assert (proof["verdict"], proof["chosen"]) == ("FAIL", None)
+    assert any("escalate-legal" in reason or "adherence" in reason for reason in first["reasons"])
+    assert first["drift"]["kl_mean"] > 0.01
+    enforced = {rule["id"]: rule for rule in first["rules"] if rule["mode"] == "enforced"}
+    assert enforced["escalate-legal"]["candidate"] == 1, "the rule guard repairs what the model breaks"
+    assert first["enforced"]["touched"] > 0
+
+
+def test_a_killed_validation_asks_no_finished_model_again_and_ends_with_equal_bytes(
+    tmp_path: Path, passed: Path, trained_hf: Path, tiny_hf: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained_hf, copy)
+    asked: list[str] = []
+    real = listen.hear_candidate
+
+    def killed(setting: Any, model: Any, *rest: Any) -> Any:
+        asked.append(model.name)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return real(setting, model, *rest)
+
+    monkeypatch.setattr(listen, "hear_candidate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, {"copy": copy}, trained_hf, data, base=tiny_hf, samples=6)
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(listen, "hear_baseline", None)  # the baseline's replies are in scratch
+    out = run(tmp_path, {"copy": copy}, trained_hf, data, base=tiny_hf, samples=6)
+    files = sorted(p.relative_to(passed) for p in passed.rglob("*") if p.is_file() and p.name != "measurements.json")
+    for name in files:
+        assert (out / name).read_bytes() == (passed / name).read_bytes(), name
+
+
+def test_a_gguf_is_judged_in_the_runtime_that_ships(tmp_path: Path, trained_hf: Path, data: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    from compress.registry import load_stage
+
+    gguf = tmp_path / "gguf"
+    gguf.mkdir()
+    (tmp_path / "scratch").mkdir()
+    stage = load_stage("export.gguf")
+    params = stage.Params.model_validate({"type": "Q8_0", "imatrix": False})
+    source = open_artifact(trained_hf)
+    stage.run(Job(params=params, out=gguf, scratch=tmp_path / "scratch", inputs=(source,), names=("tune",)))
+    seal(gguf, kind="gguf", stage="export.gguf", stage_version=1, params={}, inputs={"from.0": source.digest}, facts={})
+    out = run(tmp_path / "run", {"gguf": gguf}, trained_hf, data, bench_runs=2)
+    proof = read(out, "proof.json")
+    (candidate,) = proof["candidates"]
+    assert (proof["verdict"], proof["chosen"]) == ("PASS", "gguf"), candidate["reasons"]
+    parity = candidate["parity"]
+    assert (parity["reference"], parity["same_prompts"], parity["difference"]) == ("tune", 32, None)
+    assert parity["same_starts"] == 32
+    assert 0 < candidate["drift"]["kl_mean"] < 0.01
+    measured = read(out, "measurements.json")["bench"]
+    assert measured["gguf"]["tokens_per_s"] > 0
+    assert "torch" not in measured["gguf"]["versions"]
+    assert measured["gguf"]["peak_rss_bytes"] < measured["tune"]["peak_rss_bytes"]
+
+
+def test_missing_rules_and_items_are_named(tmp_path: Path, trained_hf: Path, data: Path) -> None:
+    job = make_job({"c": trained_hf}, trained_hf, data, tmp_path, tmp_path)
+    with pytest.raises(UsageError, match="rule file"):
+        Validate().check(replace(job, rules=None))
+    with pytest.raises(UsageError, match="evaluation items"):
+        Validate().check(replace(job, data=Artifact("data", tmp_path, "0" * 64)))
+    calibration = Artifact("calibration", tmp_path, "0" * 64)
+    with pytest.raises(UsageError, match="does not answer prompts"):
+        Validate().check(replace(job, refs={"baseline": calibration}))
