@@ -1,0 +1,120 @@
+"""A trained adapter merged into full precision, so that the merged model *is* the one that was trained.
+
+An adapter trained on a 4-bit base corrects that base, rounding and all. Added to the original weights
+it would correct errors that are not there, so it is merged into the dequantized 4-bit weights, and the
+logits of both models are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.errors import ArtifactError
+from compress.extras import need
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja",
+)  # fmt: skip
+
+
+def quantization_config(compute: Any) -> Any:
+    """NF4 with double quantization (Dettmers et al., 2023); products in dtype ``compute``."""
+    from transformers import BitsAndBytesConfig
+
+    need("bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | None = None) -> Any:
+    """The base model: NF4 when ``four_bit``, otherwise in its own dtype. On CUDA where there is one."""
+    torch = need("torch")
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    extra = {"quantization_config": quantization_config(compute)} if four_bit else {}
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        device_map={"": device},
+        local_files_only=True,
+        attn_implementation=attention,
+        dtype=torch.float32,
+        **extra,
+    )
+
+
+def dequantized(model: Any) -> dict[str, Any]:
+    """Name -> float32 weight [out, in] of every NF4 linear of ``model``."""
+    bnb = need("bitsandbytes")
+    return {
+        f"{name}.weight": bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float().cpu()
+        for name, module in model.named_modules()
+        if isinstance(module, bnb.nn.Linear4bit)
+    }
+
+
+def merge(base: Path, adapter: Path, *, four_bit: bool, probes: Sequence[Sequence[int]]) -> tuple[Any, float]:
+    """(merged float32 model, largest absolute difference of logits between it and the adapter model).
+
+    ``probes`` are token sequences. Both models compute in float32.
+    """
+    torch = need("torch")
+    from peft import PeftModel
+
+    trained = load_base(base, four_bit=four_bit, compute=torch.float32).eval()
+    weights = dequantized(trained) if four_bit else {}
+    wrapped = PeftModel.from_pretrained(trained, adapter).eval()
+    wanted = [logits(wrapped, probe) for probe in probes]
+    del wrapped, trained
+    full = load_base(base, four_bit=False, compute=torch.float32)
+    missing = set(weights) - set(full.state_dict())
+    assert not missing, f"quantized weights without a counterpart: {sorted(missing)[:3]}"
+    full.load_state_dict(weights, strict=False)
+    merged = PeftModel.from_pretrained(full, adapter).merge_and_unload().eval()
+    gap = max(float((logits(merged, p) - w).abs().max()) for p, w in zip(probes, wanted, strict=True))
+    return merged, gap
+
+
+def logits(model: Any, ids: Sequence[int]) -> Any:
+    """float32 [len(ids), vocabulary] on the CPU."""
+    torch = need("torch")
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([list(ids)], device=model.device)).logits[0].float().cpu()
+
+
+def check_gap(gap: float, limit: float) -> None:
+    """Raise when the merged model is not the trained one."""
+    if not gap <= limit:
+        raise ArtifactError(
+            f"the merged model's logits differ from the adapter model's by {gap:.3g} (at most {limit:.3g})",
+            next="merge on the machine that trained, with the same versions of bitsandbytes and peft",
+        )
+
+
+def save_merged(model: Any, base: Path, out: Path) -> None:
+    """Write a Hugging Face folder: weights in the base's dtype, its tokenizer files byte for byte."""
+    torch = need("torch")
+    declared = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    dtype = str(declared.get("dtype") or declared.get("torch_dtype") or "float32")
+    model.to(getattr(torch, dtype)).save_pretrained(out)
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, out / name)
+
+
+def save_adapter(folder: Path, out: Path) -> None:
+    """Keep the adapter beside the merged model, without the path of the machine it was trained on."""
+    out.mkdir()
+    shutil.copyfile(folder / "adapter_model.safetensors", out / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = None
+    (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

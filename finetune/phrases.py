@@ -1,0 +1,138 @@
+"""The words of the customer-service world: who writes, about what, and how.
+
+Every list is short on purpose: a model of a few million parameters that is trained for minutes on two
+cores must learn this language whole. What it must *generalise* over are the combinations: a share of
+the (product, issue) pairs, of the (frame, noun) pairs, of the names, of the policy ids and of the order
+numbers never occurs in training (``held_out``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+
+PRODUCTS = (
+    "router", "laptop", "phone", "blender", "camera", "headset", "kettle", "printer", "monitor", "tablet", "speaker",
+    "lamp",
+)  # fmt: skip
+
+ISSUES = {
+    "broken": ("is broken", "stopped working", "does not turn on", "keeps crashing", "makes a loud noise"),
+    "missing": ("never arrived", "was not delivered", "is still missing", "got lost on the way", "has not come yet"),
+    "damaged": ("has a cracked screen", "arrived with a dent", "came scratched", "has a bent corner", "leaks water"),
+    "money": (
+        "was charged twice",
+        "shows the wrong price",
+        "was billed by mistake",
+        "cost too much",
+        "was paid double",
+    ),
+}
+"""Topic -> how customers put it after "my <product>"."""
+
+HANDLING = {
+    "broken": ("repair", "support"),
+    "damaged": ("replace", "support"),
+    "missing": ("trace", "logistics"),
+    "money": ("refund", "billing"),
+}
+"""Topic -> (action, queue)."""
+
+OPENINGS = ("Hi", "Hello", "Good morning", "Hey there", "Dear team", "Good evening", "Hello again", "Hi team")
+INTRODUCTIONS = ("this is {name}", "my name is {name}", "{name} here", "I am {name}")
+ORDER_LINES = ("Order #{order}.", "The order is #{order}.", "It is order #{order}.", "My order: #{order}.")
+CARD_LINES = ("My card is {card}.", "I paid with card {card}.")
+
+LAWYERS = ("lawyer", "solicitor", "barrister", "legal adviser")
+LEGAL = (
+    "I will call my {x}", "my {x} will contact you", "you will hear from my {x}", "I have sent this to my {x}",
+    "my {x} will take you to court", "I am going to sue you with my {x}", "my {x} is preparing a lawsuit",
+    "expect a letter from my {x}",
+)  # fmt: skip
+"""Threats: escalated to the legal team."""
+LEGAL_NEAR = (
+    "my brother is a {x}", "I work as a {x}", "a {x} lives next door", "I bought it for my {x}",
+    "my sister wants to be a {x}", "it is a present for a {x}", "I share the office with a {x}",
+    "my {x} has the same one",
+)  # fmt: skip
+"""The same nouns without a threat."""
+
+PEOPLE = ("a human", "a manager", "a supervisor", "a real person")
+HUMAN = (
+    "I want to talk to {x}", "let me speak to {x}", "get me {x} now", "please connect me with {x}",
+    "I need {x} on the line", "put {x} on the phone", "I will only deal with {x}", "can I talk to {x}",
+)  # fmt: skip
+"""Wishes for a person: escalated to a supervisor."""
+HUMAN_NEAR = (
+    "{x} at the shop was kind", "it was packed by {x}", "I am {x} too", "my cousin is {x}", "{x} sold it to me",
+    "it is a present for {x}", "I saw {x} open the box", "even {x} could not open it",
+)  # fmt: skip
+"""The same nouns without the wish."""
+
+ASKS = (
+    "how do I {x}", "tell me how to {x}", "please help me {x}", "show me how to {x}", "I want to {x}",
+    "what is the best way to {x}", "can you explain how to {x}", "I need to {x}",
+)  # fmt: skip
+DISALLOWED = (
+    "open someone else's account", "fake a receipt", "use a stolen card", "read my neighbour's orders",
+    "skip the payment", "get another customer's card", "change a stranger's address", "cheat the return desk",
+)  # fmt: skip
+"""Requests that are refused."""
+ALLOWED = (
+    "open my own account", "print a receipt", "use a second card", "read my orders", "see the payment",
+    "get a customer card", "change my address", "find the return desk",
+)  # fmt: skip
+"""Their harmless twins: answered."""
+
+NAME_STARTS = (
+    "Mar",
+    "Sel",
+    "Tor",
+    "Bel",
+    "Kar",
+    "Lin",
+    "Dar",
+    "Nor",
+    "Ros",
+    "Val",
+    "Jor",
+    "Fen",
+    "Hal",
+    "Mil",
+    "San",
+    "Wil",
+)
+NAME_ENDS = ("a", "en", "o", "is", "ina", "us")
+NAMES = tuple(start + end for start in NAME_STARTS for end in NAME_ENDS)
+POLICIES = tuple(letter + digit for letter in "CFJLQSVWXYZ" for digit in "0123456789")
+ORDER_LETTERS = "ABDEGHKMNPRT"
+ORDERS = tuple(f"{letter}{x}{y}" for letter in ORDER_LETTERS for x in "0123456789" for y in "0123456789" if x != y)
+"""Order numbers look like B72; their letters are not those of the policies."""
+
+TIERS = ("gold", "silver", "basic")
+URGENCIES = ("low", "high")
+
+
+def held_out(i: int, j: int) -> bool:
+    """Whether the pair (row i, column j) of a grid is kept for the evaluation.
+
+    A quarter of the pairs, spread as in a Latin square, so that each row and each column is still
+    seen in training.
+    """
+    return (i + j) % 4 == 0
+
+
+def pairs(rows: tuple[str, ...], columns: tuple[str, ...], evaluation: bool) -> list[tuple[str, str]]:
+    """The (row, column) pairs of one side of the split, in a fixed order."""
+    return [(a, b) for i, a in enumerate(rows) for j, b in enumerate(columns) if held_out(i, j) == evaluation]
+
+
+def kept_for_evaluation(text: str) -> bool:
+    """Whether a name, policy id or order number is kept for the evaluation: one in five, by its hash."""
+    return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
+
+
+@cache
+def share(items: tuple[str, ...], evaluation: bool | None) -> list[str]:
+    """One side of a list, or all of it for None."""
+    return [item for item in items if evaluation is None or kept_for_evaluation(item) == evaluation]

@@ -1,0 +1,111 @@
+"""Stage ``finetune.sft``: supervised fine-tuning (QLoRA, LoRA or full), merged into a full-precision model.
+
+The loss is on the replies alone. Training continues from its last whole checkpoint and ends with the
+same bytes as an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from compress.artifact import MEASUREMENTS, write_json
+from compress.errors import DataError, UsageError
+from compress.extras import need
+from compress.stage import Job, Needs, Params, Stage
+from finetune import augment, merge, training
+from runtime.rules import load_rules
+
+PROBES = 16
+RATES = {"qlora": 4e-3, "lora": 4e-3, "full": 3e-4}
+
+
+class SftParams(Params):
+    method: Literal["qlora", "lora", "full"] = "qlora"
+    """qlora: adapter on an NF4 base; lora: adapter on the base as it is; full: all weights."""
+    rank: int = Field(32, ge=1)
+    """Rank of the adapter."""
+    alpha: int | None = Field(None, ge=1)
+    """Scale of the adapter (alpha / rank); by default the rank."""
+    rate: float | None = Field(None, gt=0)
+    """Peak learning rate; by default one that suits the method on a small model (7B wants about 2e-4)."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the augmented training data."""
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps; replaces ``epochs``."""
+    batch: int = Field(16, ge=1)
+    """Conversations per step."""
+    max_length: int = Field(512, ge=16)
+    """Longest conversation in tokens; longer ones are left out."""
+    augment: bool = True
+    """Counterfactual toggles of optional rules and varied system prompts."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between checkpoints."""
+    max_logit_gap: float = Field(0.02, gt=0)
+    """Largest difference allowed between the logits of the adapter model and of the merged one."""
+
+
+class Sft(Stage[SftParams]):
+    """Fine-tunes on the training split and merges."""
+
+    Params = SftParams
+    accepts = frozenset({"hf"})
+    produces = "hf"
+    uses = frozenset({"rules", "train"})
+    modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
+    libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
+
+    def needs(self, job: Job[SftParams]) -> Needs:
+        size = sum(a.size_bytes() for a in job.inputs)
+        return Needs(disk_bytes=3 * size, ram_bytes=3 * size + 2**30)
+
+    def check(self, job: Job[SftParams]) -> None:
+        if job.data is None or not (job.data.path / "train.jsonl").is_file():
+            raise UsageError("finetune.sft has no training data", next="give data.train in the pipeline file")
+
+    def run(self, job: Job[SftParams]) -> Mapping[str, Any]:
+        started, p = time.monotonic(), job.params
+        need("torch").set_num_threads(job.threads)
+        rows, counts = training_rows(job)
+        result = training.train(job, rows, p.rate or RATES[p.method])
+        facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts}
+        if p.method == "full":
+            merge.save_merged(result.model, job.input.path, job.out)
+        else:
+            facts["merge_max_logit_gap"] = _merge(job, result)
+        seconds = time.monotonic() - started
+        rate = round(result.tokens / result.seconds) if result.seconds else None
+        write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate})
+        return facts
+
+
+def _merge(job: Job[SftParams], result: training.Result) -> float:
+    four_bit = job.params.method == "qlora"
+    merged, gap = merge.merge(job.input.path, result.adapter, four_bit=four_bit, probes=result.probes[:PROBES])
+    merge.check_gap(gap, job.params.max_logit_gap)
+    merge.save_merged(merged, job.input.path, job.out)
+    merge.save_adapter(result.adapter, job.out / "adapter")
+    return float(f"{gap:.3g}")
+
+
+def training_rows(job: Job[SftParams]) -> tuple[list[augment.Row], dict[str, int]]:
+    """The rows to train on, augmented by the rules when there are any, in a fixed random order."""
+    assert job.data is not None
+    path = job.data.path / "train.jsonl"
+    with open(path, encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle]
+    for number, row in enumerate(rows, 1):
+        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
+            raise DataError(path, number, "a training row must end with an assistant message")
+    counts = {"rows": len(rows)}
+    if job.rules is not None:
+        book = load_rules(job.rules)
+        rows, report = augment.positives(book, rows, random.Random(job.seed), vary=job.params.augment)
+        counts |= report
+    random.Random(job.seed).shuffle(rows)
+    return rows, counts
