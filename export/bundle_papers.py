@@ -14,7 +14,8 @@ def model_card(content: Mapping[str, Any]) -> str:
     lines = [
         f"# {content['name']}",
         "",
-        f"A language model packaged by Holdfast: {content['model']['kind']}, run by {backend['name']} (tested with {tested}).",
+        f"A language model packaged by Holdfast: {content['model']['kind']}, "
+        f"run by {backend['name']} (tested with {tested}).",
         f"It needs about {content['memory_bytes'] / 2**20:.0f} MiB of memory per conversation"
         + (f" of {content['context']} tokens." if content["context"] else "."),
         "",
@@ -45,7 +46,8 @@ def _proof_lines(content: Mapping[str, Any]) -> list[str]:
         return ["None: this bundle is unproven. It was packaged straight from a model and no gate was run."]
     candidate = gate["candidate"]
     lines = [
-        f"{gate['verdict']} against `{gate['baseline']['name']}` on {gate['n_items']} items (all numbers: `proof.json`).",
+        f"{gate['verdict']} against `{gate['baseline']['name']}` on {gate['n_items']} items "
+        "(all numbers: `proof.json`).",
         "",
         "| suite | n | baseline | this model | difference | 95 % interval | margin | verdict |",
         "|---|---:|---:|---:|---:|---|---:|---|",

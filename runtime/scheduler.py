@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .backends.base import Rows
 
 log = logging.getLogger(__name__)
+GREEDY = Sampling()
 CHUNK = 128  # prompt tokens per step while replies are running: bounds the stall a long prompt can cause
 SCORED_CHUNK = 64  # the logits of so many tokens are in memory at once
 WORTH_COPYING = 16  # a shorter common prefix is computed again rather than copied
@@ -40,7 +41,7 @@ class Request:
 
     prompt: Sequence[int]
     max_tokens: int = 256
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     stops: Sequence[str] = ()
     grammar: str | None = None
     deadline: float | None = None

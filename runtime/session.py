@@ -140,7 +140,7 @@ class Session:
         self.rules = rules
         self.manifest = manifest
         self.name = name
-        self._template = template or backend.template
+        self.template = template or backend.template
         self._forged = re.compile("|".join(map(re.escape, backend.controls))) if backend.controls else None
         self._one_list = threading.Lock()
         self.scheduler = Scheduler(backend, queue=queue)
@@ -157,10 +157,10 @@ class Session:
 
         Control tokens written inside a message's content are removed: a user cannot forge a turn.
         """
-        if self._template is None:
+        if self.template is None:
             raise UsageError("the model has no chat template", next="add one to the model, or use `logits`")
         clean = [self._clean(message) for message in messages]
-        return self.engine.encode(render(self._template, clean, bos=self.engine.bos, eos=self.engine.eos))
+        return self.engine.encode(render(self.template, clean, bos=self.engine.bos, eos=self.engine.eos))
 
     def _clean(self, message: Message) -> Message:
         role, content = message.get("role"), message.get("content")
@@ -314,7 +314,7 @@ class Turned:
             )
         from .guard import enforce as keep
 
-        kept = keep(book, self._turn(), text, self._retry)
+        kept = keep(book, self._turn(), text, self._retry, truncated=self._cut)
         words = (kept.fields or {}).get("reply", kept.text)
         return self._reply(kept.text, str(words), kept.fields, report=kept.report, interventions=kept.interventions)
 

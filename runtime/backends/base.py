@@ -49,6 +49,8 @@ class Backend(Protocol):
     context: int
     """Tokens one sequence can hold."""
     slots: int
+    memory_bytes: int
+    """Weights and the KV cache of one full sequence."""
     batch: int
     """Most tokens in one `decode`."""
     template: str | None

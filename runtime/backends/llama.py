@@ -101,6 +101,7 @@ class LlamaBackend:
         width = lib.llama_model_n_embd(self._model) // max(heads, 1) * heads_kv
         cell = 2 * 2 * width * lib.llama_model_n_layer(self._model)  # K and V in float16
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self.memory_bytes = int(lib.llama_model_size(self._model)) + cell * self.context
         fit = max(1, min(slots, memory // 4 // max(cell * self.context, 1)))
         if fit < slots:
             log.warning("%d slots instead of %d: the KV caches would not fit in memory", fit, slots)
@@ -167,7 +168,8 @@ class LlamaBackend:
         ids = (lib.llama_token * room)()
         count = lib.llama_tokenize(self._vocab, data, len(data), ids, room, False, True)
         assert count >= 0, "a token is at least one byte, so the room suffices"
-        return ids[:count]
+        found: list[int] = ids[:count]
+        return found
 
     def piece(self, token: int) -> bytes:
         found = self._pieces.get(token)
@@ -216,7 +218,7 @@ class LlamaBackend:
             if len(self._views) > 64:
                 self._views.clear()
             memory = (ctypes.c_float * (count * self.n_vocab)).from_address(address)
-            view = self._views[address, count] = np.frombuffer(memory, np.float32).reshape(count, self.n_vocab)
+            view = self._views[address, count] = np.ctypeslib.as_array(memory).reshape(count, self.n_vocab)
         return view
 
     def copy(self, source: int, target: int, length: int) -> None:
