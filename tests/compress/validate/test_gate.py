@@ -1,0 +1,229 @@
+# ruff: noqa: E501  (tables are read by the row)
+"""From replies to suites, rules and a verdict."""
+
+import pytest
+
+from compress.validate.gate import Answer, enforce_all, judge
+from compress.validate.items import Item
+from runtime.rules import RuleBook, Turn
+
+BOOK = RuleBook.from_text(
+    """
+version: 1
+contract: {action: [answer, escalate, refuse], reply: text}
+facts: {tier: [gold, basic]}
+prompt: {fallback: {action: escalate, reply: "Sorry, a colleague takes over."}}
+rules:
+  - id: lawyer
+    severity: hard
+    when: {user_regex: lawyer}
+    must: {action: escalate}
+    fixtures:
+      pass: [{user: my lawyer, reply: {action: escalate}}]
+      fail: [{user: my lawyer, reply: {action: answer}}]
+  - id: no-promise
+    severity: hard
+    must_not: {words: [promise]}
+    fixtures:
+      pass: [{user: hi, reply: We try.}]
+      fail: [{user: hi, reply: We promise.}]
+  - id: polite
+    severity: soft
+    must: {any_word: [sorry, thanks]}
+    fixtures:
+      pass: [{user: hi, reply: Sorry.}]
+      fail: [{user: hi, reply: No.}]
+  - id: never
+    severity: hard
+    when: {facts: {tier: gold}}
+    must: {action: answer}
+    unless: lawyer
+    fallback: {action: answer}
+    fixtures:
+      pass: [{user: hi, facts: {tier: gold}, reply: {action: answer}}]
+      fail: [{user: hi, facts: {tier: gold}, reply: {action: refuse}}]
+"""
+)
+
+
+def item(number, user="hello", action="answer", cluster=None):
+    turn = Turn(({"role": "user", "content": user},))
+    match = "json" if action else ""
+    return Item(f"i{number}", turn.messages, turn, {"action": action}, match, cluster or f"#{number}")
+
+
+def said(action="answer", reply="Thanks."):
+    return Answer(BOOK.contract.dump({"action": action, "reply": reply}))
+
+
+def world(n, every=4):
+    """``n`` items, one in ``every`` about a lawyer, with the right replies."""
+    items = [item(i, *(("my lawyer", "escalate") if i % every == 0 else ())) for i in range(n)]
+    return items, [said(i.answer["action"]) for i in items]
+
+
+def by_id(judgement):
+    return {r.id: r for r in judgement.rules}, {s.name: s for s in judgement.suites}
+
+
+def test_enough_identical_replies_pass():
+    items, replies = world(400)
+    result = judge(BOOK, items, replies, replies)
+    rules, suites = by_id(result)
+    assert result.verdict == "PASS"
+    assert result.reasons == ()
+    assert list(suites) == ["accuracy", "adherence", "soft adherence"]
+    assert (suites["accuracy"].n, suites["adherence"].n, suites["soft adherence"].n) == (400, 500, 400)
+    assert (rules["lawyer"].n, rules["no-promise"].n) == (100, 400)
+    assert (rules["never"].n, rules["never"].verdict, rules["never"].baseline) == (0, "n/a", None)
+
+
+def test_few_identical_replies_do_not_decide():
+    items, replies = world(20)
+    result = judge(BOOK, items, replies, replies)
+    rules, suites = by_id(result)
+    assert result.verdict == "INCONCLUSIVE"
+    assert suites["accuracy"].needed == 133
+    assert rules["polite"].needed == 52
+    assert any("about 133 would decide" in reason for reason in result.reasons)
+
+
+def test_a_worse_candidate_fails_and_the_rule_is_named():
+    items, replies = world(400)
+    worse = [said("answer") if i % 4 == 0 else reply for i, reply in enumerate(replies)]
+    result = judge(BOOK, items, replies, worse)
+    rules, suites = by_id(result)
+    assert result.verdict == "FAIL"
+    assert (rules["lawyer"].candidate, rules["lawyer"].flips, rules["lawyer"].verdict) == (0.0, (0, 100), "FAIL")
+    assert suites["accuracy"].difference == pytest.approx(-0.25)
+    assert result.reasons[0].startswith("accuracy: 100.0 % -> 75.0 %, difference -25.0 [")
+    assert any(reason.startswith("lawyer (hard, model): kept 100.0 % -> 0.0 %") for reason in result.reasons)
+    assert result.side_effects["missed_escalations"] == {"n": 100, "baseline": 0, "candidate": 100}
+    assert result.side_effects["false_escalations"] == {"n": 300, "baseline": 0, "candidate": 0}
+
+
+def test_a_better_candidate_passes():
+    items, replies = world(400)
+    rude = [said("answer", "No.")] * 400
+    result = judge(BOOK, items, rude, replies)
+    rules, _ = by_id(result)
+    assert result.verdict == "PASS"
+    assert rules["lawyer"].flips == (100, 0)
+    assert rules["polite"].low > 0.9
+
+
+def test_false_escalations_and_refusals_are_counted():
+    items, replies = world(40)
+    result = judge(BOOK, items, replies, [said("refuse")] * 20 + [said("escalate")] * 20)
+    assert result.side_effects["false_escalations"]["candidate"] == 15
+    assert result.side_effects["false_refusals"] == {"n": 40, "baseline": 0, "candidate": 20}
+    assert result.side_effects["missed_escalations"]["candidate"] == 5
+
+
+def test_a_broken_contract_and_truncation_break_every_rule():
+    items, replies = world(40)
+    cut = [Answer(text, True) for text, _ in replies]
+    rules, suites = by_id(judge(BOOK, items, replies, cut))
+    assert suites["adherence"].candidate == 0.0
+    assert rules["polite"].candidate == 0.0
+    assert by_id(judge(BOOK, items, replies, [Answer("")] * 40))[1]["accuracy"].candidate == 0.0
+
+
+def test_plain_pairs_will_do_for_replies():
+    items, replies = world(60)
+    pairs = [(text, False) for text, _ in replies]
+    assert judge(BOOK, items, replies, pairs) == judge(BOOK, items, replies, replies)
+
+
+def test_clusters_count_as_one_when_nothing_flips():
+    items = [item(i, cluster=f"c{i // 10}") for i in range(400)]
+    replies = [said()] * 400
+    result = judge(BOOK, items, replies, replies)
+    _, suites = by_id(result)
+    assert suites["accuracy"].design_effect == pytest.approx(10)
+    assert result.verdict == "INCONCLUSIVE"
+    assert suites["accuracy"].needed == pytest.approx(1330, abs=10)
+
+
+def test_rules_of_one_item_are_a_cluster_of_the_pooled_suite():
+    items, replies = world(100, every=1)  # two hard rules in every item
+    _, suites = by_id(judge(BOOK, items, replies, replies))
+    assert suites["adherence"].n == 200
+    assert suites["adherence"].design_effect == pytest.approx(2)
+    assert suites["adherence"].verdict == "INCONCLUSIVE"  # 100 items, not 200, against a floor of 133
+
+
+def test_without_expected_answers_there_is_no_accuracy():
+    items = [item(i, action=None) for i in range(60)]
+    result = judge(BOOK, items, [said()] * 60, [said()] * 60)
+    assert [s.name for s in result.suites] == ["adherence", "soft adherence"]
+    assert result.side_effects == {}
+
+
+def test_nothing_to_test_is_no_pass():
+    silent = RuleBook.from_text(BOOK.text.replace("    when: {facts: {tier: gold}}\n", "    when: {label: x}\n").replace(
+        "facts: {tier: gold}, reply", "labels: [x], reply").replace("must_not: {words", "when: {label: x}\n    must_not: {words").replace(
+        "    must: {any_word", "    when: {label: x}\n    must: {any_word").replace("user: hi, reply", "user: hi, labels: x, reply"))  # fmt: skip
+    result = judge(silent, [item(0, action=None)], [said()], [said()])
+    assert result.verdict == "INCONCLUSIVE"
+    assert "nothing was tested" in result.reasons[0]
+
+
+def test_recorded_hard_rules_are_judged_by_their_own_violations():
+    items, replies = world(1200)
+    result = judge(BOOK, items, replies, replies, mode="recorded")
+    rules, _ = by_id(result)
+    assert (rules["no-promise"].verdict, rules["lawyer"].verdict, rules["lawyer"].n) == ("PASS", "PASS", 300)
+    assert rules["no-promise"].mode == "recorded"
+    assert rules["polite"].mode == "model"
+    assert rules["no-promise"].margin is None
+    assert rules["no-promise"].low > 0.99
+    shared = [said("answer", "I promise. Sorry.") if i % 20 == 1 else reply for i, reply in enumerate(replies)]
+    both = judge(BOOK, items, shared, shared, mode="recorded")
+    assert by_id(both)[0]["no-promise"].verdict == "FAIL"  # no worse than the baseline, and still not allowed
+    assert by_id(judge(BOOK, items, shared, shared))[0]["no-promise"].verdict == "PASS"
+
+
+def test_enforced_replies_pass_at_299_and_fail_at_one_violation():
+    items, replies = world(299)
+    enough = judge(BOOK, items, replies, replies, mode="enforced")
+    assert enough.verdict == "PASS"
+    assert enough.suites == ()
+    assert {r.id: r.verdict for r in enough.rules} == {"lawyer": "PASS", "no-promise": "PASS", "never": "n/a"}
+    few = judge(BOOK, items[:-1], replies[:-1], replies[:-1], mode="enforced")
+    assert few.verdict == "INCONCLUSIVE"
+    assert "about 299 would decide" in few.reasons[0]
+    one = [*replies[:-1], said("answer", "I promise.")]
+    result = judge(BOOK, items, replies, one, mode="enforced")
+    assert result.verdict == "FAIL"
+    assert {r.id: r.verdict for r in result.rules}["no-promise"] == "FAIL"
+    assert {r.id: r.verdict for r in result.rules}["lawyer"] == "PASS"
+
+
+def test_the_guard_makes_any_replies_pass():
+    items, _ = world(299)
+    sent = enforce_all(
+        BOOK,
+        items,
+        [("nonsense", False), (said("answer", "I promise.").text, False), (said().text, True)] * 99 + [said()] * 2,
+    )
+    answers = [Answer(reply.text) for reply in sent]
+    assert judge(BOOK, items, answers, answers, mode="enforced").verdict == "PASS"
+    assert sent[0].interventions == ("template:contract",)
+
+
+def test_json_has_the_shape_of_the_proof():
+    items, replies = world(60)
+    shown = judge(BOOK, items, replies, replies).to_json()
+    assert {"name", "n", "baseline", "candidate", "difference", "low", "high", "margin", "verdict"} <= set(
+        shown["suites"][0]
+    )
+    wanted = {"id", "severity", "mode", "n", "baseline", "candidate", "low", "high", "verdict", "flips"}
+    assert wanted <= set(shown["rules"][0])
+    assert shown["rules"][0]["flips"] == [0, 0]
+
+
+def test_lengths_must_match():
+    items, replies = world(3)
+    with pytest.raises(ValueError, match="one reply per item"):
+        judge(BOOK, items, replies, replies[:-1])

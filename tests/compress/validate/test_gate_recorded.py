@@ -1,0 +1,166 @@
+# ruff: noqa: E501  (tables are read by the row)
+"""The gate on two files of recorded replies."""
+
+import json
+
+import pytest
+
+from compress.errors import DataError, RuleError
+from compress.validate.recorded import gate_files, summary_rows
+
+RULES = """
+version: 1
+facts: {tier: [gold, basic]}
+rules:
+  - id: polite
+    severity: soft
+    must: {any_word: [sorry, thanks]}
+    fixtures: {pass: [{user: hi, reply: Sorry.}], fail: [{user: hi, reply: No.}]}
+  - id: no-promise
+    severity: hard
+    must_not: {words: [promise]}
+    fixtures: {pass: [{user: hi, reply: We try.}], fail: [{user: hi, reply: We promise.}]}
+"""
+CONTRACT = """
+version: 1
+contract: {action: [answer, escalate], reply: text}
+rules:
+  - id: lawyer
+    severity: hard
+    when: {user_regex: lawyer}
+    must: {action: escalate}
+    fixtures: {pass: [{user: lawyer, reply: {action: escalate}}], fail: [{user: lawyer, reply: {action: answer}}]}
+"""
+
+
+def row(number, reply="Thanks.", **more):
+    return {"id": f"q{number}", "messages": [{"role": "user", "content": f"hello {number}"}], "reply": reply, **more}
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """Run the gate on two lists of rows (or texts)."""
+
+    def run(baseline, candidate, rules=RULES):
+        paths = []
+        for name, rows in (("b.jsonl", baseline), ("c.jsonl", candidate)):
+            path = tmp_path / name
+            data = rows if isinstance(rows, bytes) else "".join(json.dumps(r) + "\n" for r in rows).encode()
+            path.write_bytes(data)
+            paths.append(path)
+        (tmp_path / "rules.yaml").write_text(rules)
+        return gate_files(*paths, tmp_path / "rules.yaml")
+
+    return run
+
+
+def test_equal_files_pass_when_they_are_long_enough(gate):
+    rows = [row(i) for i in range(299)]
+    result = gate(rows, list(reversed(rows)))
+    assert result["verdict"] == "PASS"
+    assert [(s["name"], s["n"]) for s in result["suites"]] == [("adherence", 299), ("soft adherence", 299)]
+    assert {r["id"]: r["verdict"] for r in result["rules"]} == {"polite": "PASS", "no-promise": "PASS"}
+    assert json.loads(json.dumps(result)) == result
+    assert summary_rows(result)[-1] == ("no-promise", "PASS", "299", "100.0 %", "100.0 %", "0")
+
+
+def test_short_equal_files_do_not_decide(gate):
+    result = gate([row(i) for i in range(40)], [row(i) for i in range(40)])
+    assert result["verdict"] == "INCONCLUSIVE"
+    assert {r["id"]: r["needed"] for r in result["rules"]} == {"polite": 52, "no-promise": 299}
+
+
+def test_a_worse_file_fails(gate):
+    result = gate([row(i) for i in range(299)], [row(i, "We promise.") for i in range(299)])
+    assert result["verdict"] == "FAIL"
+    assert [r["flips"] for r in result["rules"]] == [[0, 299], [0, 299]]
+
+
+def test_expected_in_either_file_makes_an_accuracy_suite(gate):
+    known = [row(i, expected={"answer": "thanks", "match": "contains"}) for i in range(140)]
+    plain = [row(i) for i in range(140)]
+    for result in (gate(known, plain), gate(plain, known)):
+        assert (result["suites"][0]["name"], result["suites"][0]["n"]) == ("accuracy", 140)
+        assert result["suites"][0]["verdict"] == "PASS"
+
+
+def test_contract_replies_may_be_objects_or_text(gate):
+    asked = [{"role": "user", "content": "my lawyer"}]
+    made = [{"id": i, "messages": asked, "reply": {"action": "escalate", "reply": "Sorry."}} for i in range(10)]
+    text = [{"id": i, "messages": asked, "reply": '{"action": "escalate", "reply": "Sorry."}'} for i in range(10)]
+    result = gate(made, text, CONTRACT)
+    assert (result["rules"][0]["baseline"], result["rules"][0]["candidate"]) == (1.0, 1.0)
+    cut = gate(made, [{**r, "truncated": True} for r in text], CONTRACT)
+    assert cut["rules"][0]["candidate"] == 0.0
+    extra = gate(made, [{**r, "reply": {"action": "escalate", "reply": "x", "more": 1}} for r in made], CONTRACT)
+    assert extra["rules"][0]["candidate"] == 0.0
+
+
+def test_clusters_are_honoured(gate):
+    rows = [row(i, cluster=i // 10) for i in range(400)]
+    result = gate(rows, [row(i) for i in range(400)])
+    assert result["verdict"] == "INCONCLUSIVE"
+    assert result["suites"][0]["design_effect"] == pytest.approx(10)
+
+
+def test_windows_lines_and_byte_order_marks_are_fine(gate):
+    rows = [row(i) for i in range(5)]
+    data = b"\xef\xbb\xbf" + "\r\n".join(json.dumps(r) for r in rows).encode() + b"\r\n\r\n"
+    assert gate(data, rows)["suites"][0]["n"] == 5
+
+
+def test_a_final_assistant_message_is_not_part_of_the_question(gate):
+    rows = [{**row(0), "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
+    assert gate(rows, rows)["suites"][0]["n"] == 1
+
+
+ONE = json.dumps(row(0)).encode() + b"\n"
+BAD = [
+    ("an empty file", b"", ONE, "b.jsonl: the file has no rows"),
+    ("blank lines only", ONE, b"\n \n", "c.jsonl: the file has no rows"),
+    ("a broken line", ONE + b'{"id": "q1"', ONE, "b.jsonl:2: not a line of JSON"),
+    ("another encoding", ONE, ONE + b'{"id": "\xe9"}\n', "c.jsonl:2: not a line of JSON in UTF-8"),
+    ("a list", b"[1]\n", ONE, "b.jsonl:1: a list, not an object"),
+    ("no id", [{**row(0), "id": None}], ONE, "b.jsonl:1: id is None"),
+    ("a doubled id", [row(0), row(1), row(0)], ONE, "b.jsonl:3: id 'q0' stands on line 1 too"),
+    ("a doubled number", [{**row(0), "id": 7}, {**row(0), "id": "7"}], ONE, "b.jsonl:2: id '7' stands on line 1 too"),
+    ("an id missing in the candidate", [row(0), row(1)], [row(0)], "b.jsonl:2: id 'q1' is not in"),
+    ("an id missing in the baseline", [row(0)], [row(0), row(1), row(2)], "(2 such ids)"),
+    ("no common id", [row(0)], [row(1)], "b.jsonl:1: id 'q0' is not in"),
+    ("no messages", [{"id": "a", "reply": "x"}], ONE, "b.jsonl:1: messages is not a list"),
+    ("messages without role", [{"id": "a", "messages": [{"content": "x"}], "reply": "x"}], ONE, "messages is not a list of"),
+    ("no reply", ONE, [{k: v for k, v in row(0).items() if k != "reply"}], "c.jsonl:1: reply is missing"),
+    ("a number as reply", ONE, [row(0, 3)], "c.jsonl:1: reply is int"),
+    ("an object without contract", ONE, [row(0, {"action": "answer"})], "the rule file has no contract"),
+    ("truncated as text", ONE, [row(0, truncated="no")], "truncated is 'no'"),
+    ("an undeclared fact", [row(0, facts={"age": 3})], ONE, "fact 'age' is not declared"),
+    ("a fact outside its values", [row(0, facts={"tier": "iron"})], ONE, "fact tier is 'iron'"),
+    ("an unknown rule", [row(0, prompted=["politer"])], ONE, "unknown rule 'politer'"),
+    ("labels of a wrong type", [row(0, labels=3)], ONE, "cannot be read"),
+    ("another question", [row(0)], [{**row(1), "id": "q0"}], "messages of id 'q0' differ from"),
+    ("other facts", [row(0, facts={"tier": "gold"})], [row(0)], "facts of id 'q0' differ from"),
+    ("another answer", [row(0, expected={"answer": 1})], [row(0, expected={"answer": 2})], "expected of id 'q0' differs"),
+    ("expected without answer", [row(0, expected={"match": "exact"})], ONE, "expected is not {answer, match}"),
+    ("an unknown match", [row(0, expected={"answer": 1, "match": "fuzzy"})], ONE, "expected is not {answer, match}"),
+    ("json without object", [row(0, expected={"answer": 1, "match": "json"})], ONE, "must be an object"),
+    ("numeric without number", [row(0, expected={"answer": "x", "match": "numeric"})], ONE, "is not a number"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("baseline", "candidate", "message"), [r[1:] for r in BAD], ids=[r[0] for r in BAD])
+def test_bad_files_are_named_with_their_line(gate, baseline, candidate, message):
+    with pytest.raises(DataError) as caught:
+        gate(baseline, candidate)
+    assert message in str(caught.value)
+
+
+def test_missing_files_and_bad_rules(gate, tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        gate_files(tmp_path / "none.jsonl", tmp_path / "none.jsonl", _rules(tmp_path))
+    with pytest.raises(RuleError):
+        gate([row(0)], [row(0)], "version: 1\n")
+
+
+def _rules(folder):
+    (folder / "r.yaml").write_text(RULES)
+    return folder / "r.yaml"
