@@ -28,12 +28,17 @@ class Enforced:
 
 
 def enforce(
-    book: RuleBook, turn: Turn, reply_text: str, retry: Callable[[], str] | None = None, *, truncated: bool = False
+    book: RuleBook,
+    turn: Turn,
+    reply_text: str,
+    retry: Callable[[], str | tuple[str, bool]] | None = None,
+    *,
+    truncated: bool = False,
 ) -> Enforced:
     """Make ``reply_text`` keep the hard rules in force for ``turn``.
 
-    ``retry`` produces one more reply, or is None where a second call is not wanted. ``truncated``: the reply
-    ran into the token limit. Soft rules are reported, never acted upon.
+    ``retry`` produces one more reply (or ``(reply, truncated)``); None where a second call is not wanted.
+    ``truncated``: the reply ran into the token limit. Soft rules are reported, never acted upon.
     Raises RuleError when a safe reply is needed and the rule file has a contract but no ``prompt.fallback``.
     """
     done: list[str] = []
@@ -41,8 +46,10 @@ def enforce(
     reason = _reason(book, text, report, truncated)
     if reason and retry is not None:
         done.append(f"{RETRY}:{reason}")
-        text, report = _attempt(book, turn, retry(), False, done)
-        reason = _reason(book, text, report, False)
+        again = retry()
+        second, cut = (again, False) if isinstance(again, str) else again
+        text, report = _attempt(book, turn, second, cut, done)
+        reason = _reason(book, text, report, cut)
     if reason:
         done.append(f"{TEMPLATE}:{reason}")
         text = book.fallback(turn)

@@ -290,7 +290,7 @@ def _enforced(book: RuleBook, table: _Table) -> Judgement:
     hard = [pair for pair in table.pairs if pair.severity == "hard"]
     items = sorted({pair.item for pair in hard})
     if not items:
-        return Judgement((), (), INCONCLUSIVE, ("no hard rule is in force in any item",))
+        return Judgement((), (), NOT_TESTED, ("no hard rule is in force in any item",))
     broken = {place: {p.item for p in hard if not (p.baseline, p.candidate)[place]} for place in (0, 1)}
     deff = design_effect([item in broken[1] for item in items], [table.clusters[item] for item in items])
     interval = hard_limit(len(broken[1]), len(items), deff)

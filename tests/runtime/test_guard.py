@@ -101,6 +101,12 @@ def test_a_truncated_reply_is_not_trusted():
     assert enforce(BOOK, HELLO, said(), Retry(said("Thanks.")), truncated=True).text == said("Thanks.")
 
 
+def test_a_retry_may_be_cut_off_too():
+    sent = enforce(BOOK, HELLO, "", lambda: (said("Thanks."), True))
+    assert sent.interventions == ("retry:contract", "template:contract")
+    assert enforce(BOOK, HELLO, "", lambda: (said("Thanks."), False)).text == said("Thanks.")
+
+
 def test_soft_rules_are_reported_only():
     sent = enforce(BOOK, HELLO, said("No."))
     assert sent.interventions == ()

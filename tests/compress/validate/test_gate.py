@@ -227,3 +227,8 @@ def test_lengths_must_match():
     items, replies = world(3)
     with pytest.raises(ValueError, match="one reply per item"):
         judge(BOOK, items, replies, replies[:-1])
+
+
+def test_nothing_to_enforce_is_not_counted():
+    soft = RuleBook.from_text(BOOK.text.replace("severity: hard", "severity: soft"))
+    assert judge(soft, [item(0)], [said()], [said()], mode="enforced").verdict == "n/a"
