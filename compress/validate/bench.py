@@ -47,7 +47,8 @@ def bench(
     """Measure the artifact at ``path`` in a fresh process.
 
     Returns ``{ttft_ms, ttft_p95_ms, ttft_cached_ms, tokens_per_s, prefill_tokens_per_s, peak_rss_bytes,
-    size_bytes, load_s, note, runs, threads, versions}``; times are None for a format whose own kernel is not installed (GPTQ).
+    size_bytes, load_s, note, runs, threads, versions}``; times are None where no kernel for the format is installed
+    (GPTQ).
     ``threads`` counts torch's threads; the runtime always uses its own default, as it does when it ships.
     Raises ArtifactError with the child's last words when it fails.
     """

@@ -65,8 +65,8 @@ def test_failure_names_the_broken_rule_with_its_numbers(tmp_path: Path) -> None:
 
 def test_page_shows_figures_of_every_candidate(tmp_path: Path) -> None:
     page = Page(write_run_report(make_run(tmp_path), tmp_path / "r.html").read_text())
-    for shown in ("gguf-Q8_0", "gguf-Q4_K_M", "812.4", "2.9 MB", "5.52×", "93.1 %", "640 items decide", "1 min 35 s", "9 of 640"):
-        assert shown in page.words
+    shown = ["gguf-Q8_0", "gguf-Q4_K_M", "812.4", "2.9 MB", "5.52×", "93.1 %", "640 items", "1 min 35 s", "9 of 640"]
+    assert [words for words in shown if words not in page.words] == []
     assert {"svg", "table", "details"} <= page.tags
 
 

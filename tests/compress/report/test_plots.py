@@ -10,7 +10,7 @@ from compress.report.plots import WIDTH, Axis, Point, Span, bars, forest, scatte
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_few_and_inside(low: float, span: float) -> None:
     found = ticks(low, low + span)
-    assert 1 <= len(found) <= 7
+    assert 1 <= len(found) <= 8
     assert all(low - 1e-6 * span - 1e-9 <= t <= low + span * (1 + 1e-6) + 1e-9 for t in found)
 
 
