@@ -1,0 +1,164 @@
+"""The calibration pass: one walk through the model, block by block, that feeds pruning, GPTQ and importance matrices.
+
+Output folder::
+
+    calibration.json         tokens, windows, length, which Hessian serves which linear, block similarities
+    block-000.safetensors    hessian.<linear> float32 [in, in] and diagonal.<linear> float32 [in], one per shared input
+    …
+    head.safetensors         the same for the input of the output head
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compress.artifact import write_json
+from compress.blocks import ModelFolder
+from compress.errors import ArtifactError, DataError
+from compress.stage import CalibratedParams, Job, Needs, Stage
+from compress.streaming import HEAD_FILE, StreamingPass, block_file
+from compress.weights import Weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+INDEX = "calibration.json"
+
+
+class Calibration:
+    """Reads a ``calibration`` artifact; matrices are loaded when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self.index: dict[str, Any] = json.loads((self.path / INDEX).read_text())
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{self.path} is not a calibration ({error})", next="run the calibrate stage") from None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the averages run over."""
+        return int(self.index["tokens"])
+
+    @property
+    def similarity(self) -> list[float]:
+        """Mean cosine between each block's input and output (near 1: the block changes little)."""
+        return list(self.index["similarity"])
+
+    def _load(self, part: str, name: str) -> torch.Tensor:
+        if name not in self.index["inputs"]:
+            raise ArtifactError(f"{self.path} has no statistics of {name!r}", next="calibrate that very model")
+        file, key = self.index["inputs"][name]
+        return Weights(self.path / file).load(f"{part}.{key}")
+
+    def hessian(self, name: str) -> torch.Tensor:
+        """Mean of x xᵀ over the tokens, float32 ``[in, in]``, of the linear called ``name``."""
+        return self._load("hessian", name)
+
+    def diagonal(self, name: str) -> torch.Tensor:
+        """Mean of x² over the tokens, float32 ``[in]``."""
+        return self._load("diagonal", name)
+
+    def diagonals(self) -> dict[str, np.ndarray]:
+        """Mean of squared inputs of every linear, float32 ``[in]``, by module name."""
+        return {name: self.diagonal(name).numpy() for name in self.index["inputs"]}
+
+
+def calibration_source(job: Job[Any]) -> Path:
+    """The JSONL to calibrate on: the parameter if given, else the pipeline's calibration split."""
+    if job.params.calibration is not None:
+        return job.params.calibration
+    if job.data is None or not (job.data.path / "calibration.jsonl").is_file():
+        raise DataError(
+            "calibration",
+            None,
+            "there is no calibration text",
+            next="set data: {calibration: FILE.jsonl}, or with: {calibration: FILE.jsonl}",
+        )
+    return job.data.path / "calibration.jsonl"
+
+
+class Calibrate(Stage[CalibratedParams]):
+    """hf -> calibration."""
+
+    Params = CalibratedParams
+    accepts = frozenset({"hf"})
+    produces = "calibration"
+    uses = frozenset({"calibration"})
+    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
+
+    def needs(self, job: Job[CalibratedParams]) -> Needs:
+        """Hessians on disk, and one block with its Hessians in memory."""
+        if not job.inputs:
+            return Needs()
+        config = ModelFolder(job.input.path).config
+        hidden, ffn = int(config["hidden_size"]), int(config["intermediate_size"])
+        block = 4 * (3 * hidden * hidden + ffn * ffn)
+        weights = 4 * (4 * hidden * hidden + 3 * hidden * ffn)
+        activations = 8 * job.params.calibration_tokens * hidden
+        return Needs(
+            disk_bytes=block * int(config["num_hidden_layers"]) + activations,
+            ram_bytes=(400 << 20) + block + 2 * weights,
+        )
+
+    def check(self, job: Job[CalibratedParams]) -> None:
+        """Known architecture, readable text."""
+        ModelFolder(job.input.path)
+        source = calibration_source(job)
+        if not source.is_file():
+            raise DataError(source, None, "no such calibration file", next="check the path")
+
+    def run(self, job: Job[CalibratedParams]) -> Mapping[str, Any]:
+        """Stream the model once; resume after the last finished block."""
+        import torch
+
+        from compress.windows import calibration_windows
+
+        torch.set_num_threads(job.threads)
+        params = job.params
+        model = ModelFolder(job.input.path)
+        windows = calibration_windows(
+            model.path, calibration_source(job), params.calibration_tokens, params.calibration_length
+        )
+        StreamingPass(model, windows, job.scratch, job.progress).run()
+        _publish(job.scratch, job.out, model.blocks)
+        index = _index(model, windows, job.out)
+        write_json(job.out / INDEX, index)
+        wanted = params.calibration_tokens // params.calibration_length
+        facts = {key: index[key] for key in ("tokens", "windows", "length", "similarity")}
+        return {**facts, "windows_wanted": wanted}
+
+
+def _publish(scratch: Path, out: Path, blocks: int) -> None:
+    """Link (or copy) the finished files: the scratch keeps them until the artifact is in the store."""
+    for name in [*(block_file(block) for block in range(blocks)), HEAD_FILE]:
+        try:
+            os.link(scratch / name, out / name)
+        except OSError:
+            shutil.copyfile(scratch / name, out / name)
+
+
+def _index(model: ModelFolder, windows: torch.Tensor, out: Path) -> dict[str, Any]:
+    layout = model.layout
+    inputs: dict[str, tuple[str, str]] = {layout.head: (HEAD_FILE, layout.head)}
+    for block in range(model.blocks):
+        for group in layout.inputs:
+            for linear in group:
+                inputs[model.name(block, linear)] = (block_file(block), group[0])
+    similarity = [float(Weights(out / block_file(block)).load("similarity")) for block in range(model.blocks)]
+    return {
+        "format": 1,
+        "model_type": model.config["model_type"],
+        "tokens": windows.numel(),
+        "windows": windows.shape[0],
+        "length": windows.shape[1],
+        "inputs": inputs,
+        "similarity": similarity,
+    }
