@@ -52,7 +52,7 @@ def _sources(layer: str, part: str, linear: str) -> list[str]:
 
 
 def graph_weight(node: Any, stored: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """float32 [N, K] of a MatMulNBits node: uint8 codes [N, blocks, block * bits / 8], a scale and zero point per block."""
+    """float32 [N, K] of a MatMulNBits node (packed codes, a scale and a zero point per block)."""
     from onnx import numpy_helper
 
     size = {a.name: a.i for a in node.attribute}

@@ -111,7 +111,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, size: int) -> Vocabulary:
         raise _unsupported(f"its model is {model['type']}", "convert it to BPE")
     tokens, types = _pad(model["vocab"], backend["added_tokens"], size)
     if model.get("byte_fallback"):
-        kind = _sentencepiece(folder, backend, tokens, types) | _prefix(backend, tokenizer)
+        kind = _sentencepiece(backend, tokens, types) | _prefix(backend, tokenizer)
     else:
         kind = _byte_level(backend)
     eos_ids = end_ids(folder, tokenizer, size)
@@ -188,7 +188,7 @@ _PREPEND = {
 }
 
 
-def _sentencepiece(folder: Path, backend: Mapping[str, Any], tokens: list[str], types: list[int]) -> dict[str, Any]:
+def _sentencepiece(backend: Mapping[str, Any], tokens: list[str], types: list[int]) -> dict[str, Any]:
     for value in range(256):
         if (text := f"<0x{value:02X}>") not in backend["model"]["vocab"]:
             raise _unsupported(f"it has no byte token {text}", "train it with byte fallback")
@@ -196,7 +196,7 @@ def _sentencepiece(folder: Path, backend: Mapping[str, Any], tokens: list[str], 
     unknown = backend["model"].get("unk_token") or "<unk>"
     if unknown in tokens:
         types[tokens.index(unknown)] = UNKNOWN
-    return {"model": "llama", "pre": "default", "scores": _scores(folder, backend, tokens), "merges": None}
+    return {"model": "llama", "pre": "default", "scores": _scores(backend, tokens), "merges": None}
 
 
 def _prefix(backend: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
@@ -222,19 +222,16 @@ def _opens_special(tokenizer: Any) -> bool:
     return bool(ids) and ids[0] in tokenizer.all_special_ids
 
 
-def _scores(folder: Path, backend: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
-    """SentencePiece's scores; without tokenizer.model, minus the rank of the first merge that makes a token.
+def _scores(backend: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
+    """Minus the rank of the first merge that makes a token; tokens that no merge makes come last.
 
     llama.cpp joins the neighbours whose union has the best score; Hugging Face those whose merge comes first.
-    The merges were made from the scores (all splits of a token stand together), so the order is the same.
+    The scores in a tokenizer.model are not used: where transformers reads them otherwise than SentencePiece does
+    (pieces of spaces only, in 5.23), the model was trained on what transformers does.
     """
-    scores = dict.fromkeys(tokens, 0.0)
-    if (folder / "tokenizer.model").is_file():
-        processor = need("sentencepiece").SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-        scores |= {processor.id_to_piece(i): processor.get_score(i) for i in range(processor.get_piece_size())}
-    else:
-        for rank, pair in reversed(list(enumerate(backend["model"]["merges"]))):
-            scores["".join(pair if isinstance(pair, list) else pair.split(" "))] = -float(rank + 1)
+    scores = dict.fromkeys(tokens, -1e9)
+    for rank, pair in reversed(list(enumerate(backend["model"]["merges"]))):
+        scores["".join(pair if isinstance(pair, list) else pair.split(" "))] = -float(rank + 1)
     return [scores[token] for token in tokens]
 
 

@@ -12,7 +12,9 @@ import numpy as np
 def pack_rows(codes: np.ndarray, bits: int) -> np.ndarray:
     """[n, m] small codes -> int32 [n * bits / 32, m]; the first row lies in the lowest bits."""
     per = 32 // bits
-    parts = codes.reshape(-1, per, codes.shape[1]).astype(np.uint32) << (np.arange(per, dtype=np.uint32) * bits)[:, None]
+    parts = (
+        codes.reshape(-1, per, codes.shape[1]).astype(np.uint32) << (np.arange(per, dtype=np.uint32) * bits)[:, None]
+    )
     return np.ascontiguousarray(np.bitwise_or.reduce(parts, axis=1)).view(np.int32)
 
 
@@ -41,7 +43,9 @@ def quantize(weight: np.ndarray, bits: int, group: int, symmetric: bool) -> tupl
     return tensors, plain
 
 
-def write_gptq(source: Path, folder: Path, *, bits: int = 4, group: int = 32, symmetric: bool = True) -> dict[str, np.ndarray]:
+def write_gptq(
+    source: Path, folder: Path, *, bits: int = 4, group: int = 32, symmetric: bool = True
+) -> dict[str, np.ndarray]:
     """Quantize every block linear of ``source`` into ``folder``; returns the weights it stands for, by name."""
     from safetensors.numpy import load_file, save_file
 
