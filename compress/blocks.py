@@ -113,7 +113,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def layout_of(config: Mapping[str, Any], path: Path) -> BlockLayout:
     """The row of LAYOUTS for a config."""
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in LAYOUTS:
         raise UnsupportedArchitecture(
             f"{path}: model_type {kind!r} has no row in compress/blocks.py LAYOUTS "

@@ -60,15 +60,15 @@ def _llama3(frequency: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _activation(config: Mapping[str, Any]) -> Callable[[torch.Tensor], torch.Tensor]:
-    from torch.nn import functional as F
+    from torch.nn import functional
 
     kind = config.get("hidden_act", "silu")
     if kind == "silu":
-        return F.silu
+        return functional.silu
     if kind in {"gelu_new", "gelu_pytorch_tanh"}:
-        return lambda x: F.gelu(x, approximate="tanh")
+        return lambda x: functional.gelu(x, approximate="tanh")
     if kind == "gelu":
-        return F.gelu
+        return functional.gelu
     raise UnsupportedArchitecture(f"hidden_act {kind!r} is not known to compress/decoder.py", next="known: silu, gelu")
 
 
@@ -110,13 +110,13 @@ def run_llama_block(
     see: Callable[[str, torch.Tensor], None],
 ) -> torch.Tensor:
     """One block on ``x`` float32 ``[windows, positions, hidden]``; ``see(linear, input)`` once per shared input."""
-    from torch.nn import functional as F
+    from torch.nn import functional
 
     config = model.config
     eps = float(config["rms_norm_eps"])
 
     def linear(name: str, value: torch.Tensor) -> torch.Tensor:
-        return F.linear(value, tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
+        return functional.linear(value, tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
 
     h = rms_norm(x, tensors["input_layernorm.weight"], eps)
     see("self_attn.q_proj", h)
@@ -125,7 +125,7 @@ def run_llama_block(
     )
     q, k, v = heads
     mask = window_mask(config, block, x.shape[1])
-    mixed = F.scaled_dot_product_attention(
+    mixed = functional.scaled_dot_product_attention(
         rotate(q, rope), rotate(k, rope), v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
     )
     mixed = mixed.transpose(1, 2).flatten(2)

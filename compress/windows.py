@@ -66,15 +66,15 @@ def special_token(folder: Path, name: str) -> str:
     return (token.get("content") if isinstance(token, dict) else token) or ""
 
 
-def render_row(folder: Path, path: Path, number: int, row: dict[str, Any]) -> str:
-    """A chat row through the model's own template (whole conversation, no generation prompt)."""
+def render_row(folder: Path, path: Path, number: int, row: dict[str, Any], *, generation_prompt: bool = False) -> str:
+    """A chat row through the model's own template."""
     from runtime.template import render
 
     template = chat_template(folder)
     if template is None:
         raise DataError(path, number, f"'messages' need a chat template and {folder} has none", next="use 'text' rows")
     bos, eos = special_token(folder, "bos_token"), special_token(folder, "eos_token")
-    return render(template, row["messages"], bos=bos, eos=eos, add_generation_prompt=False)
+    return render(template, row["messages"], bos=bos, eos=eos, add_generation_prompt=generation_prompt)
 
 
 def load_encoder(folder: Path) -> Encode:

@@ -138,12 +138,11 @@ def _solve_group(model: ModelFolder, calibration: Calibration, params: GptqParam
     grid = IntGrid(params.bits, params.sym, params.mse)
     whole = solve(W, H, grid, group, damp=params.damp, act_order=params.act_order)
     sizes = [row.shape[0] for row in rows]
-    parts = (whole.codes, whole.scales, whole.zeros)
-    columns = zip(*(part.split(sizes, dim=1) for part in parts), strict=True)
-    errors = zip(whole.error.split(sizes), whole.energy.split(sizes), strict=True)
+    fields = (whole.codes, whole.scales, whole.zeros, whole.error, whole.energy)
+    parts = zip(*(field.split(sizes, dim=-1) for field in fields), strict=True)
     return [
-        Solution(*(part.contiguous() for part in column), whole.damp, *error)
-        for column, error in zip(columns, errors, strict=True)
+        Solution(codes.contiguous(), scales.contiguous(), zeros.contiguous(), whole.damp, error, energy)
+        for codes, scales, zeros, error, energy in parts
     ]
 
 
