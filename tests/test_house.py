@@ -33,6 +33,7 @@ ALLOWED = {
         "compress.stage",
         "export",
         "runtime.errors",
+        "runtime.golden",
         "runtime.manifest",
         "runtime.rules",
         "runtime.session",
@@ -90,6 +91,8 @@ def test_rooms_import_only_what_they_may(package):
 def test_heavy_libraries_are_imported_inside_functions(package):
     wrong = []
     for path in modules(package):
+        if path.parent.name == "backends":
+            continue  # a table of dotted names: each file is imported when its kind of model is loaded
         maths = package != "runtime" and "import torch" in path.read_text().split("\ndef ")[0]
         for name, line, at_top in imports(path):
             if at_top and name.split(".")[0] in HEAVY and not maths:
