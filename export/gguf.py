@@ -30,6 +30,8 @@ from export.gguf_arch import Layout, Tensor, layout_of, permute_rotary, rope_fac
 FILE = "model.gguf"
 SLAB = 16 * 2**20
 """Weights held at a time (64 MiB as float32)."""
+SAVE_EVERY = 64 * 2**20
+"""Bytes after which finished tensors are flushed to disk and noted, so that a killed run loses no more."""
 ALIGNMENT = 32
 
 
@@ -228,7 +230,7 @@ def _stream(part: Path, header: bytes, plan: Sequence[Planned], checkpoint: Chec
                 file.write(piece.tobytes())
             file.write(bytes(_padded(planned.nbytes) - planned.nbytes))
             unsaved += planned.nbytes
-            if unsaved >= 2**26 or number == len(plan):
+            if unsaved >= SAVE_EVERY or number == len(plan):
                 _save(file, mark, stamp, number)
                 unsaved = 0
             job.progress(number, len(plan), planned.name)

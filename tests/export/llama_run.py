@@ -18,6 +18,8 @@ def logits(path: Path, ids: list[int]) -> np.ndarray:
     assert model, f"llama.cpp refuses {path}"
     settings = lib.llama_context_default_params()
     settings.n_ctx = settings.n_batch = settings.n_ubatch = 256
+    settings.type_k = settings.type_v = 0  # float32 cache
+    settings.flash_attn_type = 0
     settings.n_threads = settings.n_threads_batch = 2
     context = lib.llama_init_from_model(model, settings)
     batch = lib.llama_batch_init(len(ids), 0, 1)

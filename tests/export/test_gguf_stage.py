@@ -1,0 +1,238 @@
+"""The GGUF stage: logits of Hugging Face and llama.cpp agree; files are repeatable and resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_run import logits
+from small_folder import write_model
+from small_gptq import write_gptq
+
+from compress.artifact import open_artifact
+from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
+from compress.stage import Job
+from export import gguf as stage_module
+from export.checkpoint import Checkpoint, open_checkpoint
+from export.gguf import ExportGguf, GgufParams
+from export.gguf_arch import ARCHITECTURES, context_length, layout_of
+
+LLAMA3 = {
+    "rope_theta": 500000.0,
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama-untied-wide-heads": {"tied": False, "head_dim": 48, "hidden": 128, "heads": 4},
+    "llama-bias": {"bias": True, "attention_bias": True},
+    "llama3-rope": {"rope_parameters": LLAMA3, "kind": "llama-bpe"},
+    "llama-old-linear-rope": {
+        "rope_parameters": None,
+        "rope_theta": 1000.0,
+        "rope_scaling": {"type": "linear", "factor": 4.0},
+    },
+    "llama-yarn": {
+        "rope_parameters": {
+            "rope_theta": 10000.0,
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    "mistral": {"architecture": "MistralForCausalLM", "tied": False, "sliding_window": None},
+    "qwen2": {"architecture": "Qwen2ForCausalLM", "bias": True, "kind": "qwen2"},
+}
+
+
+def job_of(folder: Path, place: Path, **params: Any) -> Job[GgufParams]:
+    (place / "scratch").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place / "out", ignore_errors=True)
+    (place / "out").mkdir()
+    settings = GgufParams(**({"type": "F32", "imatrix": False} | params))
+    return Job(
+        params=settings, out=place / "out", scratch=place / "scratch", inputs=(open_artifact(folder),), threads=2
+    )
+
+
+def export(folder: Path, place: Path, **params: Any) -> Path:
+    job, stage = job_of(folder, place, **params), ExportGguf()
+    stage.check(job)
+    stage.run(job)
+    assert [p.name for p in job.out.iterdir()] == ["model.gguf"]
+    return job.out / "model.gguf"
+
+
+def reference(folder: Path, ids: list[int]) -> np.ndarray:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].numpy()
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_logits_equal_hugging_face(tmp_path: Path, variant: str) -> None:
+    folder = write_model(tmp_path / "hf", **({"hidden": 64, "ffn": 96, "heads": 4} | VARIANTS[variant]))
+    path = export(folder, tmp_path)
+    ids = np.random.default_rng(1).integers(0, 300, 120).tolist()
+    expected, got = reference(folder, ids), logits(path, ids)
+    assert np.abs(expected).max() > 1
+    assert np.abs(got - expected).max() < 2e-4 * np.abs(expected).max()
+
+
+def test_a_trained_model_answers_the_same(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "models/m7"
+    row = json.loads((folder / "eval.jsonl").read_text().splitlines()[0])
+    from export.tokenizer import load_tokenizer
+
+    ids = load_tokenizer(folder).encode(row["text"], add_special_tokens=False)[:128]
+    expected = reference(folder, ids)
+    for file_type, limit in (("F32", 1e-5), ("Q8_0", 1e-3), ("Q4_K_M", 2e-2)):
+        got = logits(export(folder, tmp_path / file_type, type=file_type), ids)
+        assert divergence(expected, got) < limit
+
+
+def divergence(expected: np.ndarray, got: np.ndarray) -> float:
+    """Mean KL(expected || got) per token, in nats."""
+    from scipy.special import log_softmax
+
+    p, q = log_softmax(expected, axis=1), log_softmax(got, axis=1)
+    return float((np.exp(p) * (p - q)).sum(1).mean())
+
+
+def test_gptq_folder_becomes_the_weights_it_stands_for(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "hf", hidden=64, ffn=96, heads=4)
+    plain = write_gptq(folder, tmp_path / "gptq", symmetric=False)
+    checkpoint = open_checkpoint(tmp_path / "gptq")
+    assert checkpoint.names() == sorted(plain)
+    for name, values in plain.items():
+        rows = values.shape[0] if values.ndim == 2 else 1
+        assert np.array_equal(checkpoint.rows(name, 0, rows).reshape(values.shape), values)
+    import gguf
+
+    stored = {t.name: t.data for t in gguf.GGUFReader(export(tmp_path / "gptq", tmp_path)).tensors}
+    assert np.array_equal(stored["blk.0.ffn_up.weight"], plain["model.layers.0.mlp.up_proj.weight"])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_codes_of_every_width_unpack(bits: int) -> None:
+    from export.checkpoint import unpack
+
+    codes = np.random.default_rng(bits).integers(0, 2**bits, (5, 96))
+    words = np.zeros((5, 96 * bits // 32), dtype=np.uint32)
+    for row in range(5):
+        stream = sum(int(code) << (bits * at) for at, code in enumerate(codes[row]))
+        words[row] = [(stream >> (32 * at)) & 0xFFFFFFFF for at in range(words.shape[1])]
+    assert np.array_equal(unpack(words.view(np.int32), bits), codes)
+
+
+def test_importance_comes_from_the_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_model(tmp_path / "hf")
+    with pytest.raises(UsageError, match="needs a calibration pass"):
+        export(folder, tmp_path, type="Q4_K_M", imatrix=True)
+    plain = export(folder, tmp_path, type="Q4_K_M").read_bytes()
+    draw = np.random.default_rng(0)
+    found = {
+        n.removesuffix(".weight"): draw.uniform(0.01, 9, Checkpoint(folder).shape(n)[1]).astype(np.float32)
+        for n in Checkpoint(folder).names()
+        if n.endswith("_proj.weight")
+    }
+    monkeypatch.setattr(stage_module, "_importance", lambda job: found)
+    weighed = export(folder, tmp_path, type="Q4_K_M").read_bytes()
+    assert len(weighed) == len(plain)
+    assert weighed != plain
+    found["model.layers.0.mlp.down_proj"] = np.ones(7, dtype=np.float32)
+    with pytest.raises(ArtifactError, match=r"model\.layers\.0\.mlp\.down_proj\.weight does not fit"):
+        export(folder, tmp_path, type="Q4_K_M")
+
+
+def test_very_low_types_need_importance(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "hf")
+    with pytest.raises(UsageError, match=r"IQ2_XS stores .* useless without an importance matrix"):
+        export(folder, tmp_path, type="IQ2_XS")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the stage runs after it."""
+
+
+@pytest.mark.parametrize("after", [1, 7, 19])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    folder = write_model(tmp_path / "hf")
+    whole = export(folder, tmp_path / "whole", type="Q5_K_M").read_bytes()
+    monkeypatch.setattr(stage_module, "SAVE_EVERY", 1)
+    monkeypatch.setattr(stage_module, "SLAB", 2**14)
+    done: list[str] = []
+
+    def progress(number: int, total: int, note: str = "") -> None:
+        done.append(note)
+        if len(done) == after:
+            raise Killed
+
+    job = job_of(folder, tmp_path / "killed", type="Q5_K_M")
+    with pytest.raises(Killed):
+        ExportGguf().run(Job(**{**vars(job), "progress": progress}))
+    assert list(job.out.iterdir()) == []
+    (job.scratch / "model.gguf.part").open("ab").write(b"torn tail of a tensor")
+    finished = len(done)
+    ExportGguf().run(Job(**{**vars(job), "progress": lambda n, total, note="": done.append(note)}))
+    assert len(done) == len(set(done)), "no tensor is written twice"
+    assert len(done) > finished
+    assert (job.out / "model.gguf").read_bytes() == whole
+
+
+def test_threads_and_slabs_do_not_change_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_model(tmp_path / "hf")
+    first = export(folder, tmp_path, type="Q4_K_M").read_bytes()
+    monkeypatch.setattr(stage_module, "SLAB", 3000)
+    job = job_of(folder, tmp_path, type="Q4_K_M")
+    ExportGguf().run(Job(**{**vars(job), "threads": 1}))
+    assert (job.out / "model.gguf").read_bytes() == first
+    assert str(tmp_path).encode() not in first
+
+
+def test_unknown_architecture_names_the_row(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "hf", hidden=64, ffn=96, heads=4)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["MambaForCausalLM"]}))
+    with pytest.raises(UnsupportedArchitecture) as caught:
+        ExportGguf().check(job_of(folder, tmp_path))
+    assert "'MambaForCausalLM'" in caught.value.what
+    assert "ARCHITECTURES in export/gguf_arch.py" in str(caught.value.next)
+    assert set(ARCHITECTURES) <= set(caught.value.what.replace(",", " ").replace(")", " ").split())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_act": "gelu"},
+        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+        {"partial_rotary_factor": 0.5},
+    ],
+)
+def test_a_variant_that_the_graph_does_not_compute_is_refused(change: dict) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "num_attention_heads": 2, "hidden_size": 64, "vocab_size": 9}
+    with pytest.raises(UnsupportedArchitecture, match="does not compute this variant"):
+        layout_of(config | {"num_hidden_layers": 1, "intermediate_size": 64} | change)
+
+
+def test_the_context_ends_where_the_window_does() -> None:
+    assert context_length({"max_position_embeddings": 32768, "sliding_window": 4096}) == 4096
+    off = {"max_position_embeddings": 32768, "sliding_window": 4096, "use_sliding_window": False}
+    assert context_length(off) == 32768
+
+
+def test_unknown_type_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="Q4_K_M"):
+        GgufParams(type="Q4_K_X")
