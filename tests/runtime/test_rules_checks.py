@@ -3,6 +3,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -222,3 +223,10 @@ def _loose():
 
 
 LOOSE = _loose()
+
+
+def test_every_kind_is_in_the_documentation():
+    from runtime._checks import KINDS
+
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    assert [name for _, name in KINDS if f"`{name}`" not in page] == []
