@@ -163,8 +163,9 @@ def download(repository: str, revision: str, folder: Path) -> Path:
             snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=[*KEPT, "*.safetensors"])
         )
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise UsageError(f"{repository}@{revision} is not on the hub, or needs a login: {str(error).splitlines()[0]}",
-                         next="check the name and the revision, or run: hf auth login") from None  # fmt: skip
+        what = f"{repository}@{revision} is not on the hub, or needs a login: {str(error).splitlines()[0]}"
+        raise UsageError(what, next="check the name and the revision, or run: hf auth login") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise HoldfastError(f"cannot fetch {repository}@{revision}: {type(error).__name__}: {str(error).splitlines()[0]}",
-                            next="check the network, or use source: {path: {path: FOLDER}} with a downloaded model") from None  # fmt: skip
+        what = f"cannot fetch {repository}@{revision}: {type(error).__name__}: {str(error).splitlines()[0]}"
+        hint = "check the network, or use source: {path: {path: FOLDER}} with a downloaded model"
+        raise HoldfastError(what, next=hint) from None

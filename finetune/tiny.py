@@ -67,8 +67,8 @@ class TinySource(Stage[TinyParams]):
         return Needs(disk_bytes=4 * weights, ram_bytes=2**30 + 8 * weights, seconds=p.steps * p.batch * 0.015)
 
     def run(self, job: Job[TinyParams]) -> Mapping[str, Any]:
-        torch = need("torch")
-        torch.set_num_threads(job.threads)
+        need("torch").set_num_threads(job.threads)
+        transformers = need("transformers")
         p, started = job.params, time.monotonic()
         texts = corpus.conversations(job.seed, p.conversations)
         tokenizer = tiny_tokenizer.train_tokenizer(
@@ -78,6 +78,7 @@ class TinySource(Stage[TinyParams]):
         rows = [row for row in rows if len(row[0]) <= p.context]
         model = build_model(tokenizer, p, job.seed)
         tokens, loss = train(model, rows, job, pad=tokenizer.pad_token_id)
+        transformers.utils.logging.disable_progress_bar()
         model.save_pretrained(job.out)
         tokenizer.save_pretrained(job.out)
         seconds = time.monotonic() - started
@@ -183,7 +184,7 @@ def make_optimizers(model: Any, p: TinyParams) -> list[Any]:
 
 
 def collate(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[Any, Any]:
-    """Right-padded (ids, labels), int64 [rows, longest rounded up]: few shapes, so that few buffers are kept for them."""
+    """Right-padded (ids, labels), int64 [rows, longest rounded up to 16, so that few shapes occur]."""
     torch = need("torch")
     width = -(-max(len(ids) for ids, _ in rows) // 16) * 16
     ids = torch.tensor([row + [pad] * (width - len(row)) for row, _ in rows])
@@ -195,15 +196,30 @@ def one_step(model: Any, optimizers: Sequence[Any], ids: Any, labels: Any) -> fl
     """One update. Padding stands on the right of causal attention and carries no label, so it needs no mask."""
     torch = need("torch")
     with torch.autocast("cpu", torch.bfloat16):
-        wanted = labels[:, 1:] != PAD_LABEL
-        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1][wanted]
-        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), labels[:, 1:][wanted])
+        hidden = model.model(input_ids=ids).last_hidden_state
+        places, targets = scored(labels)
+        scores = model.lm_head(hidden.flatten(0, 1)[places])
+        loss = torch.nn.functional.cross_entropy(scores.float(), targets, ignore_index=PAD_LABEL)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
     return float(loss.item())
+
+
+def scored(labels: Any) -> tuple[Any, Any]:
+    """(flat positions that predict a labelled token, those tokens), filled up to a multiple of 256 with ignored ones.
+
+    A length of its own in every step would make oneDNN compile and keep a kernel for each.
+    """
+    torch = need("torch")
+    shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=PAD_LABEL).flatten()
+    places = (shifted != PAD_LABEL).nonzero().squeeze(1)
+    places = torch.nn.functional.pad(places, (0, -len(places) % 256))
+    targets = shifted[places]
+    targets[int((shifted != PAD_LABEL).sum()) :] = PAD_LABEL
+    return places, targets
 
 
 def checkpoint(path: Path, step: int, losses: list[float], model: Any, optimizers: Sequence[Any]) -> None:

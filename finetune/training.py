@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -44,6 +45,7 @@ def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> R
     from transformers import AutoTokenizer, set_seed
 
     set_seed(job.seed)
+    quiet()
     tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
     examples = tokenise(tokenizer, rows, p.max_length)
     on_cpu = not torch.cuda.is_available()
@@ -68,8 +70,18 @@ def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> R
     return Result(trainer.model, adapter, outcome.training_loss, steps, int(mean * p.batch * done), seconds, probes)
 
 
+def quiet() -> None:
+    """The libraries' own bars and notices off: the stage reports its progress itself."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for an optional GPU kernel package
+
+
 def tokenise(tokenizer: Any, rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, list[int]]]:
-    """``input_ids`` and ``completion_mask`` (1 on the last assistant turn) of each row, as the chat template writes it."""
+    """``input_ids`` and ``labels`` (-100 outside the last assistant turn) of each row in the chat template."""
     prompts = [row["messages"][:-1] for row in rows]
     asked = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
     whole = tokenizer.apply_chat_template([row["messages"] for row in rows], tokenize=False)
@@ -78,10 +90,10 @@ def tokenise(tokenizer: Any, rows: Sequence[dict[str, Any]], limit: int) -> list
     examples = []
     for row, head, full in zip(rows, heads, fulls, strict=True):
         if full[: len(head)] != head:
-            raise DataError("chat template", None, f"the prompt of row {row.get('id')!r} is not the beginning of the whole",
-                            next="use a chat template whose generation prompt starts the assistant's turn")  # fmt: skip
+            what = f"the prompt of row {row.get('id')!r} is not the beginning of the whole conversation"
+            raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
         if len(full) <= limit:
-            examples.append({"input_ids": full, "completion_mask": [0] * len(head) + [1] * (len(full) - len(head))})
+            examples.append({"input_ids": full, "labels": [-100] * len(head) + full[len(head) :]})
     if not examples:
         raise DataError("training data", None, f"no row has at most {limit} tokens", next="raise max_length")
     return examples
@@ -126,7 +138,7 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool) -> Any:
         adam_beta2=0.99,
         max_grad_norm=1.0,
         max_length=p.max_length,
-        completion_only_loss=True,
+        dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenised, with labels on the replies alone
         train_sampling_strategy="group_by_length",
         pad_to_multiple_of=8,
         bf16=True,
@@ -147,7 +159,7 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool) -> Any:
 def _callback(job: Job[SftParams]) -> Any:
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
+    class Watch(TrainerCallback):  # type: ignore[misc]
         """Shows progress, and marks a checkpoint as whole once it is on disk."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

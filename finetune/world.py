@@ -148,8 +148,9 @@ def assert_kept(book: RuleBook, rows: Iterable[Row]) -> None:
         verdicts = book.check(Turn.from_row(row), row["messages"][-1]["content"])
         broken = [f"{v.rule}: {v.why}" for v in verdicts if not v.passed]
         if broken:
-            raise DataError("data.world", None, f"the world's own answer to {row['messages'][-2]['content']!r} breaks {broken}",
-                            next="use configs/rules/customer_service.yaml, or bring your own data with data.files")  # fmt: skip
+            what = f"the world's own answer to {row['messages'][-2]['content']!r} breaks {broken}"
+            hint = "use configs/rules/customer_service.yaml, or bring your own data with data.files"
+            raise DataError("data.world", None, what, next=hint)
 
 
 def _facts(book: RuleBook, train: list[Row], calibration: list[Row], held: list[Row]) -> dict[str, Any]:
