@@ -58,12 +58,20 @@ class Checkpoint:
 
     def rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows ``start``..``stop`` as float32 [stop - start, in]; a vector counts as one row."""
+        self.require_float(name)
         entry = self.entries[name]
-        if entry.dtype not in _FLOATS:
-            raise ArtifactError(f"{name} in {entry.path} has type {entry.dtype}; weights must be {', '.join(_FLOATS)}")
         columns = entry.shape[-1]
         raw = self.raw(name, start * columns, (stop - start) * columns)
         return as_float32(raw, entry.dtype).reshape(stop - start, columns)
+
+    def require_float(self, name: str) -> None:
+        """Raise ArtifactError unless ``name`` is stored in (or stands for) floating point."""
+        entry = self.entries[name]
+        if entry.dtype not in _FLOATS:
+            raise ArtifactError(
+                f"{name} in {entry.path} has type {entry.dtype}; weights must be {', '.join(_FLOATS)}",
+                next="save the model in bfloat16",
+            )
 
     def raw(self, name: str, first: int, count: int) -> npt.NDArray[Any]:
         """``count`` stored values of a tensor from flat index ``first`` (bfloat16 as uint16)."""
@@ -113,6 +121,11 @@ class GptqCheckpoint(Checkpoint):
         if name.removesuffix("weight") not in self._packed:
             return super().rows(name, start, stop)
         return self._rows(name.removesuffix("weight"))[start:stop]
+
+    def require_float(self, name: str) -> None:
+        """Raise ArtifactError unless ``name`` is stored in (or stands for) floating point."""
+        if name.removesuffix("weight") not in self._packed:
+            super().require_float(name)
 
     def parts(self, module: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16], npt.NDArray[Any]]:
         """Codes uint8 [out, in], zero points int16 and scales [out, groups] of ``module`` (ends in ``.``)."""

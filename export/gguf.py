@@ -268,6 +268,8 @@ def _pieces(planned: Planned, checkpoint: Checkpoint, threads: int) -> Iterator[
         slab = checkpoint.rows(planned.tensor.source, start, min(start + step, planned.rows))
         if planned.tensor.rotary:
             slab = permute_rotary(slab, planned.head_dim)
+        if not np.isfinite(slab).all():
+            raise ArtifactError(f"{planned.tensor.source} holds NaN or infinity", next="train or merge the model again")
         try:
             yield _ggml.quantize(slab, planned.kind, planned.importance, threads=threads)
         except ArtifactError as error:

@@ -199,6 +199,7 @@ def tensors_of(layout: Layout, checkpoint: Checkpoint) -> list[Tensor]:
         raise ArtifactError("lm_head.weight is missing and config.json does not tie it to the embedding", next=_SAVE)
     _refuse_strays(found, have)
     for tensor in found:
+        checkpoint.require_float(tensor.source)
         if checkpoint.shape(tensor.source) != tensor.shape:
             got = list(checkpoint.shape(tensor.source))
             raise ArtifactError(f"{tensor.source} has shape {got}; config.json says {list(tensor.shape)}", next=_SAVE)

@@ -1,0 +1,143 @@
+"""Damaged folders are refused with one clear error, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from small_folder import write_model
+from test_gguf_stage import job_of
+
+from compress.errors import ArtifactError, HoldfastError
+from export.checkpoint import Checkpoint, open_checkpoint, read_header
+from export.gguf import ExportGguf
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "hf", hidden=64, ffn=96, heads=4, tied=False)
+
+
+def edit_weights(folder: Path, edit: Callable[[dict], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def edit_config(folder: Path, **values: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def lose_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (truncate, "is truncated"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"holds no \*\.safetensors"),
+    "missing shard": (lose_a_shard, "model-1.safetensors is missing"),
+    "missing tensor": (lambda f: edit_weights(f, lambda t: t.pop(UP)), f"hold no {UP}"),
+    "missing head": (lambda f: edit_weights(f, lambda t: t.pop("lm_head.weight")), "lm_head.weight is missing"),
+    "unmerged adapter": (
+        lambda f: edit_weights(f, lambda t: t.update({"model.layers.0.lora_A": np.ones((2, 2), np.float32)})),
+        "lora_A, which this architecture's row does not name",
+    ),
+    "wrong dtype": (
+        lambda f: edit_weights(f, lambda t: t.update({UP: t[UP].astype(np.int8)})),
+        f"{UP} in .* has type I8",
+    ),
+    "wrong shape": (
+        lambda f: edit_weights(f, lambda t: t.update({UP: t[UP][:-1]})),
+        r"has shape \[95, 64\]; config.json says \[96, 64\]",
+    ),
+    "other sizes": (
+        lambda f: edit_config(f, intermediate_size=80),
+        r"has shape \[96, 64\]; config.json says \[80, 64\]",
+    ),
+    "no sizes": (lambda f: edit_config(f, hidden_size=None), "lacks a valid size"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "is not JSON"),
+    "other quantizer": (lambda f: edit_config(f, quantization_config={"quant_method": "awq"}), "quantized by 'awq'"),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGE))
+def test_damage_is_named_before_writing(folder: Path, tmp_path: Path, damage: str) -> None:
+    harm, message = DAMAGE[damage]
+    job = job_of(folder, tmp_path)
+    harm(folder)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        ExportGguf().check(job)
+    assert caught.value.next
+    with pytest.raises(ArtifactError):
+        ExportGguf().run(job)
+    assert list(job.out.iterdir()) == list(job.scratch.iterdir()) == []
+
+
+def test_values_that_are_not_finite_name_their_tensor(folder: Path, tmp_path: Path) -> None:
+    def spoil(tensors: dict) -> None:
+        tensors[UP] = tensors[UP].copy()
+        tensors[UP][3, 5] = np.nan
+
+    edit_weights(folder, spoil)
+    job = job_of(folder, tmp_path, type="Q8_0")
+    with pytest.raises(ArtifactError, match=f"{UP} holds NaN or infinity"):
+        ExportGguf().run(job)
+    assert list(job.out.iterdir()) == []
+
+
+def test_shards_and_dtypes_read_alike(folder: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    tensors = {name: torch.from_numpy(value) for name, value in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    halves = {"a.safetensors": {}, "b.safetensors": {}}
+    kinds = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
+    for number, (name, value) in enumerate(sorted(tensors.items())):
+        tensors[name] = value.to(kinds[number % 4])
+        halves["ab"[number % 2] + ".safetensors"][name] = tensors[name]
+    for file, part in halves.items():
+        save_torch(part, folder / file)
+    weight_map = {name: file for file, part in halves.items() for name in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.names() == sorted(tensors)
+    for name, value in tensors.items():
+        rows = value.shape[0] if value.ndim == 2 else 1
+        got = checkpoint.rows(name, 0, rows).reshape(value.shape)
+        assert np.array_equal(got, value.float().numpy())
+    assert np.array_equal(checkpoint.rows(UP, 7, 9), tensors[UP].float().numpy()[7:9])
+
+
+def test_mangled_headers_never_crash(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    draw, path, refused = random.Random(5), tmp_path / "mutant.safetensors", 0
+    for _ in range(600):
+        mutant = bytearray(whole[: length + 64] if draw.random() < 0.2 else whole)
+        for _ in range(draw.randint(1, 6)):
+            at = draw.randrange(draw.choice([8, length]))
+            mutant[at] = draw.randrange(256)
+        path.write_bytes(mutant)
+        try:
+            read_header(path)
+        except HoldfastError:
+            refused += 1
+    assert refused > 200
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"config\.json does not exist"):
+        Checkpoint(tmp_path)
