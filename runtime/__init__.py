@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .session import Completion, Reply, Session, load
+    from .reply import Completion, Reply
+    from .session import Session, load
 
 __version__ = "0.1.0"
 __all__ = ["Completion", "Reply", "Session", "load"]

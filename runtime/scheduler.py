@@ -14,98 +14,24 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .backends.base import Backend, Span
 from .errors import HoldfastError, Overloaded, UsageError
-from .sampling import Sampler, Sampling
+from .requests import Counters, Request, Slot
+from .sampling import Sampler
 from .text import TextStream, join
 
 if TYPE_CHECKING:
     from .backends.base import Rows
 
 log = logging.getLogger(__name__)
-GREEDY = Sampling()
 CHUNK = 128  # prompt tokens per step while replies are running: bounds the stall a long prompt can cause
 SCORED_CHUNK = 64  # the logits of so many tokens are in memory at once
 WORTH_COPYING = 16  # a shorter common prefix is computed again rather than copied
-
-
-@dataclass(eq=False)
-class Request:
-    """One prompt on its way to a reply. Fields below ``done`` belong to the scheduler."""
-
-    prompt: Sequence[int]
-    max_tokens: int = 256
-    sampling: Sampling = GREEDY
-    stops: Sequence[str] = ()
-    grammar: str | None = None
-    deadline: float | None = None
-    """`time.monotonic` value after which the request fails with Overloaded."""
-    sink: Callable[[str], None] | None = None
-    """Called from the decode thread with each piece of text, and with "" when the request is done."""
-    score: bool = False
-    """Return the logits of every prompt token instead of a reply."""
-    fresh: bool = False
-    """Wait until nothing runs and forget every kept prefix first."""
-
-    done: threading.Event = field(default_factory=threading.Event)
-    cancelled: bool = False
-    error: HoldfastError | None = None
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    finish_reason: str = ""
-    logits: list[Rows] = field(default_factory=list)
-    submitted_at: float = 0.0
-    first_token_at: float = 0.0
-    finished_at: float = 0.0
-    reused: int = 0
-    """Prompt tokens taken from a kept prefix."""
-    sampler: Sampler | None = None
-    stream: TextStream | None = None
-
-    def cancel(self) -> None:
-        """Stop at the next step; the reply so far stays readable."""
-        self.cancelled = True
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Block until done; raise what went wrong."""
-        if not self.done.wait(timeout):
-            self.cancel()
-            raise Overloaded("the reply did not come in time")
-        if self.error is not None:
-            raise self.error
-
-
-@dataclass(eq=False)
-class Slot:
-    """One sequence: the tokens whose keys and values the backend holds, and who is using it."""
-
-    index: int
-    held: list[int] = field(default_factory=list)
-    request: Request | None = None
-    donor: Slot | None = None
-    share: int = 0
-    """Tokens to copy from ``donor`` once it holds them."""
-    next: int = -1
-    """The token chosen last and not decoded yet; -1 while the prompt is being read."""
-    used_at: int = 0
-
-
-@dataclass
-class Counters:
-    """Totals since start, read by the metrics page."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    reused_tokens: int = 0
-    reply_tokens: int = 0
-    steps: int = 0
-    rejected: int = 0
 
 
 class Scheduler:
@@ -169,6 +95,17 @@ class Scheduler:
     def held_tokens(self) -> int:
         """Tokens in the KV caches."""
         return sum(len(slot.held) for slot in self._slots)
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are being taken."""
+        return not self._closing and self._failed is None
+
+    def refuse_if_full(self) -> None:
+        """Raise Overloaded at once when the queue is full, before any work is done for a request."""
+        if len(self._waiting) >= self._limit:
+            self.counters.rejected += 1
+            raise Overloaded(f"the queue is full ({self._limit} requests wait)", retry_after=1)
 
     def close(self) -> None:
         """Stop at the next step; whoever still waits gets Overloaded. The backend is free afterwards."""

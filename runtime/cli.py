@@ -1,0 +1,217 @@
+"""``holdfast chat|serve|verify``: the runtime's own command line. The toolkit's CLI calls the same functions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import EXIT_INTERRUPTED, HoldfastError, UsageError
+
+if TYPE_CHECKING:
+    from .reply import Reply
+    from .session import Session
+
+app = typer.Typer(help="Talk to, serve or verify a Holdfast bundle.", no_args_is_help=True, add_completion=False)
+KEYS_VARIABLE = "HOLDFAST_API_KEYS"
+
+
+def chat(
+    bundle: Path,
+    *,
+    message: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    system: str | None = None,
+    max_tokens: int = 256,
+    enforce: bool = True,
+    as_json: bool = False,
+) -> None:
+    """One question (``message``), or a conversation on the terminal, or one question from a pipe."""
+    from .session import load
+
+    options: dict[str, Any] = {"max_tokens": max_tokens, "enforce": enforce}
+    with load(bundle, slots=1) as session:
+        if message is None and not sys.stdin.isatty():
+            message = sys.stdin.read().strip()
+        head = [{"role": "system", "content": system}] if system else []
+        if message is not None:
+            reply = session.chat([*head, {"role": "user", "content": message}], facts, **options)
+            _show(reply, as_json=as_json)
+        else:
+            _converse(session, head, facts, options, as_json=as_json)
+
+
+def _converse(
+    session: Session, said: list[dict[str, str]], facts: Mapping[str, Any] | None, options: Any, *, as_json: bool
+) -> None:
+    print(f"{session.name} on {session.backend}. Empty line or Ctrl-D ends.", file=sys.stderr)
+    while words := _ask():
+        said.append({"role": "user", "content": words})
+        reply = session.chat(said, facts, **options)
+        said.append({"role": "assistant", "content": reply.raw})
+        _show(reply, as_json=as_json)
+
+
+def _ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+def _show(reply: Reply, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(as_dict(reply), ensure_ascii=False))
+        return
+    print(reply.text)
+    notes = [f"{name} {reply.fields[name]}" for name in ("action", "priority", "queue") if name in (reply.fields or {})]  # type: ignore[index]
+    notes += list(reply.interventions)
+    notes.append(f"{reply.usage.completion_tokens} tokens, first after {reply.timings.ttft_ms:.0f} ms")
+    print(f"[{' · '.join(notes)}]", file=sys.stderr)
+
+
+def as_dict(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON values."""
+    from dataclasses import asdict
+
+    return {
+        "text": reply.text,
+        "raw": reply.raw,
+        "fields": dict(reply.fields) if reply.fields is not None else None,
+        "rules": [{"rule": v.rule, "severity": v.severity, "passed": v.passed, "why": v.why} for v in reply.report],
+        "interventions": list(reply.interventions),
+        "finish_reason": reply.finish_reason,
+        "usage": asdict(reply.usage),
+        "timings": asdict(reply.timings),
+    }
+
+
+def serve(
+    bundle: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    slots: int = 16,
+    queue: int = 64,
+    threads: int | None = None,
+    context: int | None = None,
+    keys: list[str] | None = None,
+) -> None:
+    """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated)."""
+    try:
+        from .serve import run_server
+    except ModuleNotFoundError as error:
+        from .errors import MissingExtra
+
+        raise MissingExtra(error.name or "starlette", "serve") from None
+    from .session import load
+
+    given = keys or [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key]
+    if not given and host not in ("127.0.0.1", "::1", "localhost"):
+        logging.getLogger(__name__).warning("serving on %s without API keys: anybody who reaches it may ask", host)
+    with load(bundle, slots=slots, queue=queue, threads=threads, context=context) as session:
+        run_server(session, host=host, port=port, keys=given, started=_announce)
+
+
+def _announce(url: str) -> None:
+    print(f"serving on {url}/v1", flush=True)
+
+
+def verify(bundle: Path, *, as_json: bool = False, test: bool = True) -> None:
+    """Check a bundle's layout, hashes and golden prompts; raises ArtifactError naming the culprit."""
+    from dataclasses import asdict
+
+    from .manifest import verify as check
+
+    report = check(bundle, test=test)
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    print(f"{report.name}: {report.files} files, {report.size_bytes / 1e6:.1f} MB, all as in the manifest")
+    print(f"golden prompts: {report.golden} answered as expected" + (" (not asked)" if not test else ""))
+    print(f"proof: {report.verdict}" if report.proved else "proof: none (packaged without a gate)")
+
+
+def parse_facts(facts: list[str]) -> dict[str, Any]:
+    """``name=value`` pairs; a value that is JSON is taken as such."""
+    found: dict[str, Any] = {}
+    for fact in facts:
+        name, separator, value = fact.partition("=")
+        if not separator or not name:
+            raise UsageError(f"--fact {fact!r} is not name=value", next="for example --fact tier=gold")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+# ---- the command line ----
+
+Bundle = Annotated[Path, typer.Argument(help="A bundle, a .gguf file or an onnxruntime-genai folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the engine's log.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+@app.command("chat")
+def chat_command(
+    bundle: Bundle,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Ask this and leave.")] = None,
+    fact: Annotated[list[str] | None, typer.Option("--fact", help="name=value, e.g. tier=gold.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt instead of the rules'.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Tokens at most per reply.")] = 256,
+    enforce: Annotated[bool, typer.Option(help="Enforce the bundle's rules.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Talk to a bundle."""
+    facts = parse_facts(fact or [])
+    chat(bundle, message=message, facts=facts, system=system, max_tokens=max_tokens, enforce=enforce, as_json=as_json)
+
+
+@app.command("serve")
+def serve_command(
+    bundle: Bundle,
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    slots: Annotated[int, typer.Option(min=1, help="Replies decoded together.")] = 16,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="Decode threads.")] = None,
+    context: Annotated[int | None, typer.Option(min=16, help="Tokens per conversation.")] = None,
+) -> None:
+    """Serve the OpenAI chat API. API keys: environment variable HOLDFAST_API_KEYS, comma-separated."""
+    serve(bundle, host=host, port=port, slots=slots, queue=queue, threads=threads, context=context)
+
+
+@app.command("verify")
+def verify_command(
+    bundle: Bundle,
+    test: Annotated[bool, typer.Option(help="Ask the golden prompts.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle from layout to golden prompts."""
+    verify(bundle, as_json=as_json, test=test)
+
+
+def main() -> None:
+    """Entry point: errors are one message and the exit code of the error tree."""
+    try:
+        app()
+    except HoldfastError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
