@@ -1,129 +1,19 @@
-"""The table of rule kinds: words, phrases, patterns and lengths. Formats and evidence have their own files.
-
-A kind is one pure function ``(reply, argument) -> (holds, why)``. Its argument's annotation is the
-type that the rule file must give; it is validated, and compiled, once at load. Under ``must_not``
-the finding is negated, and the reply is looked at in all its free texts.
-"""
+"""Rule kinds on words, phrases, patterns and lengths."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from . import _text
+from ._kinds import MUST, MUST_NOT, PHRASES, Args, Bounds, Count, Finding, Phrase, Phrases, Regex, Words, kind
 from ._turn import Reply
-
-Finding = tuple[bool, str]
-Check = Callable[[Reply, Any], Finding]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One row of the table."""
-
-    name: str
-    sides: tuple[str, ...]
-    check: Check
-    needs: str | None
-    """Contract field without which the kind means nothing."""
-
-    @cached_property
-    def hint(self) -> Any:
-        """The annotation of the argument."""
-        hints = get_type_hints(self.check, include_extras=True)
-        return next(hint for name, hint in hints.items() if name not in ("reply", "return"))
-
-    @cached_property
-    def adapter(self) -> TypeAdapter[Any]:
-        """Validates and compiles the argument."""
-        return TypeAdapter(self.hint, config=None if self.model else ConfigDict(strict=True))
-
-    @property
-    def model(self) -> type[BaseModel] | None:
-        """The argument's class where it is an object with keys."""
-        return self.hint if isinstance(self.hint, type) and issubclass(self.hint, BaseModel) else None
-
-
-KINDS: dict[tuple[str, str], Kind] = {}
-BOTH, MUST, MUST_NOT = ("must", "must_not"), ("must",), ("must_not",)
-
-
-def kind(name: str, sides: tuple[str, ...] = BOTH, needs: str | None = None) -> Callable[[Check], Check]:
-    """Enter a check into the table under ``name`` for ``must``, ``must_not`` or both."""
-
-    def enter(check: Check) -> Check:
-        for side in sides:
-            assert (side, name) not in KINDS, name
-            KINDS[side, name] = Kind(name, sides, check, needs)
-        return check
-
-    return enter
-
-
-class Args(BaseModel):
-    """Base of argument objects: unknown keys and loose types are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
-
-
-def listed(value: Any) -> Any:
-    """One value stands for a list of one."""
-    return value if isinstance(value, list) else [value]
-
-
-Phrase = Annotated[str, Field(min_length=1)]
-OneOrMore = Annotated[list[Phrase], BeforeValidator(listed), Field(min_length=1)]
-Count = Annotated[int, Field(ge=0)]
-_PHRASES = TypeAdapter(OneOrMore, config=ConfigDict(strict=True))
-
-
-def _fold_phrases(value: Any) -> tuple[str, ...]:
-    phrases = tuple(_text.squeeze(phrase) for phrase in _PHRASES.validate_python(value))
-    if not all(phrases):
-        raise ValueError("a phrase has nothing visible in it")
-    return phrases
-
-
-def _compile_words(value: Any) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((phrase, _text.word_pattern([phrase])) for phrase in _fold_phrases(value))
-
-
-Phrases = Annotated[Any, PlainValidator(_fold_phrases)]
-Words = Annotated[Any, PlainValidator(_compile_words)]
-
-
-class Bounds(Args):
-    """``{min, max}``; a bare number stands for exactly that many."""
-
-    min: Count = 0
-    max: Count | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _exactly(cls, value: Any) -> Any:
-        return {"min": value, "max": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Bounds:
-        if (self.max is not None and self.min > self.max) or not self.model_fields_set:
-            raise ValueError("give min, max or both, with min <= max")
-        return self
-
-    def admit(self, count: int, what: str) -> Finding:
-        """Whether ``count`` lies within, and the sentence that says so."""
-        wanted = f"at least {self.min}" if self.max is None else f"{self.min} to {self.max}"
-        return self.min <= count and (self.max is None or count <= self.max), f"{count} {what} (wanted {wanted})"
-
 
 # ── phrases and words ────────────────────────────────────────────────────────────────────────────
 
 
-@kind("include_any")
+@kind("include_any", everywhere=True)
 def include_any(reply: Reply, phrases: Phrases) -> Finding:
     """One of the phrases stands in the text, as a piece of it (``refund`` is in ``refunded``)."""
     hit = next((phrase for phrase in phrases if phrase in reply.folded), None)
@@ -144,7 +34,7 @@ def all_words(reply: Reply, words: Words) -> Finding:
     return not lacking, f"lacks the word {_quoted(lacking)}"
 
 
-@kind("words", MUST_NOT)
+@kind("words", MUST_NOT, everywhere=True)
 def some_word(reply: Reply, words: Words) -> Finding:
     """One of the words or phrases stands in the text between word boundaries."""
     hit = next((phrase for phrase, pattern in words if pattern.search(reply.folded)), None)
@@ -165,6 +55,12 @@ class Frequency(Bounds):
     """How often ``word`` (a keyword, or one character) may stand."""
 
     word: Phrase
+
+    @model_validator(mode="after")
+    def _visible(self) -> Frequency:
+        if not _text.squeeze(self.word):
+            raise ValueError("word has nothing visible in it")
+        return self
 
 
 @kind("keyword_frequency", MUST)
@@ -196,19 +92,10 @@ def ends_with(reply: Reply, phrases: Phrases) -> Finding:
 # ── patterns ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _compile(value: Any) -> Any:
-    if not isinstance(value, str) or not value:
-        raise ValueError("a regular expression is a non-empty text")
-    return _text.compile_regex(value)
-
-
 def _validator(value: Any) -> Any:
     if not isinstance(value, str) or value not in _text.VALIDATORS:
         raise ValueError(f"validator {value!r} is not one of {', '.join(_text.VALIDATORS)}")
     return _text.VALIDATORS[value]
-
-
-Regex = Annotated[Any, PlainValidator(_compile)]
 
 
 class PatternArgs(Args):
@@ -225,7 +112,7 @@ class PatternArgs(Args):
         return {"pattern": value} if isinstance(value, str) else value
 
 
-@kind("regex")
+@kind("regex", everywhere=True)
 def regex(reply: Reply, spec: PatternArgs) -> Finding:
     """The normalised text (case kept) has ``min`` matches that pass the validator."""
     if spec.validator is None and spec.min == 1:
@@ -240,14 +127,14 @@ def _clip(text: str) -> str:
 
 
 def _finders(value: Any) -> Any:
-    names = _PHRASES.validate_python(value)
+    names = PHRASES.validate_python(value)
     unknown = [name for name in names if name not in _text.FINDERS]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not one of {', '.join(_text.FINDERS)}")
     return tuple((name, _text.FINDERS[name]) for name in names)
 
 
-@kind("leaks", MUST_NOT)
+@kind("leaks", MUST_NOT, everywhere=True)
 def leaks(reply: Reply, finders: Annotated[Any, PlainValidator(_finders)]) -> Finding:
     """A card number (Luhn), IBAN, e-mail address or phone number stands in the text, however it is written."""
     for name, find in finders:
@@ -276,7 +163,7 @@ def copies(reply: Reply, spec: CopyArgs) -> Finding:
     return not lacking, f"does not repeat {_quoted(lacking)}"
 
 
-@kind("copies", MUST_NOT)
+@kind("copies", MUST_NOT, everywhere=True)
 def echoes(reply: Reply, spec: CopyArgs) -> Finding:
     """Something in the user's words that matches stands in the reply."""
     hits = [item for item in _user_matches(reply, spec) if _text.word_pattern([item]).search(reply.folded)]

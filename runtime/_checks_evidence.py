@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from . import _language, _text
-from ._checks import MUST, Args, Finding, Regex, kind, listed
+from ._kinds import MUST, Args, Finding, Regex, kind, listed
 from ._turn import Reply
 
 _QUOTE = re.compile(r'"([^"]{1,2000})"')

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, model_validator
 
 from . import _text
-from ._checks import MUST, Args, Bounds, Finding, Phrase, kind
 from ._json_schema import check_schema, schema_problem
+from ._kinds import MUST, Args, Bounds, Finding, Phrase, kind
 from ._turn import Reply
 
 _MARKER = re.compile(r"^[ \t]*[*\-+•][ \t]+\S", re.M)
 _HIGHLIGHT = re.compile(r"\*\*[^\s*](?:[^\n*]*[^\s*])?\*\*|(?<!\*)\*[^\s*](?:[^\n*]*[^\s*])?\*(?!\*)")
-_PLACEHOLDER = re.compile(r"\[[^\[\]\n]*[^\[\]\s][^\[\]\n]*\]")
-_TITLE = re.compile(r"<<[^\n<>]*[^\s<>][^\n<>]*>>")
+_PLACEHOLDER = re.compile(r"\[[^\S\n]*[^\[\]\s][^\[\]\n]*\]")
+_TITLE = re.compile(r"<<[^\S\n]*[^\s<>][^\n<>]*>>")
 _FENCE = re.compile(r"^```(?:json)?[ \t]*\n(.*?)\n?```$", re.S | re.I)
 
 

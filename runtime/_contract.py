@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import _text
+
 TEXT_LIMIT, LIST_LIMIT, ITEM_LIMIT = 1200, 8, 80
 """Default bounds: characters of a text field, items of a list, characters of a list item."""
 FIELD_KINDS = ("bool", "enum", "integer", "list", "number", "text")
@@ -34,14 +36,14 @@ class Field:
         if self.kind == "list":
             return self._list_problem(value)
         if self.kind == "text":
-            return self._size_problem(len(value.strip()), "characters")
+            return self._size_problem(len(value.strip()) if _text.plain(value).strip() else 0, "characters")
         return self._size_problem(value, "as its value") if self.kind in ("integer", "number") else None
 
     def _list_problem(self, value: list[str]) -> str | None:
         for item in value:
             if self.allowed and item not in self.allowed:
                 return f"{self.name} has {item!r}, not one of {', '.join(self.allowed)}"
-            if len(item) > ITEM_LIMIT or not item.strip():
+            if len(item) > ITEM_LIMIT or not _text.plain(item).strip():
                 return f"{self.name} has an item that is empty or longer than {ITEM_LIMIT} characters"
         return self._size_problem(len(value), "items")
 
@@ -149,6 +151,7 @@ class Contract:
             return ParsedReply(None, "", "the reply is empty")
         try:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+            json.dumps(value, ensure_ascii=False).encode()  # an escape may name half a character
         except (ValueError, RecursionError) as error:
             return ParsedReply(None, text, f"the reply is not one JSON object ({error})")
         if not isinstance(value, dict):

@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import _checks_evidence, _checks_format, _conflicts, _fixtures  # noqa: F401  (the first two enter their kinds)
-from ._checks import KINDS
+from . import _checks, _checks_evidence, _checks_format, _conflicts, _fixtures  # noqa: F401  (_checks* enter kinds)
 from ._contract import Contract
 from ._fields import field_argument, field_check, read_contract
+from ._kinds import KINDS
 from ._rulespec import RULE, SECTIONS, Problems, RuleSpec, WhenSpec, nearest
 from ._when import NO_LIMIT, All, AnyOf, Condition, Fact, HasSources, Label, Not, Prompted, TurnIn, UserSays
 from ._yaml import Path, YamlError, read
 from .errors import RuleError
-from .rules import PLACEHOLDER, Clause, Rule, RuleBook
+from .rules import FACT_TYPES, PLACEHOLDER, Clause, Rule, RuleBook
 
-FACT_TYPES = {"bool": bool, "integer": int, "number": (int, float), "text": str}
 NEXT = "docs/rules.md describes every key; nothing was loaded"
 
 
@@ -173,7 +172,11 @@ class _Builder:
             return None
         before = len(self.problems.found)
         argument = self.problems.validate(kind.adapter, raw, path, kind.model)
-        return None if len(self.problems.found) > before else Clause(side, name, kind.check, argument)
+        return (
+            None
+            if len(self.problems.found) > before
+            else Clause(side, name, kind.check, argument, everywhere=kind.everywhere)
+        )
 
     def _unknown_kind(self, side: str, name: str) -> str:
         other = "must" if side == "must_not" else "must_not"

@@ -32,6 +32,8 @@ class _Fold(dict[int, str]):
 def _plain_char(char: str, category: str) -> str:
     if category == "Cf" or char in _BLANKS or any(low <= ord(char) <= high for low, high in _SELECTORS):
         return ""
+    if category == "Cs":  # half a character: no text, and no UTF-8
+        return "\ufffd"
     if category == "Nd":
         return str(unicodedata.decimal(char))
     if category == "Pd" or char == "\u2212":

@@ -1,7 +1,7 @@
 """Rules: one file that augments training data, is the gate's adherence suite, and is enforced at run time.
 
 ``load_rules`` fails closed: it raises RuleError with every problem of the file at once. What may
-stand in a file is in docs/rules.md; the kinds of check are the table in ``_checks.py``.
+stand in a file is in docs/rules.md; the table of rule kinds is ``_kinds.py``, filled by ``_checks*.py``.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ class Clause:
     check: Callable[[Reply, Any], tuple[bool, str]]
     argument: Any
     is_field: bool = False
+    everywhere: bool = False
 
     def broken(self, reply: Reply) -> str | None:
         """Why the reply breaks this clause, or None."""
         must = self.side == "must"
-        holds, why = self.check(reply if must or self.is_field else reply.every_text, self.argument)
+        holds, why = self.check(reply.every_text if self.everywhere and not must else reply, self.argument)
         return None if holds == must else f"{self.side} {self.name}: {why}"
 
 
@@ -192,8 +193,11 @@ class RuleBook:
             allowed = self.facts.get(name)
             if allowed is None:
                 problems.append(f"fact {name!r} is not declared")
-            elif isinstance(allowed, tuple) and value not in allowed:
-                problems.append(f"fact {name} is {value!r}, not one of {', '.join(map(str, allowed))}")
+            elif isinstance(allowed, tuple):
+                if value not in allowed:
+                    problems.append(f"fact {name} is {value!r}, not one of {', '.join(map(str, allowed))}")
+            elif not isinstance(value, FACT_TYPES[allowed]) or (isinstance(value, bool) and allowed != "bool"):
+                problems.append(f"fact {name} is {value!r}, not a {allowed}")
         return problems
 
     def schema(self) -> dict[str, Any] | None:
@@ -205,6 +209,12 @@ class RuleBook:
         return self.contract.grammar() if self.contract else None
 
 
+FACT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "bool": bool,
+    "integer": int,
+    "number": (int, float),
+    "text": str,
+}
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 DEFAULT_FALLBACK = "I am sorry, I cannot answer that here. A colleague will get back to you."
 NEED_FALLBACK = "add prompt.fallback: the reply object that is sent when a hard rule stays broken"

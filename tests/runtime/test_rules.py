@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,9 @@ def test_verdicts(book):
         ('{"action":"answer","queue":"general","citations":[],"reply":NaN}', "NaN"),
         ('```json\n{"action":"answer","queue":"general","citations":[],"reply":"x"}\n```', "not one JSON object"),
         ("[" * 100_000, "not one JSON object"),
+        ('{"action":"answer","queue":"general","citations":[],"reply":"\\ud800"}', "not one JSON object"),
+        ('{"action":"answer","queue":"general","citations":[],"reply":"\u200b"}', "reply is empty"),
+        ('{"action":"answer","queue":"general","citations":[" "],"reply":"x"}', "citations has an item"),
     ],
 )
 def test_a_reply_outside_the_contract_fails_every_rule(book, text, why):
@@ -141,6 +145,21 @@ def test_the_system_prompt_is_filled(book):
     for facts, prompted in (({"tier": "iron"}, ()), ({"teir": "gold"}, ()), ({}, ["nothing"])):
         with pytest.raises(UsageError):
             book.system_prompt(facts, prompted)
+
+
+def test_facts_are_held_against_their_declaration(book):
+    assert book.fact_problems({"tier": "gold", "order": "B7"}) == []
+    assert book.fact_problems({"tier": "iron", "order": 7, "age": 3}) == [
+        "fact tier is 'iron', not one of gold, silver, basic",
+        "fact order is 7, not a text",
+        "fact 'age' is not declared",
+    ]
+
+
+def test_the_example_of_the_page_loads():
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert ids(RuleBook.from_text(example).rules) == ["escalate-legal"]
 
 
 def test_the_safe_reply_takes_facts_and_decisions(book):

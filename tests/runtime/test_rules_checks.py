@@ -99,6 +99,7 @@ STRUCTURED = [
     ("cite", "must", "true", {"citations": ["k7"]}, {"citations": []}),
     ("refuse", "must", "true", {"action": "refuse"}, {"action": "answer", "reply": "I cannot help."}),
     ("leaks", "must_not", "card", {"reply": "No number."}, {"citations": ["4111111111111111"]}),
+    ("ends_with", "must_not", "[bye, bye.]", {"reply": "So.", "citations": ["bye"]}, {"reply": "So bye.", "citations": ["k7"]}),
 ]  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def test_contract_checks_both_ways(name, side, argument, kept, broken):
 
 def test_every_kind_is_tried_here():
     RuleBook.from_text(rule_text("title", "must", "true", "<<a>>", "a"))  # fills the table
-    from runtime._checks import KINDS
+    from runtime._kinds import KINDS
 
     tried = {(side, name) for name, side, *_ in PLAIN + STRUCTURED}
     assert set(KINDS) <= tried
@@ -196,9 +197,14 @@ def test_the_normal_form_is_stable(text):
     assert "\u200b" not in once
 
 
-@given(st.text(max_size=300))
+@given(st.text(st.characters(), max_size=300))  # lone surrogates too
 def test_no_text_upsets_a_checker(text):
-    assert set(LOOSE.check(turn_for(user=text), text)) is not None
+    assert len(LOOSE.check(turn_for(user=text), text)) == len(LOOSE.rules)
+
+
+def test_half_a_character_upsets_no_checker():
+    assert not any(v.passed for v in LOOSE.check(turn_for(user="\ud800"), ""))
+    assert LOOSE.check(turn_for(user="\ud800 1"), "\udc00 1")
 
 
 def test_ten_thousand_replies_are_checked_quickly():
@@ -226,7 +232,7 @@ LOOSE = _loose()
 
 
 def test_every_kind_is_in_the_documentation():
-    from runtime._checks import KINDS
+    from runtime._kinds import KINDS
 
     page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
     assert [name for _, name in KINDS if f"`{name}`" not in page] == []

@@ -1,0 +1,104 @@
+"""What a comparison found: suites, rules, the verdict, and the same in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from compress.validate.statistics import INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """A pooled share with its paired difference; bounds are one-sided 95 %."""
+
+    name: str
+    n: int
+    baseline: float
+    candidate: float
+    difference: float
+    low: float
+    high: float
+    margin: float
+    verdict: str
+    needed: int | None = None
+    design_effect: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def reason(self) -> str:
+        """The result in one line."""
+        return (
+            f"{self.name}: {_percent(self.baseline)} -> {_percent(self.candidate)}, difference "
+            f"{_points(self.difference)} [{_points(self.low)}, {_points(self.high)}] points, margin "
+            f"{_points(-self.margin)}, n = {self.n}: {self.verdict}{more(self.verdict, self.needed)}"
+        )
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """One rule over the items in which it is in force.
+
+    ``baseline`` and ``candidate`` are the shares that kept it. ``low`` and ``high`` bound the difference when
+    ``margin`` is given, and otherwise the candidate's own share. None where n is 0.
+    """
+
+    id: str
+    severity: str
+    mode: str
+    n: int
+    baseline: float | None
+    candidate: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    flips: tuple[int, int]
+    """(to pass, to fail)"""
+    margin: float | None = None
+    needed: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "flips": list(self.flips)}
+
+    def reason(self) -> str:
+        """The result in one line."""
+        if self.n == 0:
+            return f"{self.id}: in force in no item"
+        bounds = "" if self.margin is None else f", margin {_points(-self.margin)} points"
+        return (
+            f"{self.id} ({self.severity}, {self.mode}): kept {_percent(self.baseline)} -> {_percent(self.candidate)}"
+            f"{bounds}, n = {self.n}, {self.flips[1]} newly broken: {self.verdict}{more(self.verdict, self.needed)}"
+        )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All results of one comparison. ``reasons`` are the lines that kept it from passing."""
+
+    suites: tuple[SuiteResult, ...]
+    rules: tuple[RuleResult, ...]
+    verdict: str
+    reasons: tuple[str, ...]
+    side_effects: dict[str, dict[str, int]] = field(default_factory=dict)
+    """``{"false_escalations": {n, baseline, candidate}, …}``: counts among the n items in which it could happen."""
+
+    def to_json(self) -> dict[str, Any]:
+        suites, rules = [s.to_json() for s in self.suites], [r.to_json() for r in self.rules]
+        shown = {"verdict": self.verdict, "reasons": list(self.reasons), "suites": suites, "rules": rules}
+        return {**shown, "side_effects": self.side_effects}
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def more(verdict: str, needed: int | None) -> str:
+    """What would decide an inconclusive result, in brackets; otherwise nothing."""
+    if verdict != INCONCLUSIVE:
+        return ""
+    return f" (about {needed} would decide at these rates)" if needed else " (no number of items would decide)"
