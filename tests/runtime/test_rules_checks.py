@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import _text
@@ -172,6 +172,7 @@ ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
 FULLWIDTH = str.maketrans("0123456789", "０１２３４５６７８９")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(CARDS), st.data())
 def test_a_card_is_found_however_it_is_written(card, data):
     cuts = sorted(data.draw(st.sets(st.integers(1, len(card) - 1), max_size=5)))
@@ -182,12 +183,14 @@ def test_a_card_is_found_however_it_is_written(card, data):
     assert card in _text.find_cards(_text.plain(text))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(CARDS), st.integers(0, 8), st.integers(1, 9))
 def test_one_wrong_digit_is_no_card(card, place, step):
     wrong = card[:place] + str((int(card[place]) + step) % 10) + card[place + 1 :]
     assert not _text.luhn(wrong)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_the_normal_form_is_stable(text):
     once = _text.plain(text)
@@ -197,6 +200,7 @@ def test_the_normal_form_is_stable(text):
     assert "\u200b" not in once
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=300))  # lone surrogates too
 def test_no_text_upsets_a_checker(text):
     assert len(LOOSE.check(turn_for(user=text), text)) == len(LOOSE.rules)

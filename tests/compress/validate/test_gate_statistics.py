@@ -58,6 +58,7 @@ counts = st.integers(1, 400).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(counts, st.floats(0.005, 0.3))
 def test_bounds_and_test_agree(known, margin):
     n, b, c = known
@@ -71,6 +72,7 @@ def test_bounds_and_test_agree(known, margin):
     assert mirrored == pytest.approx((-high, -low), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(counts)
 def test_the_statistic_falls_with_the_hypothesis(known):
     n, b, c = known
@@ -205,7 +207,7 @@ def test_fixed_sequence_stops_at_the_first_that_does_not_pass():
     assert stat.gatekeep([]) == (None, {})
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=60))
 def test_design_effect_is_never_below_one(rows):
     assert stat.design_effect([v for v, _ in rows], [k for _, k in rows]) >= 1.0
