@@ -101,8 +101,9 @@ class Runner(ABC):
     def probe(self, messages: Messages, max_tokens: int) -> Probe:
         """Time one reply."""
 
-    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> str:
-        """One more reply, made as the runtime makes it when the rule guard asks again; only where ``retries``."""
+    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> tuple[str, bool]:
+        """One more ``(reply, truncated)``, made as the runtime makes it when the rule guard asks again; only where
+        ``retries``."""
         raise TypeError(f"{type(self).__name__} does not retry")
 
     @abstractmethod
@@ -218,9 +219,10 @@ class GptqRunner(HfRunner):
     timed = False
 
     def _load(self, dtype: Any) -> Any:
-        from compress.quantize.checkpoint import dequantized_state
+        from compress.quantize.packing import dequantize_folder
 
-        return load_torch_model(self.path, dtype, dequantized_state(self.path))
+        del dtype
+        return assemble_torch_model(self.path, dequantize_folder(self.path))
 
 
 class RuntimeRunner(Runner):
@@ -259,26 +261,43 @@ class RuntimeRunner(Runner):
         (alone,) = self.session.complete_many([messages], max_tokens=1)
         return Probe(alone.ttft_s, served.ttft_ms / 1000, served.tokens_per_s or None)
 
-    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> str:
+    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> tuple[str, bool]:
         allowed = grammar if self.session.engine.grammars else None
-        return self.session.chat(
+        again = self.session.chat(
             messages, max_tokens=max_tokens, temperature=0.7, top_p=0.95, seed=1, grammar=allowed, enforce=False
-        ).raw
+        )
+        return again.raw, again.finish_reason == "length"
 
     def close(self) -> None:
         self.session.close()
 
 
-def load_torch_model(path: Path, dtype: Any, state: Mapping[str, Any] | None = None) -> Any:
-    """The causal LM of an HF folder in ``dtype``; its weights are replaced by ``state`` where that is given."""
+def load_torch_model(path: Path, dtype: Any) -> Any:
+    """The causal LM of an HF folder in ``dtype``."""
     transformers = need("transformers")
     transformers.utils.logging.disable_progress_bar()
-    if state is None:
-        return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+
+
+def assemble_torch_model(path: Path, state: Mapping[str, Any]) -> Any:
+    """The causal LM that ``path``'s config.json describes, float32, with ``state`` as its weights.
+
+    Raises ArtifactError when a weight is missing or left over.
+    """
+    transformers = need("transformers")
     config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    return transformers.AutoModelForCausalLM.from_pretrained(None, config=config, state_dict=dict(state), dtype=dtype)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=need("torch").float32)
+    missing, extra = model.load_state_dict(dict(state), strict=False, assign=True)
+    model.tie_weights()
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
+    wrong = sorted({*missing, *extra} - tied)
+    if wrong:
+        raise ArtifactError(f"{path} does not fit its config.json: weight {wrong[0]}", next="make the folder again")
+    if (path / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(path, local_files_only=True)
+    return model
 
 
 RUNNERS: dict[str, type[HfRunner] | type[RuntimeRunner]] = {
