@@ -211,7 +211,7 @@ def test_half_a_character_upsets_no_checker():
     assert LOOSE.check(turn_for(user="\ud800 1"), "\udc00 1")
 
 
-def test_ten_thousand_replies_are_checked_quickly():
+def test_a_reply_is_checked_quickly():
     turn = turn_for()
     texts = [f"Thank you, order B{n} is on its way. We will write again." for n in range(300)]
     start = time.process_time()
