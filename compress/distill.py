@@ -48,7 +48,7 @@ class Example(NamedTuple):
 
 
 def load_examples(folder: Path, path: Path, max_length: int) -> list[Example]:
-    """Chat-templated rows. The reply starts where the row without its last message and with the generation prompt ends."""
+    """Chat-templated rows; the reply starts where the row without its last message, prompted to reply, ends."""
     encode = load_encoder(folder)
     whole, heads = [], []
     for number, row in read_rows(path):

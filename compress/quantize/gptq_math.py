@@ -104,8 +104,8 @@ def solve(
 
     H = H.clone()
     dead = H.diagonal() <= 0
-    H.diagonal()[dead] = 1.0
-    importance = torch.where(dead, 0.0, H.diagonal())
+    importance = H.diagonal().clamp_min(0)
+    H.diagonal()[dead] = importance.mean().clamp_min(1e-12)
     order = importance_order(importance, group) if act_order else torch.arange(W.shape[0])
     factor = inverse_factor(H[order][:, order], damp)
     codes, scales, zeros = _quantize(W[order], factor.upper, importance[order], grid, group)
@@ -142,13 +142,23 @@ def _quantize(
         for low, high in _spans(start, stop, min(INNER, group)):
             if low % group == 0:
                 # A group longer than the outer block is fitted on rows that lack the errors of this very block only.
-                steps = grid.fit(W[low : low + group], h[low : low + group])
+                steps = _fit(W[low : low + group], h[low : low + group], grid)
                 scales[low // group], zeros[low // group] = steps.scale, steps.zero.to(torch.uint8)
             assert steps is not None
             _quantize_rows(W, U, codes, E[low - start : high - start], (low, high), grid, steps)
             W[high:stop] -= U[low:high, high:stop].T @ E[low - start : high - start]
         W[stop:] -= U[start:stop, stop:].T @ E[: stop - start]
     return codes, scales, zeros
+
+
+def _fit(W: torch.Tensor, h: torch.Tensor, grid: IntGrid) -> Steps:
+    """A group's grid from its living inputs (from all if none lives)."""
+    import torch
+
+    alive = h > 0
+    if not bool(alive.any()):
+        return grid.fit(W, torch.ones_like(h))
+    return grid.fit(W if bool(alive.all()) else torch.where(alive[:, None], W, 0.0), h)
 
 
 def _quantize_rows(

@@ -1,0 +1,173 @@
+"""The streaming pass against transformers' own forward with hooks, its resume and its errors."""
+
+import json
+
+import pytest
+import torch
+from stages import run_stage
+
+from compress.blocks import ModelFolder
+from compress.calibrate import Calibration
+from compress.decoder import rope_table, window_mask
+from compress.errors import ArtifactError, DataError, UnsupportedArchitecture
+from compress.hessian import HessianSum, symmetrize_
+from compress.windows import calibration_windows
+
+SMALL = {"calibration_tokens": 1024, "calibration_length": 64}
+
+
+def hooked_inputs(folder, windows):
+    """Inputs of every linear by transformers, float32 ``[tokens, in]``."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    seen = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _m, args, _o, name=name: seen.update({name: args[0].flatten(0, 1)}))
+    with torch.no_grad():
+        model(input_ids=windows)
+    return seen
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def test_hessians_equal_those_of_transformers(tiny_llama, chat_jsonl, tiny_calibration):
+    windows = calibration_windows(tiny_llama, chat_jsonl, 1024, 64)
+    calibration = Calibration(tiny_calibration.path)
+    inputs = hooked_inputs(tiny_llama, windows)
+    assert calibration.tokens == windows.numel() == 1024
+    assert set(inputs) == set(calibration.diagonals())
+    for name, x in inputs.items():
+        expected = x.T @ x / x.shape[0]
+        hessian = calibration.hessian(name)
+        assert torch.equal(hessian, hessian.T)
+        assert relative(hessian, expected) < 2e-2, name  # factors rounded to bfloat16
+        assert relative(torch.from_numpy(calibration.diagonals()[name]), expected.diagonal()) < 2e-2
+
+
+def _config(kind, **extra):
+    from transformers import AutoConfig
+
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return AutoConfig.for_model(kind, vocab_size=90, num_key_value_heads=2, **shape, **extra)
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [
+        ("llama", {"attention_bias": True}),
+        ("llama", {"rope_parameters": LLAMA3}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}, "mlp_bias": True}),
+        ("mistral", {"sliding_window": 8}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    ],
+)
+def test_blocks_equal_those_of_transformers(tmp_path, kind, extra):
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(_config(kind, **extra)).eval()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.2)
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(0, 90, (2, 24))
+    states = []
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda _m, _a, out: states.append(out))
+    folder = ModelFolder(tmp_path)
+    with torch.no_grad():
+        model(input_ids=ids)
+        x = folder.weights.load("model.embed_tokens.weight")[ids]
+        for block, expected in enumerate(states):
+            x = folder.layout.run(folder, block, folder.block_tensors(block), x, folder.rope(24), lambda *_: None)
+            torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_killed_pass_ends_with_the_same_bytes(tiny_llama, chat_jsonl, tiny_calibration, tmp_path):
+    scratch = tmp_path / "scratch"
+
+    def die(done, total, note=""):
+        del total, note
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(
+            "calibrate", tiny_llama, tmp_path / "a", scratch=scratch, calibration=chat_jsonl, progress=die, **SMALL
+        )
+    assert (scratch / "block-000.safetensors").is_file()
+    (scratch / "hidden-002.tmp").write_bytes(b"half")
+    again = run_stage("calibrate", tiny_llama, tmp_path / "b", scratch=scratch, calibration=chat_jsonl, **SMALL)
+    assert again.digest == tiny_calibration.digest
+
+
+def test_text_rows_and_short_data(tiny_llama, tmp_path, caplog):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"text": "a kettle " * 60}) + "\n")
+    windows = calibration_windows(tiny_llama, path, 1024, 16)
+    assert windows.shape[1] == 16
+    assert 1 <= windows.shape[0] < 64
+    assert "of 64 calibration windows" in caplog.text
+    with pytest.raises(DataError, match="do not fill one calibration window"):
+        calibration_windows(tiny_llama, path, 4096, 2048)
+
+
+@pytest.mark.parametrize(("row", "what"), [("{", "not JSON"), ('{"x": 1}', "neither"), ("[1]", "neither")])
+def test_a_broken_row_names_file_and_line(tiny_llama, tmp_path, row, what):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "ok"}\n' + row + "\n")
+    with pytest.raises(DataError, match=rf"t.jsonl:2: .*{what}"):
+        calibration_windows(tiny_llama, path, 1024, 16)
+
+
+def test_unknown_architecture_and_scaling(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    with pytest.raises(UnsupportedArchitecture, match="LAYOUTS"):
+        ModelFolder(tmp_path)
+    with pytest.raises(UnsupportedArchitecture, match="yarn"):
+        rope_table({"hidden_size": 8, "num_attention_heads": 2, "rope_scaling": {"rope_type": "yarn"}}, 4)
+
+
+def test_nan_in_a_weight_names_the_tensor(tiny_llama, chat_jsonl, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for file in tiny_llama.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"model.layers.1.mlp.up_proj.weight.*NaN"):
+        run_stage("calibrate", folder, tmp_path / "o", calibration=chat_jsonl, **SMALL)
+
+
+def test_hessian_sum_and_symmetry():
+    x = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    total = HessianSum(7)
+    total.add(x[:20])
+    total.add(x[20:].view(2, 15, 7))
+    torch.testing.assert_close(total.mean(), x.T @ x / 50)
+    skewed = torch.randn(5000, 5000)
+    symmetrize_(skewed)
+    assert torch.equal(skewed, skewed.T)
+
+
+def test_masks_only_where_the_window_is_shorter():
+    assert window_mask({"sliding_window": 64}, 0, 64) is None
+    assert window_mask({"sliding_window": None}, 0, 64) is None
+    mask = window_mask({"sliding_window": 2}, 0, 4)
+    assert mask.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
