@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from compress.artifact import digest_json
 from compress.errors import DataError, UsageError
 from compress.stage import Job, Params, Stage
@@ -32,7 +34,7 @@ class FilesParams(Params):
     """Evaluation rows: none of them may be in training."""
     adapter: Literal["auto", "messages", "text", "prompt_completion", "question_answer", "hh", "intent"] = "auto"
     """How a row becomes a conversation; ``auto`` goes by the names of the columns."""
-    columns: dict[str, str] = {}
+    columns: Mapping[str, str] = Field(default_factory=dict)
     """Where the file names its columns otherwise: ``{text: utterance, category: intent}``."""
     overlap: Literal["error", "drop"] = "error"
     """What to do with an evaluation row that is in training too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import io
 import json
 from collections.abc import Iterator
@@ -88,12 +89,10 @@ def _tsv(path: Path) -> Iterator[NumberedRow]:
 
 def _parquet(path: Path) -> Iterator[NumberedRow]:
     need("datasets")  # brings pyarrow
-    import pyarrow
-    import pyarrow.parquet
-
+    arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        table = parquet.read_table(path)
+    except (arrow.ArrowException, OSError) as error:
         raise DataError(path, None, f"is not a Parquet file ({error})", next="check the file") from None
     yield from enumerate(table.to_pylist(), 1)
 
