@@ -1,0 +1,187 @@
+"""Do stock readers answer as the Hugging Face model does?
+
+    python benchmarks/interop/formats.py --hf MERGED --gguf MODEL.gguf... --onnx FOLDER... --data eval.jsonl
+
+Every prompt goes through ``llama_cpp.Llama``'s own chat completion (its template, special tokens and end
+token) and through onnxruntime-genai's own tokenizer and generator; the first 16 greedy tokens and the
+logits of the prompt are compared with transformers in float32. Rows are ``{"messages"}`` (the last
+assistant turn is dropped) or ``{"text"}`` (asked as one user turn). Prints one JSON object; exits 1 when a
+reader agrees less, or diverges more, than its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+NEW = 16
+EXACT = ("F32", "F16", "BF16", "Q8_0", "fp32")
+"""Formats whose rounding alone should hardly ever change a greedy token."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader made of one prompt."""
+
+    prompt: list[int]
+    text: str
+    ended: bool
+    logits: np.ndarray
+    """float32 [vocabulary] after the prompt."""
+
+
+def read_prompts(path: Path, count: int) -> list[list[dict[str, str]]]:
+    """The first ``count`` conversations, each ending with a user turn."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        messages = row.get("messages") or [{"role": "user", "content": row["text"][:300]}]
+        while messages and messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        if messages:
+            found.append(messages)
+        if len(found) == count:
+            break
+    return found
+
+
+class Reference:
+    """transformers, float32."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        torch.set_num_threads(2)
+        self.torch = torch
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        ends = self.model.generation_config.eos_token_id
+        self.ends = set(ends if isinstance(ends, list) else [ends])
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text
+
+    def answer(self, messages: list[dict[str, str]]) -> Answer:
+        prompt = self.tokenizer.encode(self.render(messages), add_special_tokens=False)
+        new: list[int] = []
+        ids, past, first = self.torch.tensor([prompt]), None, None
+        with self.torch.no_grad():
+            while len(new) < NEW:
+                out = self.model(ids, past_key_values=past, use_cache=True)
+                past, row = out.past_key_values, out.logits[0, -1]
+                first = row.numpy().copy() if first is None else first
+                new.append(int(row.argmax()))
+                if new[-1] in self.ends:
+                    break
+                ids = self.torch.tensor([new[-1:]])
+        assert first is not None
+        ended = new[-1] in self.ends
+        return Answer(prompt, self.tokenizer.decode(new[:-1] if ended else new, skip_special_tokens=True), ended, first)
+
+
+def llama_answers(path: Path, reference: Reference, talks: list[list[dict[str, str]]]) -> Iterable[Answer]:
+    """``llama_cpp.Llama``'s chat completion."""
+    from llama_cpp import Llama
+
+    llama = Llama(str(path), n_ctx=0, n_threads=2, verbose=False)
+    for talk in talks:
+        prompt = llama.tokenize(reference.render(talk).encode(), add_bos=False, special=True)
+        llama.reset()
+        llama.eval(prompt)
+        logits = np.array(llama._ctx.get_logits_ith(-1)[: llama.n_vocab()], dtype=np.float32)
+        llama.reset()
+        choice = llama.create_chat_completion(talk, max_tokens=NEW, temperature=0.0)["choices"][0]
+        yield Answer(prompt, choice["message"]["content"], choice["finish_reason"] == "stop", logits)
+
+
+def onnx_answers(folder: Path, reference: Reference, talks: list[list[dict[str, str]]]) -> Iterable[Answer]:
+    """onnxruntime-genai's tokenizer and generator."""
+    import onnxruntime_genai as genai
+
+    model = genai.Model(str(folder))
+    tokenizer = genai.Tokenizer(model)
+    for talk in talks:
+        prompt = [int(i) for i in tokenizer.encode(reference.render(talk))]
+        params = genai.GeneratorParams(model)
+        params.set_search_options(max_length=len(prompt) + NEW, do_sample=False)
+        generator = genai.Generator(model, params)
+        generator.append_tokens(prompt)
+        logits = generator.get_output("logits")[0, -1].astype(np.float32)
+        while not generator.is_done():
+            generator.generate_next_token()
+        new = [int(i) for i in generator.get_sequence(0)[len(prompt) :]]
+        ended = bool(new) and new[-1] in reference.ends
+        kept = new[:-1] if ended else new
+        yield Answer(prompt, reference.tokenizer.decode(kept, skip_special_tokens=True), ended, logits)
+
+
+def divergence(expected: np.ndarray, got: np.ndarray) -> float:
+    """KL(expected || got) of two rows of logits, in nats."""
+    n = min(expected.size, got.size)
+    p, q = (row[:n] - row[:n].max() for row in (expected, got))
+    p, q = p - np.log(np.exp(p).sum()), q - np.log(np.exp(q).sum())
+    return float((np.exp(p) * (p - q)).sum())
+
+
+def compare(expected: list[Answer], got: list[Answer]) -> dict[str, float]:
+    """Rates over prompts: equal prompt ids, equal first token, equal 16-token answer, equal ending; and mean KL."""
+    pairs = list(zip(expected, got, strict=True))
+    return {
+        "n": len(pairs),
+        "prompt_ids": float(np.mean([a.prompt == b.prompt for a, b in pairs])),
+        "first_token": float(np.mean([a.logits.argmax() == b.logits.argmax() for a, b in pairs])),
+        "answer": float(np.mean([a.text == b.text for a, b in pairs])),
+        "ending": float(np.mean([a.ended == b.ended for a, b in pairs])),
+        "kl_mean": float(np.mean([divergence(a.logits, b.logits) for a, b in pairs])),
+    }
+
+
+def file_type(path: Path) -> str:
+    """``Q4_K_M``, ``int4`` … of an artifact, by its record; by its name where it has none."""
+    record = (path if path.is_dir() else path.parent) / "artifact.json"
+    if record.is_file():
+        facts = json.loads(record.read_text())["facts"]
+        return str(facts.get("type") or facts.get("precision"))
+    names = [name for name in (*EXACT, "int4", "int8") if name.lower() in str(path).lower()]
+    return names[0] if names else "quantized"
+
+
+def main() -> int:
+    """Compare, print, and tell by the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hf", type=Path, required=True)
+    parser.add_argument("--gguf", type=Path, nargs="*", default=[])
+    parser.add_argument("--onnx", type=Path, nargs="*", default=[])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--agree", type=float, default=0.95, help="least share of equal answers, exact formats")
+    parser.add_argument("--agree-quantized", type=float, default=0.5, help="the same below 8 bits")
+    parser.add_argument("--kl", type=float, default=0.01, help="largest mean KL, exact formats (nats per token)")
+    parser.add_argument("--kl-quantized", type=float, default=0.2, help="the same below 8 bits")
+    given = parser.parse_args()
+    reference, talks = Reference(given.hf), read_prompts(given.data, given.prompts)
+    expected = [reference.answer(talk) for talk in talks]
+    readers: list[tuple[Path, Callable[..., Iterable[Answer]]]] = [(path, llama_answers) for path in given.gguf]
+    readers += [(path, onnx_answers) for path in given.onnx]
+    results, good = {}, True
+    for path, reader in readers:
+        kind = file_type(path)
+        row = compare(expected, list(reader(path, reference, talks)))
+        agree, kl = (given.agree, given.kl) if kind in EXACT else (given.agree_quantized, given.kl_quantized)
+        row["passed"] = row["prompt_ids"] == 1.0 and row["answer"] >= agree and row["kl_mean"] <= kl
+        good &= bool(row["passed"])
+        results[f"{path} ({kind})"] = row
+    print(json.dumps(results, indent=2))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
