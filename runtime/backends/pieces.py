@@ -1,0 +1,86 @@
+"""What a Hugging Face tokenizer folder tells besides the ids: bytes of tokens, control tokens, chat template."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def byte_of_character() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes, reversed."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    extra = iter(range(256, 512))
+    return {chr(byte) if byte in printable else chr(next(extra)): byte for byte in range(256)}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token texts of ``tokenizer.json`` with what ``tokenizer_config.json`` and ``chat_template.jinja`` add."""
+
+    texts: dict[int, str]
+    special: dict[str, int]
+    """Control tokens: text -> id."""
+    bytewise: bool
+    """Byte-level BPE (else SentencePiece-style texts)."""
+    bos: str
+    eos: str
+    template: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Vocabulary:
+        """Read the folder. Raises OSError, ValueError or KeyError when it is not a tokenizer's."""
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ())}
+        special = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ()) if entry["special"]}
+        texts = {number: text for text, number in tokenizer["model"]["vocab"].items()}
+        texts |= {number: text for text, number in added.items()}
+        jinja = folder / "chat_template.jinja"
+        template = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
+        bytewise = '"ByteLevel"' in json.dumps(tokenizer.get("decoder"))
+        return cls(texts, special, bytewise, _text(config.get("bos_token")), _text(config.get("eos_token")), template)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Texts of the control tokens."""
+        return tuple(sorted(self.special))
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str] | None:
+        longest_first = sorted(self.special, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
+
+    def encode(self, text: str, ordinary: Callable[[str], list[int]]) -> list[int]:
+        """Ids of ``text``: control tokens by name, what is between them by ``ordinary`` (which may put the
+        beginning-of-text token in front of each part; it is taken off)."""
+        ids: list[int] = []
+        bos = self.special.get(self.bos)
+        for part in self._marks.split(text) if self._marks else [text]:
+            if part in self.special:
+                ids.append(self.special[part])
+            elif part:
+                found = ordinary(part)
+                ids += found[1:] if found and found[0] == bos else found
+        return ids
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; none for a control token."""
+        text = self.texts.get(token, "")
+        if text in self.special:
+            return b""
+        if self.bytewise:
+            return bytes(byte_of_character()[c] for c in text if c in byte_of_character())
+        if re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", text):
+            return bytes([int(text[3:5], 16)])
+        return text.replace("▁", " ").encode()
+
+
+def _text(token: Any) -> str:
+    """A token in tokenizer_config.json is a text or an object with ``content``."""
+    return str(token.get("content", "") if isinstance(token, dict) else token or "")
