@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from compress.errors import EXIT_FAILURE, EXIT_INTERRUPTED, HoldfastError
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def errors(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped; finished stages are kept. Run the same command again to go on.", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except typer.Exit:
+        raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away
         raise SystemExit(EXIT_FAILURE) from None
