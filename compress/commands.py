@@ -45,6 +45,8 @@ def show_plan(config: Path, overrides: Sequence[str], work_dir: Path, *, as_json
         console.emit({"stages": [_plan_entry(stage) for stage in planned]})
         return
     table = Table("stage", "use", "state", "disk", "memory", "time", "missing")
+    for column in table.columns[:2]:
+        column.overflow, column.no_wrap = "fold", False
     for stage in planned:
         needs = stage.needs
         table.add_row(
