@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from pydantic import Field
 from compress.artifact import MEASUREMENTS, write_json
 from compress.extras import need
 from compress.stage import Job, Needs, Params, Stage
-from finetune import corpus, tiny_tokenizer
+from finetune import batches, corpus, tiny_tokenizer
 
 PAD_LABEL = -100
 
@@ -38,9 +36,9 @@ class TinyParams(Params):
     """Entries of the tokenizer."""
     context: int = Field(512, ge=64)
     """Longest sequence, in tokens."""
-    conversations: int = Field(12000, ge=16)
+    conversations: int = Field(14000, ge=16)
     """Training conversations that are made."""
-    steps: int = Field(500, ge=1)
+    steps: int = Field(700, ge=1)
     """Optimiser steps."""
     batch: int = Field(20, ge=1)
     """Conversations per step."""
@@ -120,29 +118,9 @@ def build_model(tokenizer: Any, p: TinyParams, seed: int) -> Any:
     return model
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which rows go into which step, and how large the step is."""
-
-    batches: Sequence[Sequence[int]]
-
-    def scale(self, step: int) -> float:
-        """Learning rate multiplier: warm-up, plateau, linear decay over the second half (WSD schedule)."""
-        total = len(self.batches)
-        return min(1.0, (step + 1) / min(30, max(1, total // 4))) * max(0.02, min(1.0, 2 * (1 - step / total)))
-
-
-def plan_batches(lengths: Sequence[int], steps: int, batch: int, seed: int) -> Plan:
-    """Batches of rows of like length, in a random order fixed by ``seed``."""
-    rng = random.Random(seed)
-    batches: list[list[int]] = []
-    while len(batches) < steps:
-        order = rng.sample(range(len(lengths)), len(lengths))
-        for start in range(0, len(order), batch * 16):
-            near = sorted(order[start : start + batch * 16], key=lambda i: (lengths[i], i))
-            group = [near[k : k + batch] for k in range(0, len(near), batch)]
-            batches += rng.sample(group, len(group))
-    return Plan(batches[:steps])
+def scale(step: int, total: int) -> float:
+    """Learning rate multiplier: warm-up, plateau, linear decay over the second half (the WSD schedule)."""
+    return min(1.0, (step + 1) / min(30, max(1, total // 4))) * max(0.02, min(1.0, 2 * (1 - step / total)))
 
 
 def train(
@@ -150,7 +128,7 @@ def train(
 ) -> tuple[int, float]:
     """Train in place, from the last checkpoint if there is one. Returns (tokens seen, mean loss of the last steps)."""
     p = job.params
-    plan = plan_batches([len(ids) for ids, _ in rows], p.steps, p.batch, job.seed)
+    plan = batches.plan_batches([len(ids) for ids, _ in rows], p.steps, p.batch, job.seed)
     optimizers = make_optimizers(model, p)
     peaks = [[group["lr"] for group in o.param_groups] for o in optimizers]
     first, losses = restore(job.scratch / "checkpoint.pt", model, optimizers)
@@ -158,8 +136,8 @@ def train(
     for step in range(first, p.steps):
         for optimizer, rates in zip(optimizers, peaks, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * plan.scale(step)
-        ids, labels = collate([rows[i] for i in plan.batches[step]], pad)
+                group["lr"] = rate * scale(step, p.steps)
+        ids, labels = collate([rows[i] for i in plan[step]], pad)
         losses = [*losses[-49:], one_step(model, optimizers, ids, labels)]
         tokens += ids.numel()
         if (step + 1) % p.checkpoint_every == 0 and step + 1 < p.steps:

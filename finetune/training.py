@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compress.errors import DataError
 from compress.extras import need
 from compress.stage import Job
-from finetune import merge
+from finetune import batches, merge
 
 if TYPE_CHECKING:
     from finetune.sft import SftParams
@@ -99,6 +99,17 @@ def tokenise(tokenizer: Any, rows: Sequence[dict[str, Any]], limit: int) -> list
     return examples
 
 
+def steps_of(p: SftParams, rows: int) -> int:
+    """Optimiser steps: as given, or as the epochs make them."""
+    return p.steps or max(1, round(p.epochs * rows / p.batch))
+
+
+def in_order(examples: Sequence[Any], steps: int, batch: int, seed: int) -> list[Any]:
+    """The examples as the steps read them, in an order of our own that does not depend on where a run resumed."""
+    plan = batches.plan_batches([len(example["input_ids"]) for example in examples], steps, batch, seed)
+    return [examples[i] for rows in plan for i in rows]
+
+
 def _trainer(job: Job[SftParams], model: Any, tokenizer: Any, examples: list[Any], rate: float, on_cpu: bool) -> Any:
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -113,23 +124,25 @@ def _trainer(job: Job[SftParams], model: Any, tokenizer: Any, examples: list[Any
         model = get_peft_model(model, lora)
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(job, rate, on_cpu),
-        train_dataset=Dataset.from_list(examples),
+        args=_arguments(job, rate, on_cpu, steps_of(p, len(examples))),
+        train_dataset=Dataset.from_list(in_order(examples, steps_of(p, len(examples)), p.batch, job.seed)),
         processing_class=tokenizer,
         callbacks=[_callback(job)],
     )
     trainer.remove_callback(PrinterCallback)
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:  # trl makes an NF4 model's adapter bfloat16, and a resumed one float32
+            weight.data = weight.data.float()
     return trainer
 
 
-def _arguments(job: Job[SftParams], rate: float, on_cpu: bool) -> Any:
+def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> Any:
     from trl import SFTConfig
 
     p = job.params
     return SFTConfig(
         output_dir=str(job.scratch),
-        max_steps=p.steps or -1,
-        num_train_epochs=p.epochs,
+        max_steps=steps,
         per_device_train_batch_size=p.batch,
         learning_rate=rate,
         lr_scheduler_type="linear",
@@ -139,7 +152,7 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool) -> Any:
         max_grad_norm=1.0,
         max_length=p.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenised, with labels on the replies alone
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
         pad_to_multiple_of=8,
         bf16=True,
         use_cpu=on_cpu,

@@ -11,7 +11,7 @@ import pytest
 from compress.artifact import open_artifact, seal
 from compress.errors import ArtifactError, DataError, UsageError
 from compress.stage import Job
-from finetune import merge, sft, tiny, tiny_tokenizer, training, world
+from finetune import batches, merge, sft, tiny, tiny_tokenizer, training, world
 
 pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -111,10 +111,12 @@ def test_the_base_is_a_llama_with_its_own_tokenizer_template_and_end(base):
 
 def test_batches_hold_rows_of_like_length_and_every_row_once():
     lengths = [7, 3, 9, 1, 8, 2, 6, 4, 5, 10]
-    plan = tiny.plan_batches(lengths, 5, 2, seed=0)
-    assert sorted(i for batch in plan.batches for i in batch) == list(range(10))
-    assert all(abs(lengths[a] - lengths[b]) == 1 for a, b in plan.batches)
-    assert plan.batches != tiny.plan_batches(lengths, 5, 2, seed=1).batches
+    plan = batches.plan_batches(lengths, 5, 2, seed=0)
+    assert sorted(i for batch in plan for i in batch) == list(range(10))
+    assert all(abs(lengths[a] - lengths[b]) == 1 for a, b in plan)
+    assert plan != batches.plan_batches(lengths, 5, 2, seed=1)
+    assert plan == batches.plan_batches(lengths, 9, 2, seed=0)[:5]
+    assert [len(rows) for rows in batches.plan_batches([5, 6, 7], 4, 4, seed=0)] == [4] * 4
 
 
 def test_scored_positions_predict_exactly_the_labelled_tokens():
