@@ -58,7 +58,7 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)  # several threads wait for each other on a busy machine
         self.torch = torch
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -91,7 +91,7 @@ def llama_answers(path: Path, reference: Reference, talks: list[list[dict[str, s
     """``llama_cpp.Llama``'s chat completion."""
     from llama_cpp import Llama
 
-    llama = Llama(str(path), n_ctx=0, n_threads=2, verbose=False)
+    llama = Llama(str(path), n_ctx=0, n_threads=1, n_threads_batch=1, verbose=False)
     for talk in talks:
         prompt = llama.tokenize(reference.render(talk).encode(), add_bos=False, special=True)
         llama.reset()
@@ -118,8 +118,8 @@ def onnx_answers(folder: Path, reference: Reference, talks: list[list[dict[str, 
         while not generator.is_done():
             generator.generate_next_token()
         new = [int(i) for i in generator.get_sequence(0)[len(prompt) :]]
-        ended = bool(new) and new[-1] in reference.ends
-        kept = new[:-1] if ended else new
+        ended = len(new) < NEW or new[-1] in reference.ends  # the end token itself may be left out
+        kept = new[:-1] if new and new[-1] in reference.ends else new
         yield Answer(prompt, reference.tokenizer.decode(kept, skip_special_tokens=True), ended, logits)
 
 
@@ -163,9 +163,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--agree", type=float, default=0.95, help="least share of equal answers, exact formats")
-    parser.add_argument("--agree-quantized", type=float, default=0.5, help="the same below 8 bits")
+    parser.add_argument("--agree-quantized", type=float, default=0.3, help="the same below 8 bits")
     parser.add_argument("--kl", type=float, default=0.01, help="largest mean KL, exact formats (nats per token)")
-    parser.add_argument("--kl-quantized", type=float, default=0.2, help="the same below 8 bits")
+    parser.add_argument("--kl-quantized", type=float, default=0.05, help="the same below 8 bits")
     given = parser.parse_args()
     reference, talks = Reference(given.hf), read_prompts(given.data, given.prompts)
     expected = [reference.answer(talk) for talk in talks]
