@@ -98,7 +98,8 @@ def test_recovery_lowers_the_loss_and_resumes_to_the_same_bytes(tiny_llama, rows
     recover = {"distill_steps": 24, "batch": 4, "checkpoint_every": 4, "lr": 3e-4}
     common = {"data": rows, "ffn": 0.5, "method": "magnitude", "recover": recover}
     whole = run_stage("prune.width", folder, tmp_path / "a", **common)
-    assert whole.facts["recovery"]["last_loss"] < 0.7 * whole.facts["recovery"]["first_loss"]
+    assert whole.facts["recovery"]["kl_after"] < 0.8 * whole.facts["recovery"]["kl_before"]
+    assert whole.facts["recovery"]["kept"] == "recovered"
 
     def die(done, total, note=""):
         del total, note
@@ -111,6 +112,14 @@ def test_recovery_lowers_the_loss_and_resumes_to_the_same_bytes(tiny_llama, rows
     assert (scratch / "distill.pt").is_file()
     again = run_stage("prune.width", folder, tmp_path / "c", scratch=scratch, **common)
     assert again.digest == whole.digest
+
+
+def test_recovery_that_would_harm_is_dropped(tiny_llama, tiny_calibration, rows, tmp_path):
+    common = {"pass_": tiny_calibration, "data": rows, "ffn": 0.5}
+    plain = run_stage("prune.width", tiny_llama, tmp_path / "a", **common, recover=None)
+    wild = run_stage("prune.width", tiny_llama, tmp_path / "b", **common, recover={"distill_steps": 3, "lr": 0.5})
+    assert wild.facts["recovery"]["kl_after"] > wild.facts["recovery"]["kl_before"]
+    assert wild.digest == plain.digest
 
 
 def test_recovery_without_rows_is_refused(tiny_llama, tiny_calibration, tmp_path):
