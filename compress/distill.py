@@ -2,7 +2,7 @@
 
 The student learns the teacher's next-token distribution on the assistant's tokens of chat-templated training
 rows: loss = T² · KL(teacher ‖ student) at temperature T, all parameters, AdamW, linear warm-up and cosine decay.
-Some rows are held out: if training does not bring the student nearer to the teacher on them, its weights stay as pruned.
+Some rows are held out: if training does not bring the student nearer to the teacher on them, it stays as pruned.
 Rows of like length share a batch. The state is checkpointed, and a resumed run ends with the same bytes.
 """
 
