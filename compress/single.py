@@ -38,7 +38,7 @@ def single_graph(
     params = _params(use, values)
     nodes: dict[str, Node] = {}
     data_node = _data_node(data, given, nodes)
-    calibration = _calibration(use, params, list(parents), data_node, nodes) if stage.calibrates else None
+    calibration = _calibration(use, params, list(parents), data_node, nodes) if stage.reads_calibration(params) else None
     node = Node(
         use.replace(".", "-"),
         use,
@@ -79,9 +79,7 @@ def _calibration(use: str, params: Any, parents: Sequence[str], data: str | None
         return add_calibration(nodes, parents[0], wanted, None)
     if data is not None:
         return add_calibration(nodes, parents[0], wanted, data)
-    if getattr(params, "imatrix", True):
-        raise UsageError(f"{use} needs calibration text", next="add --with calibration=FILE.jsonl")
-    return None
+    raise UsageError(f"{use} needs calibration text", next="add --with calibration=FILE.jsonl")
 
 
 def _open_all(use: str, stage: Stage[Any], sources: Sequence[Path]) -> dict[str, Artifact]:

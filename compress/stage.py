@@ -108,6 +108,10 @@ class Stage(ABC, Generic[P]):
     libraries: ClassVar[frozenset[str]] = frozenset()
     """Distributions whose version shapes the bytes (part of the cache key)."""
 
+    def reads_calibration(self, params: P) -> bool:
+        """Whether a job with these parameters reads a calibration pass."""
+        return self.calibrates
+
     def needs(self, job: Job[P]) -> Needs:
         """An estimate from the sizes of inputs that already exist (``inputs`` may be empty while planning)."""
         return Needs(disk_bytes=sum(a.size_bytes() for a in job.inputs))

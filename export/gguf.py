@@ -64,6 +64,10 @@ class ExportGguf(Stage[GgufParams]):
     modules = frozenset({"gguf", "llama_cpp", "transformers"})
     libraries = frozenset({"gguf", "llama-cpp-python"})
 
+    def reads_calibration(self, params: GgufParams) -> bool:
+        """Not for types that keep floats, or when the importance matrix is turned off."""
+        return params.imatrix and gguf_mix.FILE_TYPES[params.type][1] not in _ggml.PLAIN
+
     def needs(self, job: Job[GgufParams]) -> Needs:
         """Disk: the bits of the type over 16; memory: slabs."""
         size = sum(a.size_bytes() for a in job.inputs)
@@ -127,8 +131,7 @@ def _bits(file_type: str) -> float:
 
 def _importance(job: Job[GgufParams]) -> dict[str, npt.NDArray[np.float32]]:
     """GGUF importance by Hugging Face module name; empty when it is not wanted or would change nothing."""
-    base = gguf_mix.FILE_TYPES[job.params.type][1]
-    if not job.params.imatrix or base in _ggml.PLAIN:
+    if not ExportGguf().reads_calibration(job.params):
         return {}
     if job.calibration is None:
         raise UsageError(

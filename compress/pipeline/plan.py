@@ -259,7 +259,7 @@ class _Builder:
         stage = load_stage(spec.use)
         refs = self._references(place, params)
         self._check_uses(place, spec, stage.uses, params)
-        calibration = self._calibration(place, params, parents) if stage.calibrates and parents else None
+        calibration = self._calibration(place, params, parents) if stage.reads_calibration(params) and parents else None
         self.nodes[node_id] = Node(
             node_id,
             spec.use,
