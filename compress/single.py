@@ -38,7 +38,9 @@ def single_graph(
     params = _params(use, values)
     nodes: dict[str, Node] = {}
     data_node = _data_node(data, given, nodes)
-    calibration = _calibration(use, params, list(parents), data_node, nodes) if stage.reads_calibration(params) else None
+    calibration = (
+        _calibration(use, params, list(parents), data_node, nodes) if stage.reads_calibration(params) else None
+    )
     node = Node(
         use.replace(".", "-"),
         use,

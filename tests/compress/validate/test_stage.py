@@ -209,3 +209,15 @@ def test_missing_rules_and_items_are_named(tmp_path: Path, trained_hf: Path, dat
     calibration = Artifact("calibration", tmp_path, "0" * 64)
     with pytest.raises(UsageError, match="does not answer prompts"):
         Validate().check(replace(job, refs={"baseline": calibration}))
+
+
+def test_the_report_draws_what_the_stage_wrote(passed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from compress.report.html import read_proof, render_report
+    from compress.report.tables import print_proof
+
+    files = read_proof(passed)
+    text = render_report({"name": "demo", "stages": {}}, [files])
+    assert "copy may ship" in text
+    assert "A colleague will call you." in text
+    print_proof(files.proof, files.measured)
+    assert "copy may ship" in capsys.readouterr().out
