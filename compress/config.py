@@ -112,9 +112,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
         text = raw.decode("utf-8-sig")
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                problems.append(
-                    f"{path}:{_line(event.start_mark)}: aliases (*{event.anchor}) are not allowed"
-                )
+                problems.append(f"{path}:{_line(event.start_mark)}: aliases (*{event.anchor}) are not allowed")
         node = yaml.compose(text, Loader=yaml.SafeLoader) if not problems else None
         if node is not None:
             _walk(node, (), lines, problems, path)
