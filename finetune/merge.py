@@ -62,6 +62,14 @@ def dequantized(model: Any) -> dict[str, Any]:
     }
 
 
+def multiply_as_in_training(model: Any) -> None:
+    """Keep bitsandbytes from repacking NF4 weights for its bfloat16 inference kernel, which rounds more coarsely."""
+    bnb = need("bitsandbytes")
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.train()
+
+
 def merge(base: Path, adapter: Path, *, four_bit: bool, probes: Sequence[Sequence[int]]) -> tuple[Any, float]:
     """(merged float32 model, largest absolute difference of logits between it and the adapter model).
 
@@ -70,9 +78,11 @@ def merge(base: Path, adapter: Path, *, four_bit: bool, probes: Sequence[Sequenc
     torch = need("torch")
     from peft import PeftModel
 
-    trained = load_base(base, four_bit=four_bit, compute=torch.float32).eval()
+    trained = load_base(base, four_bit=four_bit, compute=torch.float32)
     weights = dequantized(trained) if four_bit else {}
     wrapped = PeftModel.from_pretrained(trained, adapter).eval()
+    if four_bit:
+        multiply_as_in_training(wrapped)
     wanted = [logits(wrapped, probe) for probe in probes]
     del wrapped, trained
     full = load_base(base, four_bit=False, compute=torch.float32)

@@ -30,6 +30,7 @@ class Result:
     model: Any
     adapter: Path
     loss: float
+    """Mean of the last logging interval."""
     steps: int
     tokens: int
     seconds: float
@@ -58,7 +59,7 @@ def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> R
     trainer = _trainer(job, model, tokenizer, examples, rate, on_cpu)
     last = _last_checkpoint(job.scratch)
     started = time.monotonic()
-    outcome = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     adapter = job.scratch / "adapter"
     if p.method != "full":
         shutil.rmtree(adapter, ignore_errors=True)
@@ -67,7 +68,8 @@ def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> R
     mean = sum(len(e["input_ids"]) for e in examples) / len(examples)
     done = steps - (int(last.name.split("-")[1]) if last else 0)
     probes = [e["input_ids"] for e in examples[:64]]
-    return Result(trainer.model, adapter, outcome.training_loss, steps, int(mean * p.batch * done), seconds, probes)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Result(trainer.model, adapter, float(losses[-1]), steps, int(mean * p.batch * done), seconds, probes)
 
 
 def quiet() -> None:
@@ -161,7 +163,7 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> An
         save_strategy="steps",
         save_steps=p.checkpoint_every,
         save_total_limit=2,
-        logging_steps=10,
+        logging_steps=min(10, steps),
         disable_tqdm=True,
         report_to=[],
         seed=job.seed,
