@@ -37,11 +37,21 @@ def _dictated(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
     return line, scenes.contract(fields, scenes.reply_text(replace(scene, prompted=extras), action))
 
 
+REMARKS = {
+    "legal": "threat",
+    "legal_near": "remark",
+    "human": "wish",
+    "human_near": "remark",
+    "disallowed": "bad",
+    "allowed": "fair",
+}
+
+
 def _about(scene: scenes.Scene) -> str:
     """What the message is about, in plain words: reading, not policy."""
     if scene.kind in ("disallowed", "allowed"):
-        return f"a question: {scene.noun}"
-    extra = f", also: {scene.frame.format(x=scene.noun)}" if scene.frame else ""
+        return f"question {REMARKS[scene.kind]}"
+    extra = f", {REMARKS[scene.kind]}" if scene.frame else ""
     return f"{scene.product} {scenes.TOPIC_OF[scene.issue]}{extra}"
 
 
@@ -50,7 +60,6 @@ def _extract(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
     asks = {
         "Who?": scene.name,
         "Case?": f"{scene.tier} {scene.urgency} {scene.policy}",
-        "About?": _about(scene),
     }
     if scene.kind not in ("disallowed", "allowed"):
         asks |= {"Order?": "#" + scene.order, "Product?": scene.product}
@@ -73,8 +82,11 @@ def dialogue(rng: random.Random, exchanges: int = 3) -> Messages:
         {"role": "assistant", "content": reply},
     ]
     for _ in range(exchanges - 1):
-        if rng.random() < 0.3:
+        pick = rng.random()
+        if pick < 0.25:
             question, answer = _dictated(rng, scene)
+        elif pick < 0.65:
+            question, answer = "About?", _about(scene)
         else:
             question, answer = _extract(rng, scene)
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -13,7 +13,8 @@ from functools import cache
 
 PRODUCTS = (
     "router", "laptop", "phone", "blender", "camera", "headset", "kettle", "printer", "monitor", "tablet", "speaker",
-    "lamp",
+    "lamp", "drone", "toaster", "keyboard", "scanner", "mixer", "heater", "fridge", "watch", "charger", "microphone",
+    "projector", "vacuum",
 )  # fmt: skip
 
 ISSUES = {

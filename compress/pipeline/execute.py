@@ -46,6 +46,8 @@ class LocalExecutor:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         if offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
+        # children leave by os._exit, which the tracker takes for forgotten semaphores
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload([m for m in PRELOAD if importlib.util.find_spec(m.split(".")[0])])
 
