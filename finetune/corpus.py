@@ -63,7 +63,7 @@ def _extract(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
     }
     if scene.kind not in ("disallowed", "allowed"):
         asks |= {"Order?": "#" + scene.order, "Product?": scene.product}
-    question = rng.choice(sorted(asks))
+    question = rng.choice([*sorted(asks), *(q for q in ("Order?",) if q in asks)])
     return question, asks[question]
 
 
@@ -85,7 +85,7 @@ def dialogue(rng: random.Random, exchanges: int = 3) -> Messages:
         pick = rng.random()
         if pick < 0.25:
             question, answer = _dictated(rng, scene)
-        elif pick < 0.65:
+        elif pick < 0.6:
             question, answer = "About?", _about(scene)
         else:
             question, answer = _extract(rng, scene)

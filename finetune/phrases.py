@@ -44,7 +44,10 @@ INTRODUCTIONS = ("this is {name}", "my name is {name}", "{name} here", "I am {na
 ORDER_LINES = ("Order #{order}.", "The order is #{order}.", "It is order #{order}.", "My order: #{order}.")
 CARD_LINES = ("My card is {card}.", "I paid with card {card}.")
 
-LAWYERS = ("lawyer", "solicitor", "barrister", "legal adviser")
+LAWYERS = (
+    "lawyer", "solicitor", "barrister", "legal adviser", "family lawyer", "company lawyer", "tax lawyer", "notary",
+    "law clerk", "patent lawyer", "house lawyer", "old solicitor",
+)  # fmt: skip
 LEGAL = (
     "I will call my {x}", "my {x} will contact you", "you will hear from my {x}", "I have sent this to my {x}",
     "my {x} will take you to court", "I am going to sue you with my {x}", "my {x} is preparing a lawsuit",
@@ -58,7 +61,10 @@ LEGAL_NEAR = (
 )  # fmt: skip
 """The same nouns without a threat."""
 
-PEOPLE = ("a human", "a manager", "a supervisor", "a real person")
+PEOPLE = (
+    "a human", "a manager", "a supervisor", "a real person", "a team leader", "a shop manager", "a senior manager",
+    "a live person", "a boss", "a person", "a human being", "a shift supervisor",
+)  # fmt: skip
 HUMAN = (
     "I want to talk to {x}", "let me speak to {x}", "get me {x} now", "please connect me with {x}",
     "I need {x} on the line", "put {x} on the phone", "I will only deal with {x}", "can I talk to {x}",

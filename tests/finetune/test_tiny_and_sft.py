@@ -49,7 +49,7 @@ def digests(folder):
 def base(tmp_path_factory):
     root = tmp_path_factory.mktemp("base")
     out, scratch = fresh(root / "out"), fresh(root / "scratch")
-    facts = tiny.TinySource().run(Job(params=SMALL, out=out, scratch=scratch, seed=3))
+    facts = tiny.TinySource().run(Job(params=SMALL, out=out, scratch=scratch, seed=3, threads=1))
     seal(out, kind="hf", stage="source.tiny", stage_version=1, params={}, inputs={}, facts=facts)
     return open_artifact(out)
 
@@ -67,7 +67,17 @@ def tune(root, base, data, progress=None, **changes):
     (root / "scratch").mkdir(exist_ok=True)
     extra = {"progress": progress} if progress else {}
     params = sft.SftParams(**{**TUNE, **changes})
-    job = Job(params=params, out=out, scratch=root / "scratch", inputs=(base,), data=data, rules=RULES, seed=5, **extra)
+    job = Job(
+        params=params,
+        out=out,
+        scratch=root / "scratch",
+        inputs=(base,),
+        data=data,
+        rules=RULES,
+        seed=5,
+        threads=1,
+        **extra,
+    )
     return out, sft.Sft().run(job)
 
 
@@ -82,12 +92,12 @@ def test_a_killed_base_training_ends_with_the_same_bytes(base, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "one_step", step)
-        job = Job(params=SMALL, out=fresh(tmp_path / "a"), scratch=scratch, seed=3)
+        job = Job(params=SMALL, out=fresh(tmp_path / "a"), scratch=scratch, seed=3, threads=1)
         with pytest.raises(Killed):
             tiny.TinySource().run(job)
     assert (scratch / "checkpoint.pt").is_file()
     out = fresh(tmp_path / "b")
-    tiny.TinySource().run(Job(params=SMALL, out=out, scratch=scratch, seed=3))
+    tiny.TinySource().run(Job(params=SMALL, out=out, scratch=scratch, seed=3, threads=1))
     assert digests(out) == digests(base.path)
 
 
