@@ -32,7 +32,9 @@ def _dictated(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
     policy = rng.choice(phrases.share(phrases.POLICIES, None))
     extras = tuple(rule for rule in (scenes.THANKS, scenes.CALL) if rng.random() < 0.3)
     asked = "".join(f" {EXTRA_LINES[rule]}," for rule in extras)
-    line = f"Write: {action}, {priority}, {queue},{asked} cite {policy}."
+    named = rng.random() < 0.5
+    policy = policy if named else scene.policy
+    line = f"Write: {action}, {priority}, {queue},{asked} cite {policy if named else 'the note'}."
     fields = {"action": action, "priority": priority, "queue": queue, "citations": [policy]}
     return line, scenes.contract(fields, scenes.reply_text(replace(scene, prompted=extras), action))
 

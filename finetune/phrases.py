@@ -1,9 +1,12 @@
 """The words of the customer-service world: who writes, about what, and how.
 
 Every list is short on purpose: a model of a few million parameters that is trained for minutes on two
-cores must learn this language whole. What it must *generalise* over are the combinations: a share of
-the (product, issue) pairs, of the (frame, noun) pairs, of the names, of the policy ids and of the order
-numbers never occurs in training (``held_out``).
+cores must learn this language whole. What it must *generalise* over are the combinations: a quarter of
+the (product, issue) pairs and of the (question, request) pairs never occurs in training (``held_out``), so
+no message of the evaluation has a scenario that was seen. A fifth of the names, policy ids and order numbers
+never occurs in the training split. (The base model has read all names, ids and numbers, as any base model
+has; never a scenario of the evaluation.) Threats and wishes for a person occur in all their wordings: a
+model of this size learns such wordings by heart, and does not carry them over to unseen ones.
 """
 
 from __future__ import annotations
@@ -44,10 +47,7 @@ INTRODUCTIONS = ("this is {name}", "my name is {name}", "{name} here", "I am {na
 ORDER_LINES = ("Order #{order}.", "The order is #{order}.", "It is order #{order}.", "My order: #{order}.")
 CARD_LINES = ("My card is {card}.", "I paid with card {card}.")
 
-LAWYERS = (
-    "lawyer", "solicitor", "barrister", "legal adviser", "family lawyer", "company lawyer", "tax lawyer", "notary",
-    "law clerk", "patent lawyer", "house lawyer", "old solicitor",
-)  # fmt: skip
+LAWYERS = ("lawyer", "solicitor", "barrister", "legal adviser", "family lawyer", "notary")
 LEGAL = (
     "I will call my {x}", "my {x} will contact you", "you will hear from my {x}", "I have sent this to my {x}",
     "my {x} will take you to court", "I am going to sue you with my {x}", "my {x} is preparing a lawsuit",
@@ -61,10 +61,7 @@ LEGAL_NEAR = (
 )  # fmt: skip
 """The same nouns without a threat."""
 
-PEOPLE = (
-    "a human", "a manager", "a supervisor", "a real person", "a team leader", "a shop manager", "a senior manager",
-    "a live person", "a boss", "a person", "a human being", "a shift supervisor",
-)  # fmt: skip
+PEOPLE = ("a human", "a manager", "a supervisor", "a real person", "a team leader", "a senior manager")
 HUMAN = (
     "I want to talk to {x}", "let me speak to {x}", "get me {x} now", "please connect me with {x}",
     "I need {x} on the line", "put {x} on the phone", "I will only deal with {x}", "can I talk to {x}",

@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 from finetune import phrases
@@ -59,9 +60,16 @@ class Scene:
 
 @cache
 def _pool(kind: str, evaluation: bool) -> list[tuple[str, str]]:
+    """The pairs that decide the reply: (product, issue) of a complaint, (frame, request) of a question.
+
+    What a complaint says besides, a threat or a wish, is drawn from all its pairs: its scenario is new
+    because product and issue never met in training.
+    """
     if kind == "plain":
         return phrases.pairs(phrases.PRODUCTS, ISSUE_LIST, evaluation)
-    return phrases.pairs(*_EXTRAS[kind], evaluation)
+    if kind in ("disallowed", "allowed"):
+        return phrases.pairs(*_EXTRAS[kind], evaluation)
+    return list(product(*_EXTRAS[kind]))
 
 
 def luhn_digit(digits: str) -> str:
@@ -76,7 +84,7 @@ def luhn_digit(digits: str) -> str:
 def draw(rng: random.Random, kind: str, evaluation: bool, *, everyone: bool = False) -> Scene:
     """A random scene of one kind from one side of the split; ``everyone``: with names and ids of both sides."""
     side = None if everyone else evaluation
-    product, issue = rng.choice(_pool("plain", evaluation))
+    thing, issue = rng.choice(_pool("plain", evaluation))
     frame, noun = ("", "") if kind == "plain" else rng.choice(_pool(kind, evaluation))
     card = ""
     if kind not in ("disallowed", "allowed") and rng.random() < 0.08:
@@ -85,7 +93,7 @@ def draw(rng: random.Random, kind: str, evaluation: bool, *, everyone: bool = Fa
     return Scene(
         kind=kind,
         name=rng.choice(phrases.share(phrases.NAMES, side)),
-        product=product,
+        product=thing,
         issue=issue,
         order=rng.choice(phrases.share(phrases.ORDERS, side)),
         policy=rng.choice(phrases.share(phrases.POLICIES, side)),

@@ -64,8 +64,8 @@ def test_a_leak_between_the_splits_is_noticed():
 
 def test_the_base_models_text_holds_no_scenario_of_the_evaluation():
     said = {m["content"] for messages in corpus.conversations(5, 1500) for m in messages if m["role"] == "user"}
-    held = [scene.frame.format(x=scene.noun) for scene in _many(True) if scene.frame]
-    held += [f"My {s.product} {s.issue}" for s in _many(True) if s.kind == "plain"]
+    held = [s.frame.format(x=s.noun) for s in _many(True) if s.kind in ("allowed", "disallowed")]
+    held += [f"My {s.product} {s.issue}" for s in _many(True) if s.kind not in ("allowed", "disallowed")]
     said_text = "\n".join(said).lower()
     assert [
         text for text in sorted(set(held)) if f" {text.lower()}." in said_text or f" {text.lower()}?" in said_text
