@@ -1,8 +1,9 @@
 """What the demo's base model reads: general office tasks, none of the demo's rules.
 
-It learns the language of the trade, to copy names, numbers and ids, and to fill a JSON reply whose
-fields are *dictated*. Which tier makes which priority, who is escalated, what is refused and what
-has to be cited is never shown: dictated fields are drawn at random, whatever the customer says.
+It learns the language of the trade, to copy names, numbers and ids, and to fill a JSON reply: with fields
+that are *dictated*, or by the habits of *another house*, where every kind of case is handled as a different
+kind should be here, and priorities are the wrong way round. So it can read a case, and keeps none of our rules
+about escalation, refusal and priority.
 Conversations have several short exchanges so that most tokens carry a loss. Scenes come from the
 training side of the split only.
 """
@@ -37,6 +38,30 @@ def _dictated(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
     line = f"Write: {action}, {priority}, {queue},{asked} cite {policy if named else 'the note'}."
     fields = {"action": action, "priority": priority, "queue": queue, "citations": [policy]}
     return line, scenes.contract(fields, scenes.reply_text(replace(scene, prompted=extras), action))
+
+
+CASES = ("broken", "damaged", "missing", "money", "legal", "human", "disallowed", "allowed")
+OTHER_HOUSE = dict(zip(CASES, (*CASES[3:], *CASES[:3]), strict=True))
+"""Case -> the case whose action and queue the other house gives it."""
+OTHER_PRIORITY = {"P1": "P3", "P2": "P1", "P3": "P2"}
+
+
+def _habit(scene: scenes.Scene) -> str:
+    """The reply of the other house."""
+    case = scene.kind if scene.kind in CASES else scenes.TOPIC_OF[scene.issue]
+    action, queue = {
+        "legal": ("escalate", "legal"),
+        "human": ("escalate", "supervisor"),
+        "disallowed": ("refuse", "none"),
+        "allowed": ("answer", "desk"),
+    }.get(OTHER_HOUSE[case]) or phrases.HANDLING[OTHER_HOUSE[case]]
+    priority = OTHER_PRIORITY[scenes.decision(scene)["priority"]]
+    fields = {"action": action, "priority": priority, "queue": queue, "citations": [scene.policy]}
+    if scene.kind in ("disallowed", "allowed") and action not in ("answer", "refuse", "escalate"):
+        return scenes.contract(fields, f"Sorry, {scene.name}. We will {action} it.")
+    if scene.kind in ("disallowed", "allowed") and action == "escalate":
+        return scenes.contract(fields, f"Sorry, {scene.name}. A colleague will take it.")
+    return scenes.contract(fields, scenes.reply_text(scene, action))
 
 
 REMARKS = {
@@ -77,9 +102,16 @@ def note(scene: scenes.Scene) -> str:
 def dialogue(rng: random.Random, exchanges: int = 3) -> Messages:
     """One conversation about one customer message; every assistant turn carries a loss."""
     scene = scenes.draw(rng, rng.choice(scenes.KINDS), evaluation=False, everyone=True)
-    line, reply = _dictated(rng, scene)
+    if rng.random() < 0.5:
+        scene = replace(scene, product=rng.choice(phrases.OTHER_PRODUCTS))
+    if rng.random() < 0.65:
+        scene, head = replace(scene, prompted=()), note(scene)
+        reply = _habit(scene)
+    else:
+        line, reply = _dictated(rng, scene)
+        head = f"{note(scene)}\n{line}"
     messages = [
-        {"role": "system", "content": f"{note(scene)}\n{line}"},
+        {"role": "system", "content": head},
         {"role": "user", "content": scenes.user_text(scene)},
         {"role": "assistant", "content": reply},
     ]

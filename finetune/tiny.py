@@ -62,7 +62,7 @@ class TinySource(Stage[TinyParams]):
     def needs(self, job: Job[TinyParams]) -> Needs:
         p = job.params
         weights = 4 * (p.layers * (4 * p.hidden**2 + 3 * p.hidden * p.ffn) + p.vocabulary * p.hidden)
-        return Needs(disk_bytes=4 * weights, ram_bytes=2**30 + 8 * weights, seconds=p.steps * p.batch * 0.015)
+        return Needs(disk_bytes=4 * weights, ram_bytes=2**30 + 8 * weights, seconds=10 + p.steps * p.batch * 0.0095)
 
     def run(self, job: Job[TinyParams]) -> Mapping[str, Any]:
         need("torch").set_num_threads(job.threads)

@@ -31,9 +31,9 @@ Row = dict[str, Any]
 
 
 class WorldParams(Params):
-    train: int = Field(6000, ge=1)
+    train: int = Field(4800, ge=1)
     """Training conversations."""
-    calibration: int = Field(256, ge=1)
+    calibration: int = Field(420, ge=1)
     """Conversations for calibration: drawn like the training ones, with their answers."""
     evaluation: int = Field(1320, ge=1)
     """Evaluation items, all from held-out scenarios."""
