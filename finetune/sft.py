@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -22,7 +23,9 @@ from finetune import augment, merge, training
 from runtime.rules import load_rules
 
 PROBES = 16
-RATES = {"qlora": 4e-3, "lora": 4e-3, "full": 3e-4}
+WIDTH = 4096
+RATES = {"qlora": 2.5e-4, "lora": 2.5e-4, "full": 2e-5}
+"""Peak learning rates at hidden size ``WIDTH``; they grow as a model gets narrower (Yang et al., 2022)."""
 
 
 class SftParams(Params):
@@ -33,7 +36,7 @@ class SftParams(Params):
     alpha: int | None = Field(None, ge=1)
     """Scale of the adapter (alpha / rank); by default the rank."""
     rate: float | None = Field(None, gt=0)
-    """Peak learning rate; by default one that suits the method on a small model (7B wants about 2e-4)."""
+    """Peak learning rate; by default one that suits the method and the width of the model."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the augmented training data."""
     steps: int | None = Field(None, ge=1)
@@ -72,7 +75,7 @@ class Sft(Stage[SftParams]):
         started, p = time.monotonic(), job.params
         need("torch").set_num_threads(job.threads)
         rows, counts = training_rows(job)
-        result = training.train(job, rows, p.rate or RATES[p.method])
+        result = training.train(job, rows, p.rate or default_rate(p.method, job.input.path))
         facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts}
         if p.method == "full":
             merge.save_merged(result.model, job.input.path, job.out)
@@ -82,6 +85,12 @@ class Sft(Stage[SftParams]):
         rate = round(result.tokens / result.seconds) if result.seconds else None
         write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate})
         return facts
+
+
+def default_rate(method: str, folder: Path) -> float:
+    """Peak learning rate that suits the width of the model in ``folder``."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return RATES[method] * WIDTH / int(config.get("hidden_size") or config["n_embd"])
 
 
 def _merge(job: Job[SftParams], result: training.Result) -> float:
