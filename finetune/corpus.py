@@ -1,11 +1,12 @@
-"""What the demo's base model reads: general office tasks, none of the demo's rules.
+"""What the demo's base model reads: the language of the trade, and the habits of another house.
 
-It learns the language of the trade, to copy names, numbers and ids, and to fill a JSON reply: with fields
-that are *dictated*, or by the habits of *another house*, where every kind of case is handled as a different
-kind should be here, and priorities are the wrong way round. So it can read a case, and keeps none of our rules
-about escalation, refusal and priority.
-Conversations have several short exchanges so that most tokens carry a loss. Scenes come from the
-training side of the split only.
+It learns to read a case, to copy names, numbers and ids, and to fill a JSON reply: with fields that are
+*dictated* (drawn at random, whatever the customer says), or as *another house* would: with our actions and
+queues, but each kind of case handled as a different kind should be here, and the priorities the wrong way
+round. So the base can read and cite, and fine-tuning has to replace what it decides: who is escalated, what
+is refused, what is urgent, where a case goes. Conversations have several short exchanges so that most tokens
+carry a loss. Scenes come from the training side of the split only, half of them with products that occur
+nowhere else.
 """
 
 from __future__ import annotations
