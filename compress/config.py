@@ -44,7 +44,7 @@ class PipelineSpec(BaseModel):
     version: Literal[1]
     name: str = Field(pattern=IDENTIFIER)
     seed: int = Field(0, ge=0, lt=2**31)
-    source: dict[str, dict[str, Any]] = Field(min_length=1, max_length=1)
+    source: dict[str, Any] = Field(min_length=1)
     rules: str | None = None
     data: dict[str, Any] | None = None
     stages: list[StageSpec] = Field(min_length=1)

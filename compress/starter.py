@@ -14,7 +14,7 @@ version: 1
 name: {name}
 seed: 17
 
-# The model to start from: a Hugging Face folder, {{hf: {{hf: org/name, revision: <commit>}}}}, or
+# The model to start from: a Hugging Face folder, {{hf: org/name, revision: <commit>}}, or
 # {{tiny: {{}}}}, a small model that is trained here on made-up customer service.
 source: {source}
 
@@ -54,7 +54,7 @@ def write_starter(path: Path, *, source: Path | None, data: Path | None, rules: 
     text = TEMPLATE.format(
         path=path,
         name=_name(path),
-        source=f"{{path: {{path: {_quote(source)}}}}}" if source else "{tiny: {}}",
+        source=f"{{path: {_quote(source)}}}" if source else "{tiny: {}}",
         rules=_quote(rules or DEFAULT_RULES),
         data=_data(data),
     )

@@ -137,8 +137,14 @@ class _Builder:
         return path
 
     def _source(self) -> None:
-        ((key, values),) = self.spec.source.items()
-        self._implicit("source", key, values, ("source", key))
+        """``{tiny: {...}}`` holds the stage's parameters below its name, ``{hf: org/name, revision: ...}`` beside it."""
+        key, values = next(iter(self.spec.source.items()))
+        if values is None or isinstance(values, dict):
+            for other in list(self.spec.source)[1:]:
+                self.report(("source", other), f"source names {key!r} already; {other!r} cannot stand beside it")
+            self._implicit("source", key, values, ("source", key))
+        else:
+            self._implicit("source", key, self.spec.source, ("source",))
 
     def _data(self) -> None:
         data = self.spec.data or {}

@@ -21,7 +21,7 @@ def project(tmp_path, tiny_llama, chat_jsonl):
         "version": 1,
         "name": "small",
         "seed": 3,
-        "source": {"path": {"path": str(tiny_llama)}},
+        "source": {"path": str(tiny_llama)},
         "data": {"train": str(chat_jsonl), "calibration": str(chat_jsonl)},
         "stages": [
             {
