@@ -137,7 +137,7 @@ class _Builder:
         return path
 
     def _source(self) -> None:
-        """``{tiny: {...}}`` holds the stage's parameters below its name, ``{hf: org/name, revision: ...}`` beside it."""
+        """``{tiny: {...}}`` holds parameters below the name, ``{hf: org/name, revision: ...}`` beside it."""
         key, values = next(iter(self.spec.source.items()))
         if values is None or isinstance(values, dict):
             for other in list(self.spec.source)[1:]:
