@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "ACTIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # before torch loads: threads must not starve on a busy machine
 
 ROOT = Path(__file__).parents[1]
