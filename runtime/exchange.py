@@ -24,14 +24,12 @@ class Exchange:
         self._session = session
         self._how = how
         self._facts = dict(facts)
-        self._given = list(messages)
         self._requests: list[Request] = []
         self._cancelled = False
         self._enforced: Reply | None = None
-        self._prompt = self._given
-        if session.rules is not None and not any(m.get("role") == "system" for m in self._given):
-            system = {"role": "system", "content": session.rules.system_prompt(self._facts)}
-            self._prompt = [system, *self._given]
+        self._prompt = list(messages)  # rules about sources read the system message too
+        if session.rules is not None and not any(m.get("role") == "system" for m in self._prompt):
+            self._prompt.insert(0, {"role": "system", "content": session.rules.system_prompt(self._facts)})
 
     def submit(self, sink: Any = None, how: Settings | None = None) -> Request:
         """Queue one generation."""
@@ -97,7 +95,7 @@ class Exchange:
     def _turn(self) -> Turn:
         from .rules import Turn
 
-        return Turn(messages=tuple(self._given), facts=self._facts)
+        return Turn(messages=tuple(self._prompt), facts=self._facts)
 
     @property
     def _cut(self) -> bool:

@@ -176,3 +176,22 @@ def test_load_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
     with pytest.raises(ArtifactError, match=r"cannot read .*broken\.gguf"):
         runtime.load(tmp_path)
+
+
+def test_rules_read_the_system_message_that_they_wrote(gguf_file: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        "version: 1\n"
+        "prompt: {system: 'Policy [K7].'}\n"
+        "rules:\n"
+        "  - id: short\n"
+        "    severity: soft\n"
+        "    text: Be short.\n"
+        "    must: {max_words: 5}\n"
+        "    fixtures: {pass: [{user: hi, reply: yes indeed}], fail: [{user: hi, reply: a b c d e f}]}\n"
+    )
+    with runtime.load(gguf_file, slots=1, rules=rules) as session:
+        exchange = session.turn(said("hi"), {})
+        checked = exchange._turn().messages
+    assert [m["role"] for m in checked] == ["system", "user"]
+    assert checked[0]["content"] == "Policy [K7]."
