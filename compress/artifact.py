@@ -41,8 +41,8 @@ class Artifact:
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def size_bytes(self) -> int:
-        """Bytes on disk of the content files."""
-        return sum(entry["size"] for entry in self.record["files"].values())
+        """Bytes of the content files, without the adapter that a merged model keeps for its record."""
+        return sum(entry["size"] for name, entry in self.record["files"].items() if not name.startswith("adapter/"))
 
     def measurements(self) -> dict[str, Any]:
         """Readings of the machine taken while the artifact was made, or {}."""
