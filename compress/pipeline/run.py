@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from compress.artifact import Artifact, open_artifact, write_json
-from compress.errors import ArtifactError, HoldfastError, MissingExtra, ResourceError
+from compress.artifact import Artifact, open_artifact, sniff_kind, write_json
+from compress.errors import ArtifactError, HoldfastError, MissingExtra, ResourceError, UnsupportedArchitecture
 from compress.extras import EXTRA_OF, missing
 from compress.pipeline.execute import LocalExecutor, Outcome
 from compress.pipeline.plan import Graph, Node
@@ -22,6 +23,8 @@ from compress.pipeline.store import Fingerprints, Store, run_key
 from compress.pipeline.worker import Task
 from compress.registry import load_stage
 from compress.stage import Job, Needs, Stage
+
+logger = logging.getLogger(__name__)
 
 LOCK = "run.lock.json"
 SPARE_DISK = 200_000_000
@@ -179,11 +182,29 @@ def plan(graph: Graph, store: Store) -> list[PlannedStage]:
         needs = Needs() if artifact else stage.needs(job)
         if artifact:
             resolver.artifacts[node.id] = artifact
-        elif resolver.ready(node) and not missing(stage.modules):
-            stage.check(job)
+        elif not missing(stage.modules):
+            _check_early(stage, job, node, resolver)
         absent = () if artifact else tuple(missing(stage.modules))
         planned.append(PlannedStage(node, state, artifact, needs, absent))
     return planned
+
+
+def _check_early(stage: Stage[Any], job: Job[Any], node: Node, resolver: Resolver) -> None:
+    """Check what can be checked now: a model folder's architecture before the folder is in the store."""
+    if resolver.ready(node):
+        stage.check(job)
+        return
+    source = resolver.graph.nodes.get("source")
+    if node.parents != ("source",) or source is None or source.use != "source.path":
+        return
+    folder = source.params.model_dump()["path"]
+    model = Artifact(sniff_kind(folder), folder, "", {}, {"files": {}})
+    try:
+        stage.check(replace(job, inputs=(model,), names=("source",)))
+    except UnsupportedArchitecture:
+        raise
+    except HoldfastError as error:  # what else the stage reads does not exist yet
+        logger.debug("%s is checked again when it runs: %s", node.id, error)
 
 
 def check_resources(planned: list[PlannedStage], root: Path) -> None:

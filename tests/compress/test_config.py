@@ -1,5 +1,6 @@
 """Bad pipeline files: one clear message each, all problems at once, exit code 2, no traceback."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,25 @@ def test_assignment_values_are_yaml():
     assert parse_assignment("a=[1, 2]") == ("a", [1, 2])
     assert parse_assignment("a=") == ("a", "")
     assert parse_assignment("a=b=c") == ("a", "b=c")
+
+
+def test_plan_refuses_an_unknown_architecture_before_anything_runs(tmp_path, tiny_llama, chat_jsonl):
+    from compress.errors import UnsupportedArchitecture
+    from compress.pipeline.run import plan
+    from compress.pipeline.store import Store
+
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    value = changed("source", to={"path": str(tmp_path / "model")}) | {"data": {"train": str(chat_jsonl)}}
+    value["stages"] = [*value["stages"][:1], {"id": "slim", "use": "prune.width", "with": {"ffn": 0.5}}]
+    graph = build(read_config(write(tmp_path, value)))
+    assert [stage.state for stage in plan(graph, Store(tmp_path / "store"))] == [
+        "run",
+        "run",
+        "waits",
+        "waits",
+        "waits",
+    ]
+    config.write_text(config.read_text().replace('"llama"', '"rwkv"'))
+    with pytest.raises(UnsupportedArchitecture, match="rwkv"):
+        plan(graph, Store(tmp_path / "store"))
