@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,22 +152,19 @@ def test_damaged_artifact_is_named(project):
     assert "Traceback" not in err
 
 
-def test_full_disk_is_told_before_the_first_stage(project, monkeypatch):
-    from compress import commands
+def test_full_disk_is_told_before_the_first_stage(project):
+    from compress.config import read_config
     from compress.errors import ResourceError
+    from compress.pipeline.plan import build
+    from compress.pipeline.run import check_resources, plan
+    from compress.pipeline.store import Store
+    from compress.stage import Needs
 
-    real = commands.check_resources
-    asked = {}
-
-    def little(planned, root):
-        import shutil
-
-        usage = shutil.disk_usage(root)
-        asked["planned"] = planned
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        real(planned, root)
-
-    monkeypatch.setattr(commands, "check_resources", little)
+    planned = plan(build(read_config(project / "p.yaml")), Store(project / "e" / "store"))
+    check_resources(planned, project)
+    greedy = [replace(planned[0], needs=Needs(disk_bytes=10**18)), *planned[1:]]
     with pytest.raises(ResourceError, match="too little disk"):
-        commands.run_pipeline(project / "p.yaml", [], project / "e", on="local", as_json=True)
-    assert asked["planned"]
+        check_resources(greedy, project)
+    greedy = [replace(planned[0], needs=Needs(ram_bytes=10**18)), *planned[1:]]
+    with pytest.raises(ResourceError, match=r"too little memory for stage 'source'"):
+        check_resources(greedy, project)
