@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.artifact import Artifact, write_json
 from compress.validate import drift, parity
-from compress.validate.answers import Guarded, Score, ask, from_json, guard, let_out, said, score, to_json
+from compress.validate.answers import Guarded, Score, ask, from_json, guard, said, score, to_json
 from compress.validate.items import Item
 from compress.validate.runners import Completion, HfRunner, open_runner
 from runtime.rules import RuleBook
@@ -57,10 +57,6 @@ class Heard:
     def score(self, setting: Setting) -> Score:
         """The model's own replies, judged."""
         return score(setting.book, setting.items, said(self.replies))
-
-    def guarded_score(self, setting: Setting) -> Score:
-        """The replies that the guard let out, judged."""
-        return score(setting.book, setting.items, let_out(self.guarded))
 
     def to_json(self) -> dict[str, Any]:
         """What is kept in scratch."""

@@ -8,7 +8,7 @@ in both files; ``expected`` and ``cluster`` may stand in one of them only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,17 +172,3 @@ def _either(key: str, name: str, first: _Recorded, second: _Recorded, candidate:
     if mine is not None and other is not None and mine != other:
         raise DataError(candidate, second.line, f"{key} of id {name!r} differs between the files", next=_PAIRED)
     return mine if mine is not None else other
-
-
-def summary_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The result as rows of text: name, verdict, n, baseline, candidate, newly broken."""
-    rows: list[tuple[str, ...]] = []
-    for entry in _entries(result):
-        flips = str(entry["flips"][1]) if entry.get("flips") else ""
-        shares = ("" if entry[side] is None else f"{100 * entry[side]:.1f} %" for side in ("baseline", "candidate"))
-        rows.append((entry.get("name") or entry["id"], entry["verdict"], str(entry["n"]), *shares, flips))
-    return rows
-
-
-def _entries(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return [*result["suites"], *result["rules"]]
