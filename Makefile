@@ -26,7 +26,7 @@ slow: $(INSTALLED)
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@echo "Installing into .venv: torch (about 200 MB) and libraries first, then llama.cpp is built from source"
+	@echo "Installing into .venv: torch and the other libraries first (2 GB on disk), then llama.cpp is built from source"
 	@echo "(about 100 s on two cores). Everything stays inside this folder."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt torch
