@@ -1,138 +1,187 @@
-"""One decoder block of the Llama family on plain tensors (Llama, Mistral, Qwen2: RMS norm, rotary attention
-with grouped queries, gated FFN). transformers is not imported: a block needs forty lines of it, and its
-import costs more memory than a block of a small model."""
+"""One decoder block on plain tensors: norm, attention, residual, norm, FFN, residual, with what the families vary
+(grouped queries, rotary or learned positions, q/k norms, soft caps, sliding windows, norms after a sublayer, fused
+linears, an FFN without a gate). transformers is not imported: its import costs more time and memory than a block
+of a small model."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compress.errors import UnsupportedArchitecture
+from compress.rotary import SLIDING, Rope, rope_table, rotate
 
 if TYPE_CHECKING:
     import torch
 
     from compress.blocks import ModelFolder
 
+    See = Callable[[str, torch.Tensor], None]
+    Tensors = Mapping[str, torch.Tensor]
 
-class Rope(NamedTuple):
-    """Cosines and sines, float32 ``[positions, head_dim]``."""
-
-    cos: torch.Tensor
-    sin: torch.Tensor
+__all__ = ["Attention", "layer_norm", "rms_norm", "rope_table", "run_block", "soft_cap", "window_mask"]
 
 
-def head_dim(config: Mapping[str, Any]) -> int:
-    """Width of one attention head."""
-    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+class Attention(NamedTuple):
+    """What a block's attention needs beside its tensors."""
+
+    head_dim: int
+    scale: float
+    softcap: float | None
+    window: int | None
+    kind: str
 
 
-def rope_table(config: Mapping[str, Any], length: int) -> Rope:
-    """Rotary embedding (Su et al. 2021) with the ``default``, ``linear`` and ``llama3`` frequency scalings."""
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float = 0.0) -> torch.Tensor:
+    """x / √(mean x² + eps) · (weight + offset) over the last axis (Zhang & Sennrich 2019).
+
+    Computed in float32, returned in weight's dtype.
+    """
     import torch
 
-    given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    theta = float(given.get("rope_theta") or config.get("rope_theta") or 10000.0)
-    dim = head_dim(config)
-    frequency = theta ** -(torch.arange(0, dim, 2).float() / dim)
-    kind = given.get("rope_type") or given.get("type") or "default"
-    if kind == "linear":
-        frequency = frequency / given["factor"]
-    elif kind == "llama3":
-        frequency = _llama3(frequency, given)
-    elif kind != "default":
-        raise UnsupportedArchitecture(
-            f"rotary scaling {kind!r} is not known to compress/decoder.py", next="known: default, linear, llama3"
-        )
-    angles = torch.outer(torch.arange(length).float(), frequency)
-    angles = torch.cat((angles, angles), dim=-1)
-    return Rope(angles.cos(), angles.sin())
+    x = x.float()
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+    gain = weight.float() + offset if offset else weight.float()
+    return (x * torch.rsqrt(mean_square + eps) * gain).to(weight.dtype)
 
 
-def _llama3(frequency: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
-    import torch
-
-    low, high, old = given["low_freq_factor"], given["high_freq_factor"], given["original_max_position_embeddings"]
-    wavelength = 2 * math.pi / frequency
-    smooth = ((old / wavelength - low) / (high - low)).clamp(0, 1)
-    return torch.lerp(frequency / given["factor"], frequency, smooth)
-
-
-def _activation(config: Mapping[str, Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+    """(x − mean) / √(variance + eps) · weight + bias over the last axis; float32 inside, weight's dtype outside."""
     from torch.nn import functional
 
-    kind = config.get("hidden_act", "silu")
-    if kind == "silu":
-        return functional.silu
-    if kind in {"gelu_new", "gelu_pytorch_tanh"}:
-        return lambda x: functional.gelu(x, approximate="tanh")
-    if kind == "gelu":
-        return functional.gelu
-    raise UnsupportedArchitecture(f"hidden_act {kind!r} is not known to compress/decoder.py", next="known: silu, gelu")
+    return functional.layer_norm(x.float(), weight.shape, weight.float(), bias.float(), eps).to(weight.dtype)
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root-mean-square norm over the last axis."""
-    import torch
-
-    return torch.nn.functional.rms_norm(x, weight.shape, weight, eps)
-
-
-def rotate(x: torch.Tensor, rope: Rope) -> torch.Tensor:
-    """Apply the rotary embedding to ``[…, positions, head_dim]`` in the half-split order of transformers."""
-    import torch
-
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * rope.cos + turned * rope.sin
+def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
+    """cap · tanh(x / cap)."""
+    return (x / cap).tanh() * cap
 
 
 def window_mask(config: Mapping[str, Any], block: int, length: int) -> torch.Tensor | None:
-    """Boolean mask of sliding-window attention, or None where plain causal attention sees the same."""
+    """Boolean mask ``[length, length]`` of sliding-window attention; None where causal attention sees the same."""
+    kinds = config.get("layer_types")
+    slides = kinds[block] == SLIDING if kinds else config.get("use_sliding_window", True)
+    return _mask(length, config.get("sliding_window") if slides else None, "cpu")
+
+
+def _mask(length: int, window: int | None, device: str) -> torch.Tensor | None:
+    return None if not window or length <= window else _causal(length, window, device)
+
+
+@lru_cache(maxsize=4)
+def _causal(length: int, window: int, device: str) -> torch.Tensor:
     import torch
 
-    window = config.get("sliding_window")
-    kinds = config.get("layer_types")
-    slides = kinds[block] == "sliding_attention" if kinds else config.get("use_sliding_window", True)
-    if not window or not slides or length <= window:
-        return None
-    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
-    return (distance >= 0) & (distance < window)
+    with torch.inference_mode(False):  # kept for callers that train, too
+        position = torch.arange(length, device=device)
+        distance = position[:, None] - position[None, :]
+        return (distance >= 0) & (distance < window)
 
 
-def run_llama_block(
-    model: ModelFolder,
-    block: int,
-    tensors: Mapping[str, torch.Tensor],
-    x: torch.Tensor,
-    rope: Rope,
-    see: Callable[[str, torch.Tensor], None],
-) -> torch.Tensor:
-    """One block on ``x`` float32 ``[windows, positions, hidden]``; ``see(linear, input)`` once per shared input."""
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: Attention) -> torch.Tensor:
+    """Causal attention with grouped queries: q ``[windows, heads, positions, head_dim]``, k and v with kv_heads."""
     from torch.nn import functional
 
-    config = model.config
-    eps = float(config["rms_norm_eps"])
+    length = q.shape[2]
+    mask = _mask(length, how.window, str(q.device))
+    if how.softcap is None:
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=how.scale, enable_gqa=q.shape[1] != k.shape[1]
+        )
+    mask = _causal(length, length, str(q.device)) if mask is None else mask
+    return _capped(q, k, v, mask, how.scale, how.softcap)
 
-    def linear(name: str, value: torch.Tensor) -> torch.Tensor:
-        return functional.linear(value, tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
 
-    h = rms_norm(x, tensors["input_layernorm.weight"], eps)
-    see("self_attn.q_proj", h)
-    heads = (
-        linear(f"self_attn.{part}_proj", h).unflatten(-1, (-1, head_dim(config))).transpose(1, 2) for part in "qkv"
-    )
-    q, k, v = heads
-    mask = window_mask(config, block, x.shape[1])
-    mixed = functional.scaled_dot_product_attention(
-        rotate(q, rope), rotate(k, rope), v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
-    )
-    mixed = mixed.transpose(1, 2).flatten(2)
-    see("self_attn.o_proj", mixed)
-    x = x + linear("self_attn.o_proj", mixed)
-    h = rms_norm(x, tensors["post_attention_layernorm.weight"], eps)
-    see("mlp.gate_proj", h)
-    inner = _activation(config)(linear("mlp.gate_proj", h)).mul_(linear("mlp.up_proj", h))
-    see("mlp.down_proj", inner)
-    return x + linear("mlp.down_proj", inner)
+def _capped(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float, cap: float
+) -> torch.Tensor:
+    """softmax(cap · tanh(q kᵀ scale / cap)) v: no fused kernel caps the scores. Softmax in float32."""
+    groups = (k.shape[1], q.shape[1] // k.shape[1])
+    scores = soft_cap((q.unflatten(1, groups) @ k.unsqueeze(2).mT).float() * scale, cap)
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype)
+    return (weights @ v.unsqueeze(2)).flatten(1, 2)
+
+
+def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The FFN's non-linearity by its name in config.json; UnsupportedArchitecture if it is not known."""
+    from torch.nn import functional
+
+    known: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "gelu": functional.gelu,
+        "relu": functional.relu,
+        "silu": functional.silu,
+        **dict.fromkeys(
+            ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), lambda x: functional.gelu(x, approximate="tanh")
+        ),
+    }
+    if name not in known:
+        raise UnsupportedArchitecture(
+            f"activation {name!r} is not known to compress/decoder.py", next=f"known: {', '.join(sorted(known))}"
+        )
+    return known[name]
+
+
+class _Block:
+    """A block's tensors with the operations that read them by name."""
+
+    def __init__(self, model: ModelFolder, tensors: Tensors) -> None:
+        self.model, self.tensors = model, tensors
+
+    def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return self.model.norm(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
+
+    def linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        from torch.nn import functional
+
+        return functional.linear(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
+
+    def roles(self, linears: Sequence[str], roles: Sequence[str], x: torch.Tensor) -> list[torch.Tensor]:
+        """Outputs of the linears, taken apart by role."""
+        outputs = {name: self.linear(name, x) for name in linears}
+        parts = [self.model.parts[role] for role in roles]
+        return [outputs[part.name][..., part.start : part.stop] for part in parts]
+
+    def mix(self, block: int, h: torch.Tensor, ropes: Mapping[str, Rope]) -> torch.Tensor:
+        """Attention between its input and its output projection, ``[windows, positions, heads · head_dim]``."""
+        how, layout = self.model.attention(block), self.model.layout
+        q, k, v = (part.unflatten(-1, (-1, how.head_dim)).transpose(1, 2) for part in self.roles(layout.qkv, "qkv", h))
+        if layout.qk_norms:
+            q, k = (self.norm(name, part) for name, part in zip(layout.qk_norms, (q, k), strict=True))
+        if how.kind in ropes:
+            rope = Rope(*(table.to(h) for table in ropes[how.kind]))
+            q, k = rotate(q, rope), rotate(k, rope)
+        return attend(q, k, v, how).transpose(1, 2).flatten(2)
+
+    def ffn(self, h: torch.Tensor) -> torch.Tensor:
+        """The FFN between its input and its down projection."""
+        layout, act = self.model.layout, activation(self.model.settings["hidden_act"])
+        if not layout.gated:
+            return act(self.linear(layout.ffn[0], h))
+        gate, up = self.roles(layout.ffn, ("gate", "up"), h)
+        return act(gate) * up
+
+
+def run_block(
+    model: ModelFolder, block: int, tensors: Tensors, x: torch.Tensor, rope: Mapping[str, Rope], see: See
+) -> torch.Tensor:
+    """One block on the float32 residual stream ``x [windows, positions, hidden]``; returns the same.
+
+    ``tensors`` (of ``model.block_tensors``) and with them the linears are in a compute dtype, float32 or bfloat16;
+    norms and residual additions are float32. ``see(linear, input)`` is called once per shared input, by the name
+    of the first linear that reads it, with the tensor in the compute dtype.
+    """
+    layout, parts = model.layout, _Block(model, tensors)
+    norms = layout.norms
+    h = parts.norm(norms.attention, x)
+    see(layout.qkv[0], h)
+    mixed = parts.mix(block, h, rope)
+    see(layout.out, mixed)
+    y = parts.linear(layout.out, mixed)
+    x = x + (parts.norm(norms.attention_out, y) if norms.attention_out else y)
+    h = parts.norm(norms.ffn, x)
+    see(layout.ffn[0], h)
+    inner = parts.ffn(h)
+    see(layout.down, inner)
+    y = parts.linear(layout.down, inner)
+    return x + (parts.norm(norms.ffn_out, y) if norms.ffn_out else y)
