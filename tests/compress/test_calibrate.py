@@ -48,54 +48,6 @@ def test_hessians_equal_those_of_transformers(tiny_llama, chat_jsonl, tiny_calib
         assert relative(torch.from_numpy(calibration.diagonals()[name]), expected.diagonal()) < 2e-2
 
 
-def _config(kind, **extra):
-    from transformers import AutoConfig
-
-    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return AutoConfig.for_model(kind, vocab_size=90, num_key_value_heads=2, **shape, **extra)
-
-
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
-
-
-@pytest.mark.parametrize(
-    ("kind", "extra"),
-    [
-        ("llama", {"attention_bias": True}),
-        ("llama", {"rope_parameters": LLAMA3}),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}, "mlp_bias": True}),
-        ("mistral", {"sliding_window": 8}),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
-    ],
-)
-def test_blocks_equal_those_of_transformers(tmp_path, kind, extra):
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(_config(kind, **extra)).eval()
-    for parameter in model.parameters():
-        parameter.data.normal_(0, 0.2)
-    model.save_pretrained(tmp_path)
-    ids = torch.randint(0, 90, (2, 24))
-    states = []
-    for layer in model.model.layers:
-        layer.register_forward_hook(lambda _m, _a, out: states.append(out))
-    folder = ModelFolder(tmp_path)
-    with torch.no_grad():
-        model(input_ids=ids)
-        x = folder.weights.load("model.embed_tokens.weight")[ids]
-        for block, expected in enumerate(states):
-            x = folder.layout.run(folder, block, folder.block_tensors(block), x, folder.rope(24), lambda *_: None)
-            torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_a_killed_pass_ends_with_the_same_bytes(tiny_llama, chat_jsonl, tiny_calibration, tmp_path):
     scratch = tmp_path / "scratch"
 
