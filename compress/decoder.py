@@ -110,13 +110,17 @@ def _capped(
 
 
 def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The FFN's non-linearity by its name in config.json; UnsupportedArchitecture if it is not known."""
+    """The FFN's non-linearity by its name in config.json; UnsupportedArchitecture if it is not known.
+
+    Without gradients it may overwrite its input.
+    """
+    import torch
     from torch.nn import functional
 
     known: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "gelu": functional.gelu,
         "relu": functional.relu,
-        "silu": functional.silu,
+        "silu": lambda x: functional.silu(x, inplace=not torch.is_grad_enabled()),
         **dict.fromkeys(
             ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), lambda x: functional.gelu(x, approximate="tanh")
         ),
@@ -161,11 +165,15 @@ class _Block:
 
     def ffn(self, h: torch.Tensor) -> torch.Tensor:
         """The FFN between its input and its down projection."""
+        import torch
+
         layout, act = self.model.layout, activation(self.model.settings["hidden_act"])
         if not layout.gated:
             return act(self.linear(layout.ffn[0], h))
         gate, up = self.roles(layout.ffn, ("gate", "up"), h)
-        return act(gate) * up
+        inner = act(gate)
+        # fresh memory costs more here than the product: reuse it where no gradient needs it
+        return inner * up if torch.is_grad_enabled() else inner.mul_(up)
 
 
 def run_block(
