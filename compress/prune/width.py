@@ -1,169 +1,227 @@
-"""Stage ``prune.width``: hf -> hf with narrower FFNs, then recovered by distillation from the unpruned model."""
+"""Stage ``prune.width``: hf -> hf with narrower FFNs and fewer KV groups, compensated in closed form and recovered."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compress.artifact import MEASUREMENTS, write_json
-from compress.blocks import ModelFolder
+from compress.blocks import ModelFolder, Part
 from compress.calibrate import Calibration
-from compress.distill import Recover
 from compress.errors import UsageError
-from compress.prune.width_math import kept_width
-from compress.stage import CalibratedParams, Job, Needs, Stage
-from compress.weights import TensorSpec, copy_side_files, write_model
+from compress.prune.folder import Edit, write_edited
+from compress.prune.recovery import RecoveredParams, recover_pruned, recovery_needs, training_rows
+from compress.prune.width_math import kept_width, members, removed_count
+from compress.stage import Job, Needs, Stage
 
 if TYPE_CHECKING:
     import torch
 
-RECOVER_ABOVE = 0.1
 
-
-class WidthParams(CalibratedParams):
+class WidthParams(RecoveredParams):
     """Parameters of ``prune.width``."""
 
-    ffn: float = Field(0.25, gt=0, lt=1)
-    """Fraction of FFN channels to remove, the same in every block."""
+    ffn: float | None = Field(0.25, gt=0, lt=1)
+    """Fraction of FFN channels to remove, the same in every block; null: none."""
+    kv_groups: float | None = Field(None, gt=0)
+    """KV heads to remove from every block, each with its query heads: a number, or below 1 a fraction."""
     multiple_of: int = Field(256, ge=1)
-    """The remaining width is a multiple of this (K-quants and GPTQ groups want 256 or 128)."""
+    """The remaining FFN width is a multiple of this (K-quants and GPTQ groups want 256 or 128)."""
     method: Literal["activations", "magnitude", "random"] = "activations"
-    """How channels are ranked: by calibration activations, or by a baseline to compare with."""
-    recover: Recover | Literal["auto"] | None = "auto"
-    """Distillation from the unpruned model; by default on when more than 10 % is removed; null: off."""
+    """How channels and groups are ranked: by calibration activations, or by a baseline to compare with."""
+    compensate: bool = True
+    """Whether the columns kept in the down and output projections are solved anew to make up for the others."""
+    damp: float = Field(0.01, gt=0)
+    """Added to a Hessian's diagonal, as a fraction of its mean."""
 
-    def recovery(self) -> Recover | None:
-        """The recovery to run, with the default resolved."""
-        if self.recover == "auto":
-            return Recover() if self.ffn > RECOVER_ABOVE else None
-        return self.recover
+    @model_validator(mode="after")
+    def _something_to_cut(self) -> WidthParams:
+        if self.ffn is None and self.kv_groups is None:
+            raise ValueError("nothing to remove: set ffn or kv_groups")
+        return self
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is cut together in one block: ``groups`` groups of outputs of ``parts``, which ``projection`` reads."""
+
+    kind: str
+    parts: tuple[Part, ...]
+    projection: str
+    groups: int
+    kept: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Inputs of the projection per group."""
+        return (self.parts[0].stop - self.parts[0].start) // self.groups
+
+    def rows(self, part: Part, keep: torch.Tensor) -> torch.Tensor:
+        """Rows of ``part``'s linear that belong to the groups ``keep``."""
+        return part.start + members(keep, (part.stop - part.start) // self.groups)
 
 
 class WidthPrune(Stage[WidthParams]):
-    """The result is a stock folder of the same architecture with a smaller ``intermediate_size``."""
+    """The result is a stock folder of the same architecture with smaller sizes in config.json."""
 
     Params = WidthParams
+    version = 2
     accepts = frozenset({"hf"})
     produces = "hf"
     uses = frozenset({"train"})
     calibrates = True
     modules: ClassVar[frozenset[str]] = frozenset({"torch", "transformers"})
-    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "transformers"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "transformers", "peft"})
+
+    def reads_calibration(self, params: WidthParams) -> bool:
+        """The baselines without compensation need no data."""
+        return params.method == "activations" or params.compensate
 
     def needs(self, job: Job[WidthParams]) -> Needs:
-        """Teacher and student in float32, gradients and two moments."""
-        size = job.input.size_bytes() if job.inputs else 0
-        return Needs(disk_bytes=12 * size, ram_bytes=(900 << 20) + 24 * size)
+        """Those of the recovery."""
+        return recovery_needs(job)
 
     def check(self, job: Job[WidthParams]) -> None:
-        """Known architecture, a width that fits, and training rows if recovery wants them."""
+        """Known architecture, sizes that fit it, and training rows if recovery wants them."""
         model = ModelFolder(job.input.path)
-        kept_width(int(model.config["intermediate_size"]), job.params.ffn, job.params.multiple_of)
-        if job.params.recovery() is not None:
+        sizes = new_sizes(model, job.params)
+        sizes.config(model)
+        if job.params.recovery(sizes.removed(model)) is not None:
             training_rows(job)
 
     def run(self, job: Job[WidthParams]) -> Mapping[str, Any]:
-        """Rank, cut, recover."""
+        """Rank, cut, compensate, recover."""
         import torch
 
         torch.set_num_threads(job.threads)
         started = time.perf_counter()
         model = ModelFolder(job.input.path)
-        width = int(model.config["intermediate_size"])
-        kept = kept_width(width, job.params.ffn, job.params.multiple_of)
-        energy = _prune(model, job, kept)
-        facts: dict[str, Any] = {"ffn_before": width, "ffn_after": kept, "importance_kept": energy}
-        recover = job.params.recovery()
-        if recover is not None:
-            from compress.distill import distill_folder
-
-            facts["recovery"] = distill_folder(
-                student=job.out,
-                teacher=job.input.path,
-                rows=training_rows(job),
-                recover=recover,
-                scratch=job.scratch,
-                seed=job.seed,
-                progress=job.progress,
-            )
+        sizes = new_sizes(model, job.params)
+        cutter = _Cutter(model, job)
+        edits = cutter.edits(sizes)
+        write_edited(model, job.out, sizes.config(model), edits)
+        facts: dict[str, Any] = {
+            "ffn_before": model.shape.ffn,
+            "ffn_after": sizes.ffn or model.shape.ffn,
+            "kv_groups_before": model.shape.kv_heads,
+            "kv_groups_after": sizes.kv_heads or model.shape.kv_heads,
+            "output_error": {kind: round(sum(e) / len(e), 6) for kind, e in sorted(cutter.errors.items())},
+        }
+        facts |= recover_pruned(job, sizes.removed(model))
         write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
         return facts
 
 
-def training_rows(job: Job[WidthParams]) -> Path:
-    """train.jsonl of the job's data; UsageError if there is none."""
-    path = None if job.data is None else job.data.path / "train.jsonl"
-    if path is None or not path.is_file():
-        raise UsageError(
-            "recovery after pruning needs training rows and there are none",
-            next="set data: {train: FILE.jsonl}, or with: {recover: null}",
-        )
-    return path
+class Sizes(NamedTuple):
+    """What a model's sizes become; None where one stays."""
+
+    ffn: int | None
+    heads: int | None
+    kv_heads: int | None
+
+    def config(self, model: ModelFolder) -> dict[str, Any]:
+        """The narrowed model's config.json; UsageError where its family cannot say it."""
+        return model.narrowed_config(ffn=self.ffn, heads=self.heads, kv_heads=self.kv_heads)
+
+    def removed(self, model: ModelFolder) -> float:
+        """The larger of the shares of FFN channels and KV groups that go."""
+        shape = model.shape
+        return 1 - min((self.ffn or shape.ffn) / shape.ffn, (self.kv_heads or shape.kv_heads) / shape.kv_heads)
 
 
-def _prune(model: ModelFolder, job: Job[WidthParams], kept: int) -> float:
-    """Write the narrowed model into job.out; mean share of the importance that the kept channels hold."""
-    from compress.prune.width_math import keep_channels
+def new_sizes(model: ModelFolder, params: WidthParams) -> Sizes:
+    """UsageError if an amount does not fit."""
+    shape = model.shape
+    ffn = None if params.ffn is None else kept_width(shape.ffn, params.ffn, params.multiple_of)
+    if params.kv_groups is None:
+        return Sizes(ffn, None, None)
+    kept = shape.kv_heads - removed_count(params.kv_groups, shape.kv_heads, "KV groups")
+    return Sizes(ffn, kept * (shape.heads // shape.kv_heads), kept)
 
-    keep: dict[int, torch.Tensor] = {}
-    shares = []
+
+def sites(model: ModelFolder, sizes: Sizes, seed: int) -> Iterator[Site]:
+    """The FFN and the attention of every block, where their size changes."""
+    shape = model.shape
     for block in range(model.blocks):
-        importance = _importance(model, job, block)
-        keep[block] = keep_channels(importance, kept)
-        shares.append(float(importance[keep[block]].sum() / importance.sum()))
-    cuts = _cuts(model, keep)
-    specs = [_narrowed(model.weights.spec(name), cuts.get(name), kept) for name in model.weights.names()]
-
-    def load(name: str) -> torch.Tensor:
-        tensor = model.weights.load(name)
-        if name not in cuts:
-            return tensor
-        axis, index = cuts[name]
-        return tensor.index_select(axis, index)
-
-    write_model(job.out, specs, load)
-    write_json(job.out / "config.json", {**model.config, "intermediate_size": kept})
-    copy_side_files(model.path, job.out)
-    return round(sum(shares) / len(shares), 6)
+        if sizes.ffn:
+            roles = ("gate", "up") if model.has_gate else ("up",)
+            parts = tuple(model.part(block, role) for role in roles)
+            yield Site("ffn", parts, model.down_name(block), shape.ffn, sizes.ffn, seed * 1_000_003 + block)
+        if sizes.kv_heads:
+            parts = tuple(model.part(block, role) for role in "qkv")
+            salt = seed * 1_000_003 + model.blocks + block
+            yield Site("attention", parts, model.out_name(block), shape.kv_heads, sizes.kv_heads, salt)
 
 
-def _cuts(model: ModelFolder, keep: Mapping[int, torch.Tensor]) -> dict[str, tuple[int, torch.Tensor]]:
-    """Tensor name -> (axis, kept indices) of every tensor with an FFN axis."""
-    cuts: dict[str, tuple[int, torch.Tensor]] = {}
-    for block, index in keep.items():
-        cuts[f"{model.name(block, model.layout.down)}.weight"] = (1, index)
-        for linear in model.layout.ffn:
-            for part in ("weight", "bias"):
-                cuts[f"{model.name(block, linear)}.{part}"] = (0, index)
-    return {name: cut for name, cut in cuts.items() if name in model.weights}
+class _Cutter:
+    """Chooses what stays at every site and says how the linears change."""
+
+    def __init__(self, model: ModelFolder, job: Job[WidthParams]) -> None:
+        self.model, self.job, self.params = model, job, job.params
+        self.errors: dict[str, list[float]] = {}
+        """Relative squared error of the projections' outputs by kind of site, filled while the weights are written."""
+        wanted = self.params.method == "activations" or self.params.compensate
+        if wanted and job.calibration is None:
+            raise UsageError("prune.width needs a calibration pass", next="give calibration data (JSONL)")
+        self.calibration = Calibration(job.calibration.path) if job.calibration is not None else None
+
+    def edits(self, sizes: Sizes) -> dict[str, Edit]:
+        """Linear name -> its change."""
+        edits: dict[str, Edit] = {}
+        every = list(sites(self.model, sizes, self.job.seed))
+        for done, site in enumerate(every):
+            self.job.progress(done, len(every), f"ranking {site.projection}")
+            keep = self._kept_groups(site)
+            edits |= self._cut_outputs(site, keep)
+            edits[site.projection] = self._cut_inputs(site, members(keep, site.size))
+        return edits
+
+    def _kept_groups(self, site: Site) -> torch.Tensor:
+        from compress.prune.obs_math import survivors
+        from compress.prune.width_math import activation_importance, keep_most, magnitude_importance, random_importance
+
+        if self.params.method == "random":
+            return keep_most(random_importance(site.groups, site.seed), site.kept)
+        projection = self.model.weight(site.projection)
+        if self.params.method == "magnitude":
+            rows = [self.model.weight(part.name)[part.start : part.stop] for part in site.parts]
+            return keep_most(magnitude_importance(rows, projection, site.groups), site.kept)
+        H = self._hessian(site)
+        if self.params.compensate:
+            return survivors(projection, H, site.kept, size=site.size, damp=self.params.damp)
+        return keep_most(activation_importance(projection, H, site.size), site.kept)
+
+    def _hessian(self, site: Site) -> torch.Tensor:
+        assert self.calibration is not None
+        return self.calibration.hessian(site.projection)
+
+    def _cut_outputs(self, site: Site, keep: torch.Tensor) -> dict[str, Edit]:
+        """Parts of one fused linear are cut together, in their order."""
+        import torch
+
+        rows: dict[str, list[torch.Tensor]] = {}
+        for part in site.parts:
+            rows.setdefault(part.name, []).append(site.rows(part, keep))
+        return {name: _keep_rows(torch.cat(pieces), self.model.shape.hidden) for name, pieces in rows.items()}
+
+    def _cut_inputs(self, site: Site, keep: torch.Tensor) -> Edit:
+        from compress.prune.obs_math import compensated, output_error
+
+        def apply(W: torch.Tensor) -> torch.Tensor:
+            if self.calibration is None:
+                return W[:, keep]
+            H = self._hessian(site)
+            kept = compensated(W, H, keep, self.params.damp) if self.params.compensate else W[:, keep]
+            self.errors.setdefault(site.kind, []).append(output_error(W, H, keep, kept))
+            return kept
+
+        return Edit((self.model.shape.hidden, len(keep)), apply)
 
 
-def _narrowed(spec: TensorSpec, cut: tuple[int, torch.Tensor] | None, kept: int) -> TensorSpec:
-    if cut is None:
-        return spec
-    shape = list(spec.shape)
-    shape[cut[0]] = kept
-    return TensorSpec(spec.name, spec.dtype, tuple(shape))
-
-
-def _importance(model: ModelFolder, job: Job[WidthParams], block: int) -> torch.Tensor:
-    import torch
-
-    from compress.prune import width_math
-
-    names = [model.name(block, linear) for linear in (*model.layout.ffn, model.layout.down)]
-    if job.params.method == "random":
-        width = model.weights.spec(f"{names[-1]}.weight").shape[1]
-        return width_math.random_importance(width, job.seed * 1_000_003 + block)
-    weights = [model.weights.load_finite(f"{name}.weight") for name in names]
-    if job.params.method == "magnitude":
-        gate, up, down = weights
-        return width_math.magnitude_importance(gate, up, down)
-    if job.calibration is None:
-        raise UsageError("prune.width needs a calibration pass", next="give calibration data (JSONL)")
-    mean_square = Calibration(job.calibration.path).diagonal(names[-1])
-    return width_math.activation_importance(weights[-1], torch.as_tensor(mean_square))
+def _keep_rows(rows: torch.Tensor, inputs: int) -> Edit:
+    return Edit((len(rows), inputs), lambda W: W[rows], rows)

@@ -1,160 +1,164 @@
-"""Width pruning: the maths, the folder it writes, and recovery that resumes to the same bytes."""
+"""Width pruning: stock folders that compute what the cut model should, of every family."""
 
 import json
 
 import pytest
 import torch
+from cutting import altered, load, logits, perplexity
 from stages import run_stage
+from tiny_families import PLAIN, ids, save_tiny
 
-from compress.artifact import Artifact
-from compress.distill import Example, collate, distillation_loss, learning_rate, load_examples, plan_batches
-from compress.errors import DataError, UsageError
-from compress.prune.width_math import activation_importance, keep_channels, kept_width
+from compress.blocks import ModelFolder
+from compress.errors import UsageError
+from compress.prune.obs_math import compensated, survivors
 from compress.weights import Weights
 
-
-@pytest.fixture
-def rows(chat_jsonl, tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "train.jsonl").write_bytes(chat_jsonl.read_bytes())
-    return Artifact("data", folder, "d")
-
-
-def test_kept_width_rounds_and_explains():
-    assert kept_width(768, 0.25, 256) == 512
-    assert kept_width(1024, 0.6, 256) == 512
-    assert kept_width(768, 0.5, 128) == 384
-    with pytest.raises(UsageError, match=r"(?s)widths that fit: 256, 512"):
-        kept_width(768, 0.05, 256)
-    with pytest.raises(UsageError, match="widths that fit: none"):
-        kept_width(256, 0.5, 256)
-
-
-def test_importance_is_the_mean_squared_contribution():
-    g = torch.Generator().manual_seed(0)
-    a, down = torch.randn(300, 6, generator=g), torch.randn(4, 6, generator=g)
-    slow = torch.stack([(a[:, j : j + 1] * down[:, j]).square().sum(1).mean() for j in range(6)])
-    torch.testing.assert_close(activation_importance(down, a.square().mean(0)), slow)
-    assert keep_channels(torch.tensor([1.0, 3.0, 3.0, 0.0]), 2).tolist() == [1, 2]
-    assert keep_channels(torch.ones(4), 2).tolist() == [0, 1]
+SMALL = {"calibration_tokens": 1024, "calibration_length": 64}
 
 
 @pytest.mark.parametrize("method", ["activations", "magnitude", "random"])
-def test_the_folder_is_a_stock_model(tiny_llama, tiny_calibration, tmp_path, method):
-    from transformers import AutoModelForCausalLM
-
+@pytest.mark.parametrize("compensate", [True, False])
+def test_the_folder_is_a_stock_model(tiny_llama, tiny_calibration, tmp_path, method, compensate):
     out = run_stage(
-        "prune.width", tiny_llama, tmp_path / "a", pass_=tiny_calibration, ffn=0.5, method=method, recover=None
+        "prune.width",
+        tiny_llama,
+        tmp_path / "a",
+        pass_=tiny_calibration,
+        ffn=0.5,
+        kv_groups=1,
+        method=method,
+        compensate=compensate,
+        recover=None,
     )
-    assert out.facts["ffn_before"] == 512
-    assert out.facts["ffn_after"] == 256
-    assert json.loads((out.path / "config.json").read_text())["intermediate_size"] == 256
-    model, info = AutoModelForCausalLM.from_pretrained(out.path, output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    assert model.model.layers[0].mlp.down_proj.weight.shape == (256, 256)
+    sizes = {key: out.facts[key] for key in ("ffn_before", "ffn_after", "kv_groups_before", "kv_groups_after")}
+    assert list(sizes.values()) == [512, 256, 2, 1]
+    config = json.loads((out.path / "config.json").read_text())
+    assert [config[key] for key in ("intermediate_size", "num_attention_heads", "num_key_value_heads")] == [256, 2, 1]
+    assert config["head_dim"] == 64
+    assert load(out.path).model.layers[0].mlp.down_proj.weight.shape == (256, 256)
     source = Weights(tiny_llama).load("model.layers.0.mlp.up_proj.weight")
     kept = Weights(out.path).load("model.layers.0.mlp.up_proj.weight")
     assert all(bool((source == row).all(1).any()) for row in kept)
+    assert 0 < out.facts["output_error"]["ffn"] < 1
+    assert 0 < out.facts["output_error"]["attention"] < 1
 
 
-def altered(folder, target, change):
-    """A copy of a model folder with ``change`` applied to its dict of tensors."""
-    from safetensors.torch import load_file, save_file
+def kept_columns(source, cut):
+    """Which columns of ``source`` the matrix ``cut`` holds, in order."""
+    return [int((source == column[:, None]).all(0).nonzero()) for column in cut.T]
 
-    target.mkdir()
-    for file in folder.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(target / "model.safetensors")
-    change(tensors)
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-    return target
+
+@pytest.mark.parametrize("family", PLAIN)
+def test_cutting_equals_silencing(family, tmp_path):
+    """In the whole model, the columns that lost their inputs are set to zero."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    whole = save_tiny(family, folder)
+    groups = None if family == "gpt2" else 1
+    out = run_stage(
+        "prune.width",
+        folder,
+        tmp_path / "a",
+        ffn=0.3,
+        multiple_of=32,
+        kv_groups=groups,
+        method="magnitude",
+        compensate=False,
+        recover=None,
+    )
+    model, cut = ModelFolder(folder), ModelFolder(out.path)
+    state = whole.state_dict()
+    assert cut.shape.ffn == out.facts["ffn_after"] < model.shape.ffn
+    for block in range(model.blocks):
+        for name in [model.down_name(block)] + ([model.out_name(block)] if groups else []):
+            kept = kept_columns(model.weight(name), cut.weight(name))
+            silent = torch.zeros_like(model.weight(name))
+            silent[:, kept] = model.weight(name)[:, kept]
+            state[f"{name}.weight"].copy_(model.stored(name, silent))
+    with torch.no_grad():
+        wanted = whole(ids()).logits
+    torch.testing.assert_close(logits(out.path, ids()), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_compensation_solves_the_projections_anew(tiny_llama, tiny_calibration, tmp_path):
+    from compress.calibrate import Calibration
+
+    common = {"pass_": tiny_calibration, "ffn": 0.5, "kv_groups": 1, "recover": None}
+    out = run_stage("prune.width", tiny_llama, tmp_path / "a", **common)
+    plain = run_stage("prune.width", tiny_llama, tmp_path / "b", **common, compensate=False)
+    for kind in ("ffn", "attention"):
+        assert out.facts["output_error"][kind] < plain.facts["output_error"][kind]
+    model, cut = ModelFolder(tiny_llama), ModelFolder(out.path)
+    H = Calibration(tiny_calibration.path).hessian(model.down_name(1))
+    W = model.weight(model.down_name(1))
+    keep = survivors(W, H, 256)
+    torch.testing.assert_close(cut.weight(cut.down_name(1)), compensated(W, H, keep))
+    gate = model.part(1, "gate").name
+    assert torch.equal(cut.weight(gate), model.weight(gate)[keep])
 
 
 def test_removing_dead_channels_changes_nothing(tiny_llama, chat_jsonl, tmp_path):
-    from transformers import AutoModelForCausalLM
-
     def kill(tensors):
         for layer in (0, 1):
             tensors[f"model.layers.{layer}.mlp.gate_proj.weight"][1::2] = 0
+            tensors[f"model.layers.{layer}.self_attn.v_proj.weight"][:64] = 0
 
     folder = altered(tiny_llama, tmp_path / "m", kill)
-    small = {"calibration": chat_jsonl, "calibration_tokens": 1024, "calibration_length": 64}
-    passed = run_stage("calibrate", folder, tmp_path / "c", **small)
-    out = run_stage("prune.width", folder, tmp_path / "a", pass_=passed, ffn=0.5, recover=None)
-    ids = torch.arange(6, 60)[None]
-    with torch.no_grad():
-        logits = [AutoModelForCausalLM.from_pretrained(p, dtype=torch.float32)(ids).logits for p in (folder, out.path)]
-    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+    passed = run_stage("calibrate", folder, tmp_path / "c", calibration=chat_jsonl, **SMALL)
+    out = run_stage("prune.width", folder, tmp_path / "a", pass_=passed, ffn=0.5, kv_groups=0.5, recover=None)
+    tokens = torch.arange(6, 60)[None]
+    torch.testing.assert_close(logits(folder, tokens), logits(out.path, tokens), rtol=1e-4, atol=1e-5)
 
 
-def test_recovery_lowers_the_loss_and_resumes_to_the_same_bytes(tiny_llama, rows, tmp_path):
-    def sharpen(tensors):
-        for name, tensor in tensors.items():
-            tensor *= 1 if "norm" in name else 6 if "mlp" in name else 2
-
-    folder = altered(tiny_llama, tmp_path / "m", sharpen)
-    recover = {"distill_steps": 24, "batch": 4, "checkpoint_every": 4, "lr": 3e-4}
-    common = {"data": rows, "ffn": 0.5, "method": "magnitude", "recover": recover}
-    whole = run_stage("prune.width", folder, tmp_path / "a", **common)
-    assert whole.facts["recovery"]["kl_after"] < 0.8 * whole.facts["recovery"]["kl_before"]
-    assert whole.facts["recovery"]["kept"] == "recovered"
-
-    def die(done, total, note=""):
-        del total, note
-        if done == 7:
-            raise KeyboardInterrupt
-
-    scratch = tmp_path / "scratch"
-    with pytest.raises(KeyboardInterrupt):
-        run_stage("prune.width", folder, tmp_path / "b", scratch=scratch, progress=die, **common)
-    assert (scratch / "distill.pt").is_file()
-    again = run_stage("prune.width", folder, tmp_path / "c", scratch=scratch, **common)
-    assert again.digest == whole.digest
+def test_what_does_not_fit_is_refused(tiny_llama, tiny_calibration, tmp_path):
+    common = {"pass_": tiny_calibration, "recover": None}
+    with pytest.raises(UsageError, match="widths that fit: 256"):
+        run_stage("prune.width", tiny_llama, tmp_path / "a", **common, ffn=0.1)
+    with pytest.raises(UsageError, match="of 2 KV groups"):
+        run_stage("prune.width", tiny_llama, tmp_path / "b", **common, ffn=None, kv_groups=2)
+    with pytest.raises(UsageError, match="needs a calibration pass"):
+        run_stage("prune.width", tiny_llama, tmp_path / "c", ffn=0.5, recover=None)
+    with pytest.raises(ValueError, match="nothing to remove"):
+        run_stage("prune.width", tiny_llama, tmp_path / "d", **common, ffn=None)
+    folder = tmp_path / "gpt2"
+    folder.mkdir()
+    save_tiny("gpt2", folder)
+    with pytest.raises(UsageError, match="gpt2 config cannot hold another number of heads"):
+        run_stage("prune.width", folder, tmp_path / "e", ffn=None, kv_groups=2, method="random", compensate=False)
 
 
-def test_recovery_that_would_harm_is_dropped(tiny_llama, tiny_calibration, rows, tmp_path):
-    common = {"pass_": tiny_calibration, "data": rows, "ffn": 0.5}
-    plain = run_stage("prune.width", tiny_llama, tmp_path / "a", **common, recover=None)
-    wild = run_stage("prune.width", tiny_llama, tmp_path / "b", **common, recover={"distill_steps": 3, "lr": 0.5})
-    assert wild.facts["recovery"]["kl_after"] > wild.facts["recovery"]["kl_before"]
-    assert wild.digest == plain.digest
+@pytest.fixture(scope="module")
+def m7(shared_data, tmp_path_factory):
+    """The trained model and its calibration pass."""
+    folder = shared_data / "models" / "m7"
+    text = folder / "calibration.jsonl.gz"
+    out = tmp_path_factory.mktemp("m7") / "pass"
+    return folder, run_stage("calibrate", folder, out, calibration=text, calibration_tokens=16384)
 
 
-def test_recovery_without_rows_is_refused(tiny_llama, tiny_calibration, tmp_path):
-    with pytest.raises(UsageError, match="recovery after pruning needs training rows"):
-        run_stage("prune.width", tiny_llama, tmp_path / "a", pass_=tiny_calibration, ffn=0.5)
+@pytest.mark.slow
+@pytest.mark.parametrize("compensate", [True, False])
+@pytest.mark.parametrize("what", [{"ffn": 1 / 3}, {"ffn": 1 / 2, "multiple_of": 128}, {"ffn": None, "kv_groups": 2}])
+def test_activations_beat_the_baselines_on_a_trained_model(m7, tmp_path, what, compensate):
+    """Magnitude beats random for KV groups only: this model's FFN channels of small norm matter most."""
+    folder, passed = m7
+    found = {}
+    for method in ("activations", "magnitude", "random"):
+        given = {"pass_": passed, "method": method, "compensate": compensate, "recover": None, **what}
+        out = run_stage("prune.width", folder, tmp_path / method, **given)
+        found[method] = perplexity(out.path, folder / "eval.jsonl")
+    assert found["activations"] < 0.95 * min(found["magnitude"], found["random"])
+    if "kv_groups" in what:
+        assert found["magnitude"] < found["random"]
 
 
-def test_examples_cover_the_last_reply_only(tiny_llama, tmp_path):
-    path = tmp_path / "t.jsonl"
-    turns = [("user", "hello"), ("assistant", "hi"), ("user", "bye"), ("assistant", "see you")]
-    path.write_text(json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]}) + "\n")
-    (example,) = load_examples(tiny_llama, path, 512)
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tiny_llama / "tokenizer.json"))
-    assert tokenizer.decode(example.ids[example.start :], skip_special_tokens=False) == "see you</s>"
-    with pytest.raises(DataError, match="no row fits"):
-        load_examples(tiny_llama, path, 3)
-    path.write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
-    with pytest.raises(DataError, match=r":1: .*assistant"):
-        load_examples(tiny_llama, path, 512)
-
-
-def test_batches_loss_and_rate():
-    plan = plan_batches([5, 9, 5, 9, 7], 2, 9, seed=1)
-    assert len(plan) == 9
-    assert sorted(i for step in plan[:3] for i in step) == [0, 1, 2, 3, 4]
-    assert plan == plan_batches([5, 9, 5, 9, 7], 2, 9, seed=1)
-    batch = collate([Example([4, 5, 6], 2), Example([7, 8, 9, 3], 1)])
-    assert batch.ids.tolist() == [[4, 5, 6, 0], [7, 8, 9, 3]]
-    assert batch.targets.tolist() == [1, 4, 5, 6]
-    a, b = torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 0.0]])
-    p, q = b.softmax(-1), a.softmax(-1)
-    torch.testing.assert_close(distillation_loss(a, b, 1.0), (p * (p / q).log()).sum())
-    assert float(distillation_loss(a, a, 2.0)) == pytest.approx(0, abs=1e-7)
-    rates = [learning_rate(s, 100, 1.0) for s in range(100)]
-    assert max(rates) == pytest.approx(1.0)
-    assert rates[-1] < 0.11
+@pytest.mark.slow
+def test_compensation_regains_half_of_the_loss_of_a_trained_model(m7, tmp_path):
+    folder, passed = m7
+    before = perplexity(folder, folder / "eval.jsonl")
+    found = []
+    for compensate in (True, False):
+        given = {"pass_": passed, "ffn": 1 / 3, "compensate": compensate, "recover": None}
+        out = run_stage("prune.width", folder, tmp_path / str(compensate), **given)
+        found.append(perplexity(out.path, folder / "eval.jsonl"))
+    assert found[0] - before < 0.5 * (found[1] - before)

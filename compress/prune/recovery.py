@@ -1,0 +1,70 @@
+"""What the pruning stages share: how much is recovered from what rows, and what a stage takes for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.errors import UsageError
+from compress.recover.params import Recover
+from compress.stage import CalibratedParams, Job, Needs
+
+RECOVER_ABOVE = 0.1
+
+
+class RecoveredParams(CalibratedParams):
+    """Parameters of a pruning stage that can recover what it cut."""
+
+    recover: Recover | Literal["auto"] | None = "auto"
+    """Training after pruning; by default distillation when more than 10 % is removed; null: off."""
+    rows: Path | None = None
+    """JSONL of ``{"messages"}`` or ``{"text"}`` rows to recover on; by default the pipeline's training rows."""
+
+    def recovery(self, removed: float) -> Recover | None:
+        """The recovery to run after a share ``removed`` (0 to 1) of the model's channels, groups or blocks went."""
+        if self.recover == "auto":
+            return Recover() if removed > RECOVER_ABOVE else None
+        return self.recover
+
+
+def training_rows(job: Job[Any]) -> Path:
+    """The parameter ``rows``, or train.jsonl of the job's data; UsageError if there is neither."""
+    path = job.params.rows
+    if path is None and job.data is not None:
+        path = job.data.path / "train.jsonl"
+    if path is None or not path.is_file():
+        raise UsageError(
+            "recovery after pruning needs training rows and there are none",
+            next="set data: {train: FILE.jsonl}, with: {rows: FILE.jsonl}, or with: {recover: null}",
+        )
+    return path
+
+
+def recovery_needs(job: Job[Any]) -> Needs:
+    """Teacher and student in float32, gradients and two moments."""
+    size = job.input.size_bytes() if job.inputs else 0
+    return Needs(disk_bytes=12 * size, ram_bytes=(900 << 20) + 24 * size)
+
+
+def recover_pruned(job: Job[Any], removed: float, blocks: Sequence[int] | None = None) -> dict[str, Any]:
+    """Recover the model in ``job.out`` if the parameters want it: ``{"recovery": facts}`` or {}.
+
+    ``blocks``: the teacher's block whose output each of the student's blocks should give; by default its own.
+    """
+    recover = job.params.recovery(removed)
+    if recover is None:
+        return {}
+    from compress.recover.folder import recover_folder
+
+    facts = recover_folder(
+        student=job.out,
+        teacher=job.input.path,
+        rows=training_rows(job),
+        recover=recover,
+        scratch=job.scratch,
+        seed=job.seed,
+        progress=job.progress,
+        blocks=blocks,
+    )
+    return {"recovery": facts}

@@ -1,0 +1,1 @@
+"""Training a pruned model back towards the model it was cut from."""
