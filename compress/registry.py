@@ -18,6 +18,8 @@ STAGES = {
     "export.gguf": "export.gguf:ExportGguf",
     "export.onnx": "export.onnx:ExportOnnx",
     "finetune.sft": "finetune.sft:Sft",
+    "prune.depth": "compress.prune.depth:DepthPrune",
+    "prune.sparse": "compress.prune.sparse:SparsePrune",
     "prune.width": "compress.prune.width:WidthPrune",
     "quantize.gptq": "compress.quantize.gptq:Gptq",
     "source.hf": "finetune.source:HubSource",

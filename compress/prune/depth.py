@@ -1,0 +1,99 @@
+"""Stage ``prune.depth``: hf -> hf with fewer blocks, recovered from the unpruned model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.artifact import MEASUREMENTS, write_json
+from compress.blocks import ModelFolder
+from compress.calibrate import Calibration, calibration_source
+from compress.errors import DataError, UsageError
+from compress.prune.depth_math import least_influential, random_blocks, stand_ins
+from compress.prune.folder import write_blocks
+from compress.prune.recovery import RecoveredParams, recover_pruned, recovery_needs, training_rows
+from compress.prune.width_math import removed_count
+from compress.stage import Job, Needs, Stage
+
+
+class DepthParams(RecoveredParams):
+    """Parameters of ``prune.depth``."""
+
+    blocks: float = Field(0.25, gt=0)
+    """Blocks to remove: a number, or below 1 a fraction."""
+    method: Literal["influence", "perplexity", "random"] = "influence"
+    """Blocks that change their input least; those without which calibration text is predicted best; or a baseline."""
+    search_tokens: int = Field(4096, ge=256)
+    """Tokens of calibration text that ``method: perplexity`` runs for every candidate."""
+
+
+class DepthPrune(Stage[DepthParams]):
+    """The result is a stock folder of the same architecture with the kept blocks renumbered."""
+
+    Params = DepthParams
+    accepts = frozenset({"hf"})
+    produces = "hf"
+    uses = frozenset({"train", "calibration"})
+    calibrates = True
+    modules: ClassVar[frozenset[str]] = frozenset({"torch", "transformers"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "transformers", "peft"})
+
+    def reads_calibration(self, params: DepthParams) -> bool:
+        """The search runs text of its own through the model."""
+        return params.method == "influence"
+
+    def needs(self, job: Job[DepthParams]) -> Needs:
+        """Those of the recovery, and hidden states without each block while searching."""
+        needs = recovery_needs(job)
+        if not job.inputs or job.params.method != "perplexity":
+            return needs
+        shape = ModelFolder(job.input.path).shape
+        states = 4 * job.params.search_tokens * shape.hidden * (shape.blocks + 1)
+        return Needs(needs.disk_bytes, needs.ram_bytes + states)
+
+    def check(self, job: Job[DepthParams]) -> None:
+        """Known architecture, a count that fits, text to search on, and training rows if recovery wants them."""
+        model = ModelFolder(job.input.path)
+        count = removed_count(job.params.blocks, model.blocks, "blocks")
+        if job.params.method == "perplexity" and not calibration_source(job).is_file():
+            raise DataError(calibration_source(job), None, "no such calibration file", next="check the path")
+        if job.params.recovery(count / model.blocks) is not None:
+            training_rows(job)
+
+    def run(self, job: Job[DepthParams]) -> Mapping[str, Any]:
+        """Choose, cut, recover."""
+        import torch
+
+        torch.set_num_threads(job.threads)
+        started = time.perf_counter()
+        model = ModelFolder(job.input.path)
+        count = removed_count(job.params.blocks, model.blocks, "blocks")
+        removed, facts = _choose(model, job, count)
+        kept = [block for block in range(model.blocks) if block not in removed]
+        write_blocks(model, job.out, kept)
+        facts |= {"blocks_before": model.blocks, "blocks_after": len(kept), "removed": removed}
+        facts |= recover_pruned(job, count / model.blocks, stand_ins(kept, model.blocks))
+        write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
+        return facts
+
+
+def _choose(model: ModelFolder, job: Job[DepthParams], count: int) -> tuple[list[int], dict[str, Any]]:
+    """Blocks to remove, first to go first, and the figures they were chosen by."""
+    params = job.params
+    if params.method == "random":
+        return random_blocks(model.blocks, count, job.seed), {}
+    if params.method == "influence":
+        if job.calibration is None:
+            raise UsageError("prune.depth needs a calibration pass", next="give calibration data (JSONL)")
+        similarity = Calibration(job.calibration.path).similarity
+        return least_influential(similarity, count), {"influence": [round(1 - s, 6) for s in similarity]}
+    from compress.prune.depth_search import search
+    from compress.windows import calibration_windows
+
+    length = min(params.calibration_length, params.search_tokens)
+    windows = calibration_windows(model.path, calibration_source(job), params.search_tokens, length)
+    found = search(model, windows, count, job.progress)
+    return found.removed, {"losses": [round(loss, 6) for loss in found.losses]}
