@@ -1,13 +1,13 @@
 """How much an error in each linear's output costs in KL divergence, measured by one backward pass in a block's memory.
 
 With p the model's own distribution and g the gradient of −log p(label) for labels drawn from p, an error dy of a
-linear's output costs KL(p ‖ p̂) ≈ ½ E[(g·dy)²]: the Fisher information is the KL's curvature, but only with labels from the
-model instead of the text (Kunstner et al., "Limitations of the Empirical Fisher Approximation", NeurIPS 2019). Inputs
-count as independent of gradients, as in K-FAC (Martens & Grosse, "Optimizing Neural Networks with Kronecker-factored
-Approximate Curvature", ICML 2015), positions as independent of each other, as in K-FAC-expand (Eschenhagen et al.,
-NeurIPS 2023), and so do outputs. An error D of a weight then costs ½ Σ_o γ_o (D H Dᵀ)_oo per token, with γ_o = E[g_o²]
-and H = E[x xᵀ]. Weighting the errors that a choice of bits really makes by Fisher information follows FGMP (Hooper et
-al. 2025).
+linear's output costs KL(p ‖ p̂) ≈ ½ E[(g·dy)²]: the Fisher information is the KL's curvature, but only with labels from
+the model instead of the text (Kunstner et al., "Limitations of the Empirical Fisher Approximation", NeurIPS 2019).
+Inputs count as independent of gradients, as in K-FAC (Martens & Grosse, "Optimizing Neural Networks with
+Kronecker-factored Approximate Curvature", ICML 2015), positions as independent of each other, as in K-FAC-expand
+(Eschenhagen et al., NeurIPS 2023), and so do outputs. An error D of a weight then costs ½ Σ_o γ_o (D H Dᵀ)_oo per
+token, with γ_o = E[g_o²] and H = E[x xᵀ]. Weighting the errors that a choice of bits really makes by Fisher
+information follows FGMP (Hooper et al. 2025).
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ class _Backward:
     def run(self, seed: int) -> dict[str, torch.Tensor]:
         import torch
 
-        blocks, gamma = self.model.blocks, {}
+        blocks = self.model.blocks
+        gamma: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             self._embed()
             for block in range(blocks):

@@ -143,7 +143,7 @@ class Measured:
 
 
 def test_predicts_the_kl_of_small_noise(tmp_path):
-    """Within 1.3 times where tokens are independent: windows of one position, in which queries and keys do not matter."""
+    """Within 1.3 times where tokens are independent: windows of one position, whose queries and keys do not matter."""
     save_tiny("mistral-full", tmp_path)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
