@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from compress.hessian import fast_products
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +34,7 @@ def search(model: ModelFolder, windows: torch.Tensor, count: int, progress: Call
 
     kept = list(range(model.blocks))
     found = Search([], [])
-    with torch.inference_mode(), fast_products():
+    with torch.inference_mode():
         for done in range(count):
             progress(done, count, f"searching among {len(kept)} blocks")
             whole, without = losses_without(model, windows, kept)

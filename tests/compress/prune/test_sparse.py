@@ -83,9 +83,10 @@ def test_the_order_of_methods_on_a_trained_model(shared_data, tmp_path, pattern)
     folder = shared_data / "models" / "m7"
     text = folder / "calibration.jsonl.gz"
     passed = run_stage("calibrate", folder, tmp_path / "pass", calibration=text, calibration_tokens=16384)
+    whole = perplexity(folder, folder / "eval.jsonl")
     found = []
     for method in ("sparsegpt", "wanda", "magnitude"):
         out = run_stage("prune.sparse", folder, tmp_path / method, pass_=passed, method=method, pattern=pattern)
         found.append(perplexity(out.path, folder / "eval.jsonl"))
     assert found == sorted(found)
-    assert found[0] < 0.95 * found[1]
+    assert found[0] - whole < 0.7 * (found[1] - whole)
