@@ -14,7 +14,7 @@ from compress.calibrate import Calibration, calibration_source
 from compress.errors import DataError, UsageError
 from compress.prune.depth_math import least_influential, random_blocks, stand_ins
 from compress.prune.folder import write_blocks
-from compress.prune.recovery import RecoveredParams, recover_pruned, recovery_needs, training_rows
+from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
 from compress.prune.width_math import removed_count
 from compress.stage import Job, Needs, Stage
 
@@ -46,13 +46,13 @@ class DepthPrune(Stage[DepthParams]):
         return params.method == "influence"
 
     def needs(self, job: Job[DepthParams]) -> Needs:
-        """Those of the recovery, and hidden states without each block while searching."""
-        needs = recovery_needs(job)
+        """Hidden states without each block while searching, and one block; or the recovery."""
         if not job.inputs or job.params.method != "perplexity":
-            return needs
-        shape = ModelFolder(job.input.path).shape
+            return pruning_needs(job, 0)
+        model = ModelFolder(job.input.path)
+        shape, size = model.shape, job.input.size_bytes()
         states = 4 * job.params.search_tokens * shape.hidden * (shape.blocks + 1)
-        return Needs(needs.disk_bytes, needs.ram_bytes + states)
+        return pruning_needs(job, states + 2 * size // shape.blocks)
 
     def check(self, job: Job[DepthParams]) -> None:
         """Known architecture, a count that fits, text to search on, and training rows if recovery wants them."""

@@ -41,10 +41,17 @@ def training_rows(job: Job[Any]) -> Path:
     return path
 
 
-def recovery_needs(job: Job[Any]) -> Needs:
-    """Teacher and student in float32, gradients and two moments."""
+def pruning_needs(job: Job[Any], cutting: int) -> Needs:
+    """What is larger: ``cutting`` bytes of memory, or the recovery, if it may run.
+
+    That holds teacher and student in float32 and, unless adapters alone are trained, gradients and two moments.
+    """
     size = job.input.size_bytes() if job.inputs else 0
-    return Needs(disk_bytes=12 * size, ram_bytes=(900 << 20) + 24 * size)
+    recover = job.params.recover
+    if recover is None:
+        return Needs(disk_bytes=2 * size, ram_bytes=(400 << 20) + cutting)
+    training = (10 if isinstance(recover, Recover) and recover.lora else 24) * size
+    return Needs(disk_bytes=12 * size, ram_bytes=(900 << 20) + max(cutting, training))
 
 
 def recover_pruned(job: Job[Any], removed: float, blocks: Sequence[int] | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from compress.blocks import ModelFolder, Part
 from compress.calibrate import Calibration
 from compress.errors import UsageError
 from compress.prune.folder import Edit, write_edited
-from compress.prune.recovery import RecoveredParams, recover_pruned, recovery_needs, training_rows
+from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
 from compress.prune.width_math import kept_width, members, removed_count
 from compress.stage import Job, Needs, Stage
 
@@ -83,8 +83,12 @@ class WidthPrune(Stage[WidthParams]):
         return params.method == "activations" or params.compensate
 
     def needs(self, job: Job[WidthParams]) -> Needs:
-        """Those of the recovery."""
-        return recovery_needs(job)
+        """A Hessian, its inverse and what is in between, or the recovery."""
+        if not job.inputs:
+            return pruning_needs(job, 0)
+        shape = ModelFolder(job.input.path).shape
+        widest = max(shape.ffn, shape.heads * shape.head_dim)
+        return pruning_needs(job, 4 * widest * (5 * widest + 4 * shape.hidden))
 
     def check(self, job: Job[WidthParams]) -> None:
         """Known architecture, sizes that fit it, and training rows if recovery wants them."""
