@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ACTIVATION_BYTES = 8 << 20
 """Upper size of a batch's widest activation in float32."""
-LOGIT_BYTES = 64 << 20
+LOGIT_BYTES = 32 << 20
 """Upper size of a batch's logits."""
 
 
@@ -64,16 +64,16 @@ def predicted_kl(D: torch.Tensor, H: torch.Tensor, gamma: torch.Tensor) -> float
     return float(errors @ gamma.double()) / 2
 
 
-def draw_labels(logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Labels int64 ``[…]`` of softmax(logits), float32 ``[…, vocab]``, by inversion at ``u`` ``[…]`` in [0, 1).
+def draw_labels(p: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """Labels int64 ``[…]`` of the distributions ``p`` float32 ``[…, vocab]``, by inversion at ``u`` ``[…]`` in [0, 1).
 
     One uniform number per label, whatever batch it is drawn in.
     """
     import torch
 
-    cumulative = logits.softmax(-1).cumsum(-1)
+    cumulative = p.cumsum(-1)
     threshold = u[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp_max(logits.shape[-1] - 1)
+    return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp_max(p.shape[-1] - 1)
 
 
 class _States:
@@ -172,8 +172,9 @@ class _Backward:
         for part in self._parts(self.head_batch):
             x = last.read(part).requires_grad_()
             logits = self.model.logits(self.model.final_norm(x).to(self.dtype))
-            labels = draw_labels(logits.detach(), u[part])[..., None]
-            (g,) = torch.autograd.grad(logits, x, _score(logits.detach(), labels))
+            p = logits.detach().softmax(-1)
+            labels = draw_labels(p, u[part])[..., None]
+            (g,) = torch.autograd.grad(logits, x, p.scatter_add_(-1, labels, torch.full(labels.shape, -1.0)))
             self.gradients.write(part, g)
         last.path.unlink()
         self.model.forget()
@@ -205,13 +206,6 @@ class _Backward:
                 next="check the model in float32; its activations overflow",
             )
         return total / self.windows.numel()
-
-
-def _score(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """d Σ −log p(label) / d logits."""
-    import torch
-
-    return logits.softmax(-1).scatter_add_(-1, labels, torch.full(labels.shape, -1.0))
 
 
 @contextmanager
