@@ -30,7 +30,8 @@ AT_ONCE = 2**17
 class BlockGrid:
     """The grid of one kind. Scales are never zero; they may be negative except for Q2_K, Q4_K, Q5_K, Q4_1, Q5_1, NF4.
 
-    Weights that float16 scales cannot reach (beyond 65504 times the largest level) saturate.
+    Weights that float16 scales cannot reach (beyond 65504 times the largest level) saturate. IQ4 has no level zero:
+    a row of zeros becomes one of 2^-24.
     """
 
     kind: str
@@ -82,30 +83,30 @@ class BlockGrid:
         return Steps(f.s, offset, fields)
 
     def pack(self, codes: torch.Tensor, steps: Sequence[Steps]) -> torch.Tensor:
-        """Rows as the format stores them: codes uint8 ``[in, out]``, steps of every period -> uint8 ``[out, bytes]``.
+        """Rows as the format stores them: codes uint8 ``[in, out]`` and the steps of all periods, one below the other
+        or in a sequence -> uint8 ``[out, bytes]``.
 
         NF4: half a byte per weight, the first in the high half; the scales stay in ``steps``.
         """
-        out = codes.shape[1]
-        assert codes.shape[0] == self.period * len(steps), (codes.shape, len(steps))
-        blocks = codes.view(len(steps), self.period, out).permute(2, 0, 1).reshape(-1, self.period)
-        return pack(self.kind, self._blocks(blocks, steps)).view(out, -1)
+        rows = sum(len(s.scale) for s in steps)
+        assert len(codes) == rows * self.form.sub, (codes.shape, rows)
+        return pack(self.kind, self._blocks(codes, steps)).view(codes.shape[1], -1)
 
     def _blocks(self, codes: torch.Tensor, steps: Sequence[Steps]) -> Blocks:
+        import torch
+
+        def blocks(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+            """``[any · periods, out]``, in parts -> ``[out · periods, any]``."""
+            x = torch.cat(list(parts)).view(codes.shape[0] // self.period, -1, codes.shape[1]).permute(2, 0, 1)
+            return x.reshape(-1, x.shape[2])
+
+        code = blocks([codes])
         if self.form.k is None:
-            offset = _rows([s.offset for s in steps]).half() if self.form.free else None
-            return Blocks(codes, _rows([s.scale for s in steps]).half(), offset)
-        d, k, *rest = (_rows(field) for field in zip(*(s.fields for s in steps), strict=True))
+            offset = blocks([s.offset for s in steps]).half() if self.form.free else None
+            return Blocks(code, blocks([s.scale for s in steps]).half(), offset)
+        d, k, *rest = (blocks(parts) for parts in zip(*(s.fields for s in steps), strict=True))
         dmin, m = rest or (None, None)
-        return Blocks(codes, d, dmin, k, m)
-
-
-def _rows(fields: Sequence[torch.Tensor]) -> torch.Tensor:
-    """``[any, out]`` of each period -> ``[out · periods, any]``."""
-    import torch
-
-    stacked = torch.stack(list(fields)).permute(2, 0, 1)
-    return stacked.reshape(-1, stacked.shape[2])
+        return Blocks(code, d, dmin, k, m)
 
 
 def grid_of(kind: str) -> BlockGrid:
