@@ -116,6 +116,11 @@ class ModelFolder:
     def _transposed(self, name: str) -> bool:
         return self._row.conv1d and name.startswith(f"{self.layout.blocks}.")
 
+    def linear_shape(self, name: str) -> tuple[int, int]:
+        """``(out, in)`` of the linear with full name ``name``, without reading it."""
+        first, second = self.weights.spec(f"{name}.weight").shape
+        return (second, first) if self._transposed(name) else (first, second)
+
     def weight(self, name: str) -> torch.Tensor:
         """Weight float32 ``[out, in]`` of the linear with full name ``name``; ArtifactError if it holds NaN or Inf."""
         if name == self.head_name:

@@ -98,15 +98,12 @@ class Calibrate(Stage[CalibratedParams]):
         """Hessians on disk, and one block with its Hessians in memory."""
         if not job.inputs:
             return Needs()
-        config = ModelFolder(job.input.path).config
-        hidden, ffn = int(config["hidden_size"]), int(config["intermediate_size"])
+        shape = ModelFolder(job.input.path).shape
+        hidden, ffn = shape.hidden, shape.ffn
         block = 4 * (3 * hidden * hidden + ffn * ffn)
         weights = 4 * (4 * hidden * hidden + 3 * hidden * ffn)
         activations = 8 * job.params.calibration_tokens * hidden
-        return Needs(
-            disk_bytes=block * int(config["num_hidden_layers"]) + activations,
-            ram_bytes=(400 << 20) + block + 2 * weights,
-        )
+        return Needs(disk_bytes=block * shape.blocks + activations, ram_bytes=(400 << 20) + block + weights)
 
     def check(self, job: Job[CalibratedParams]) -> None:
         """Known architecture, readable text."""
@@ -147,7 +144,7 @@ def _publish(scratch: Path, out: Path, blocks: int) -> None:
 
 def _index(model: ModelFolder, windows: torch.Tensor, out: Path) -> dict[str, Any]:
     layout = model.layout
-    inputs: dict[str, tuple[str, str]] = {layout.head: (HEAD_FILE, layout.head)}
+    inputs: dict[str, tuple[str, str]] = {model.head_name: (HEAD_FILE, model.head_name)}
     for block in range(model.blocks):
         for group in layout.inputs:
             for linear in group:

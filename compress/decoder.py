@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     See = Callable[[str, torch.Tensor], None]
     Tensors = Mapping[str, torch.Tensor]
 
-__all__ = ["Attention", "layer_norm", "rms_norm", "rope_table", "run_block", "soft_cap", "window_mask"]
+__all__ = ["Attention", "Block", "layer_norm", "rms_norm", "rope_table", "run_block", "soft_cap", "window_mask"]
 
 
 class Attention(NamedTuple):
@@ -132,11 +132,15 @@ def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return known[name]
 
 
-class _Block:
-    """A block's tensors with the operations that read them by name."""
+class Block:
+    """One block on the float32 residual stream, step by step.
 
-    def __init__(self, model: ModelFolder, tensors: Tensors) -> None:
-        self.model, self.tensors = model, tensors
+    ``tensors`` (of ``model.block_tensors``) and with them the linears are in a compute dtype, float32 or bfloat16;
+    norms and residual additions are float32.
+    """
+
+    def __init__(self, model: ModelFolder, block: int, tensors: Tensors, ropes: Mapping[str, Rope]) -> None:
+        self.model, self.block, self.tensors, self.ropes = model, block, tensors, ropes
 
     def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         return self.model.norm(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
@@ -152,9 +156,13 @@ class _Block:
         parts = [self.model.parts[role] for role in roles]
         return [outputs[part.name][..., part.start : part.stop] for part in parts]
 
-    def mix(self, block: int, h: torch.Tensor, ropes: Mapping[str, Rope]) -> torch.Tensor:
+    def attention_input(self, x: torch.Tensor) -> torch.Tensor:
+        """What query, key and value read, ``[windows, positions, hidden]``."""
+        return self.norm(self.model.layout.norms.attention, x)
+
+    def mix(self, h: torch.Tensor) -> torch.Tensor:
         """Attention between its input and its output projection, ``[windows, positions, heads · head_dim]``."""
-        how, layout = self.model.attention(block), self.model.layout
+        how, layout, ropes = self.model.attention(self.block), self.model.layout, self.ropes
         q, k, v = (part.unflatten(-1, (-1, how.head_dim)).transpose(1, 2) for part in self.roles(layout.qkv, "qkv", h))
         if layout.qk_norms:
             q, k = (self.norm(name, part) for name, part in zip(layout.qk_norms, (q, k), strict=True))
@@ -163,8 +171,16 @@ class _Block:
             q, k = rotate(q, rope), rotate(k, rope)
         return attend(q, k, v, how).transpose(1, 2).flatten(2)
 
+    def add_attention(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """The residual stream after attention."""
+        return self._added(x, self.model.layout.out, mixed, self.model.layout.norms.attention_out)
+
+    def ffn_input(self, x: torch.Tensor) -> torch.Tensor:
+        """What the FFN reads, ``[windows, positions, hidden]``."""
+        return self.norm(self.model.layout.norms.ffn, x)
+
     def ffn(self, h: torch.Tensor) -> torch.Tensor:
-        """The FFN between its input and its down projection."""
+        """The FFN between its input and its down projection, ``[windows, positions, ffn]``."""
         import torch
 
         layout, act = self.model.layout, activation(self.model.settings["hidden_act"])
@@ -175,27 +191,31 @@ class _Block:
         # fresh memory costs more here than the product: reuse it where no gradient needs it
         return inner * up if torch.is_grad_enabled() else inner.mul_(up)
 
+    def add_ffn(self, x: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+        """The residual stream after the FFN."""
+        return self._added(x, self.model.layout.down, inner, self.model.layout.norms.ffn_out)
+
+    def _added(self, x: torch.Tensor, linear: str, inner: torch.Tensor, norm: str | None) -> torch.Tensor:
+        y = self.linear(linear, inner)
+        return x + (self.norm(norm, y) if norm else y)
+
 
 def run_block(
     model: ModelFolder, block: int, tensors: Tensors, x: torch.Tensor, rope: Mapping[str, Rope], see: See
 ) -> torch.Tensor:
-    """One block on the float32 residual stream ``x [windows, positions, hidden]``; returns the same.
+    """All steps of a block on ``x [windows, positions, hidden]``; returns the same.
 
-    ``tensors`` (of ``model.block_tensors``) and with them the linears are in a compute dtype, float32 or bfloat16;
-    norms and residual additions are float32. ``see(linear, input)`` is called once per shared input, by the name
-    of the first linear that reads it, with the tensor in the compute dtype.
+    ``see(linear, input)`` is called once per shared input, by the name of the first linear that reads it, with the
+    tensor in the compute dtype.
     """
-    layout, parts = model.layout, _Block(model, tensors)
-    norms = layout.norms
-    h = parts.norm(norms.attention, x)
+    layout, steps = model.layout, Block(model, block, tensors, rope)
+    h = steps.attention_input(x)
     see(layout.qkv[0], h)
-    mixed = parts.mix(block, h, rope)
+    mixed = steps.mix(h)
     see(layout.out, mixed)
-    y = parts.linear(layout.out, mixed)
-    x = x + (parts.norm(norms.attention_out, y) if norms.attention_out else y)
-    h = parts.norm(norms.ffn, x)
+    x = steps.add_attention(x, mixed)
+    h = steps.ffn_input(x)
     see(layout.ffn[0], h)
-    inner = parts.ffn(h)
+    inner = steps.ffn(h)
     see(layout.down, inner)
-    y = parts.linear(layout.down, inner)
-    return x + (parts.norm(norms.ffn_out, y) if norms.ffn_out else y)
+    return steps.add_ffn(x, inner)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from compress.errors import ArtifactError
 
 if TYPE_CHECKING:
     import torch
@@ -13,23 +13,54 @@ TILE = 2048
 
 
 class HessianSum:
-    """Running Σ x xᵀ, float32 ``[in, in]``."""
+    """Running Σ x xᵀ, float32 ``[in, in]``; only tiles on and below the diagonal are summed."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, device: torch.device | None = None) -> None:
         import torch
 
-        self.total = torch.zeros(width, width)
+        self.total = torch.zeros(width, width, device=device)
         self.tokens = 0
 
     def add(self, x: torch.Tensor) -> None:
         """Add inputs ``[…, in]``."""
-        x = x.reshape(-1, x.shape[-1])
-        self.total.addmm_(x.T, x)
+        x = x.reshape(-1, x.shape[-1]).float()
+        n = x.shape[1]
+        for low in range(0, n, TILE):
+            high = min(low + TILE, n)
+            self.total[low:high, :high].addmm_(x[:, low:high].T, x[:, :high])
         self.tokens += x.shape[0]
 
-    def mean(self) -> torch.Tensor:
-        """The Hessian, exactly symmetric. The sum is scaled in place: call once."""
+    def mean(self, name: str) -> torch.Tensor:
+        """The Hessian, exactly symmetric. The sum is scaled in place: call once.
+
+        ArtifactError naming the linear ``name`` if its inputs were not finite.
+        """
+        if not bool(self.total.diagonal().isfinite().all()):
+            raise ArtifactError(
+                f"the inputs of {name} become NaN or Inf on the calibration text",
+                next="check the model in float32; its activations overflow",
+            )
         return symmetrize_(self.total.div_(self.tokens))
+
+
+class DriftSum:
+    """Running Σ x̂ (x − x̂)ᵀ, float32 ``[in, in]``: how inputs behind quantized layers differ from the float model's."""
+
+    def __init__(self, width: int, device: torch.device | None = None) -> None:
+        import torch
+
+        self.total = torch.zeros(width, width, device=device)
+        self.tokens = 0
+
+    def add(self, quantized: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Add pairs of inputs ``[…, in]``."""
+        a = quantized.reshape(-1, quantized.shape[-1]).float()
+        self.total.addmm_(a.T, wanted.reshape(a.shape).float() - a)
+        self.tokens += a.shape[0]
+
+    def mean(self) -> torch.Tensor:
+        """The mean; the sum is scaled in place."""
+        return self.total.div_(self.tokens)
 
 
 def symmetrize_(matrix: torch.Tensor) -> torch.Tensor:
@@ -43,19 +74,3 @@ def symmetrize_(matrix: torch.Tensor) -> torch.Tensor:
             columns = slice(j, j + TILE)
             matrix[columns, rows] = matrix[rows, columns].T
     return matrix
-
-
-@contextmanager
-def fast_products() -> Iterator[None]:
-    """float32 products may round their factors to bfloat16 (sums stay float32) where the CPU multiplies those faster.
-
-    A factor's relative error is 2⁻⁹, independent between tokens, so it averages out of a Hessian's sums.
-    """
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -1,42 +1,68 @@
-"""GPTQ (Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization…", ICLR 2023) on tensors.
+"""GPTQ (Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization…", ICLR 2023) on any grid.
 
 Notation of the paper: H the Hessian of the layer's squared error, U the upper Cholesky factor of H⁻¹
 (H⁻¹ = Uᵀ U). Quantizing input i costs the error e = (wᵢ − quant(wᵢ)) / Uᵢᵢ, and the inputs not yet quantized take
 it over: w_{i+1:} −= e · U_{i, i+1:}. Matrices are transposed here, W is ``[in, out]``: an input is a row.
 Rows of matrices that read the same input are solved together, side by side along ``out``.
+
+After that pass, sweeps of coordinate descent on the same error tr((Ŵ − W)ᵀ H (Ŵ − W)) choose each code again in the
+light of all others (Behdin et al. 2023, "QuantEase"), and the scales are refitted to the codes by least squares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-from compress.errors import HoldfastError
-from compress.quantize.grids import IntGrid, Steps
+from compress.prune.sparse_math import PATTERNS, choose_mask, obs_scores
+from compress.quantize import loops
+from compress.quantize.factor import Factor, inverse_factor
+from compress.quantize.grids import Grid, IntGrid, Steps
+from compress.quantize.loops import Rounding
 
 if TYPE_CHECKING:
     import torch
 
-OUTER, INNER = 128, 32
-"""Rows after which all later rows, or the later rows of the same 128, are brought up to date by one product."""
-MAX_DAMP = 10.0
+__all__ = ["Factor", "Plan", "Solution", "importance_order", "inverse_factor", "solve"]
+
+OUTER = 256
+"""Inputs after which all later ones are brought up to date by one product; the kernels' largest block."""
+INNER = 128
+"""Inputs that a group longer than OUTER is rounded by."""
+REFIT_BYTES = 64 << 20
+RIDGE = 5e-4
+"""Share of the mean diagonal added to H where codes are chosen again: the calibration text is a sample."""
+Order = Literal["groups", "inputs", "none"]
 
 
-class Factor(NamedTuple):
-    """U with H⁻¹ = Uᵀ U for the damped H, and the damping it took (a fraction of the mean diagonal)."""
+@dataclass(frozen=True)
+class Plan:
+    """How to solve, beside the grid."""
 
-    upper: torch.Tensor
-    damp: float
+    damp: float = 0.01
+    """Damping, as a fraction of the Hessian's mean diagonal; raised where it does not suffice."""
+    order: Order = "groups"
+    """``groups``: important groups first, important inputs first within them, groups kept together;
+    ``inputs``: important inputs first, a group is what follows one another (desc_act); ``none``: as they stand."""
+    sweeps: int = 2
+    """Sweeps of coordinate descent, each followed by a refit of the scales; 0: GPTQ as in the paper."""
+    sparsity: Literal["2:4", "4:8"] | float | None = None
+    """Weights that become zero, chosen like SparseGPT's as the pass reaches them. A pattern is one of neighbouring
+    inputs and wants them in their own order."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """``codes`` uint8 ``[in, out]``; ``scales`` float32 and ``zeros`` uint8 ``[groups, out]``."""
+    """What was chosen, inputs in their own order."""
 
+    grid: Grid
     codes: torch.Tensor
-    scales: torch.Tensor
-    zeros: torch.Tensor
+    """uint8 ``[in, out]``."""
+    steps: Steps
+    """Of all periods, one below the other: float32 ``[in / inputs per sub-block, out]``."""
+    index: torch.Tensor
+    """int64 ``[in]``: each input's row in ``steps``."""
     damp: float
     """The damping that made H positive definite."""
     error: torch.Tensor
@@ -46,38 +72,25 @@ class Solution:
 
     def weights(self) -> torch.Tensor:
         """The weights that the codes stand for, float32 ``[in, out]``."""
-        return decode(self.codes, self.scales, self.zeros)
+        level = self.codes.float() if self.grid.levels is None else self.grid.levels[self.codes.long()]
+        return level * self.steps.scale[self.index] + self.steps.offset[self.index]
+
+    def split(self, sizes: Sequence[int]) -> list[Solution]:
+        """The solutions of matrices that were solved side by side, by their numbers of outputs."""
+        parts = []
+        for low, high in _ranges(sizes):
+            cut = [t[..., low:high].contiguous() for t in (self.codes, self.error, self.energy, *self.steps[:2])]
+            fields = tuple(field[..., low:high].contiguous() for field in self.steps.fields)
+            codes, error, energy, scale, offset = cut
+            parts.append(replace(self, codes=codes, error=error, energy=energy, steps=Steps(scale, offset, fields)))
+        return parts
 
 
-def decode(codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
-    """(code − zero) · scale, group by group: float32 ``[in, out]``."""
-    groups = scales.shape[0]
-    grouped = codes.float().view(groups, -1, codes.shape[1])
-    return (grouped - zeros.float()[:, None]).mul_(scales[:, None]).view(codes.shape)
-
-
-def inverse_factor(H: torch.Tensor, damp: float) -> Factor:
-    """U for H + damp · mean(diag H) · I, with ten times the damping until H is positive definite.
-
-    With rows and columns reversed, H = R Rᵀ (R upper triangular), so H⁻¹ = R⁻ᵀ R⁻¹ and U = R⁻¹:
-    one Cholesky factorisation and one triangular inverse.
-    Raises HoldfastError if no damping up to MAX_DAMP heals it.
-    """
-    import torch
-
-    n = H.shape[0]
-    mean = H.diagonal().mean()
-    while damp <= MAX_DAMP:
-        flipped = H.flip(0, 1)
-        flipped.diagonal().add_(damp * mean)
-        lower, info = torch.linalg.cholesky_ex(flipped)
-        if int(info) == 0 and bool(lower.isfinite().all()):
-            eye = torch.eye(n, dtype=H.dtype)
-            return Factor(torch.linalg.solve_triangular(lower, eye, upper=False).flip(0, 1).contiguous(), damp)
-        damp = max(damp * 10, 1e-3)
-    raise HoldfastError(
-        "the Hessian is not positive definite under any damping", next="calibrate again on more and cleaner text"
-    )
+def _ranges(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    low = 0
+    for size in sizes:
+        yield low, low + size
+        low += size
 
 
 def importance_order(diagonal: torch.Tensor, group: int) -> torch.Tensor:
@@ -90,92 +103,228 @@ def importance_order(diagonal: torch.Tensor, group: int) -> torch.Tensor:
     grouped = diagonal.view(-1, group)
     groups = torch.argsort(grouped.sum(1), descending=True, stable=True)
     within = torch.argsort(grouped, dim=1, descending=True, stable=True)
-    return (within + torch.arange(grouped.shape[0])[:, None] * group)[groups].reshape(-1)
+    return (within + torch.arange(grouped.shape[0], device=diagonal.device)[:, None] * group)[groups].reshape(-1)
+
+
+def _order(importance: torch.Tensor, kind: Order, period: int) -> torch.Tensor:
+    import torch
+
+    if kind == "groups":
+        return importance_order(importance, period)
+    if kind == "inputs":
+        return torch.argsort(importance, descending=True, stable=True)
+    return torch.arange(len(importance), device=importance.device)
 
 
 def solve(
-    W: torch.Tensor, H: torch.Tensor, grid: IntGrid, group: int, *, damp: float = 0.01, act_order: bool = True
+    W: torch.Tensor,
+    H: torch.Tensor,
+    grid: Grid,
+    plan: Plan = Plan(),
+    *,
+    drift: torch.Tensor | None = None,
 ) -> Solution:
-    """Quantize W float32 ``[in, out]`` against H float32 ``[in, in]``; ``group`` divides ``in``.
+    """Quantize W float32 ``[in, out]`` against H float32 ``[in, in]``; the grid's period divides ``in``.
 
+    ``drift`` float32 ``[in, in]``: mean of x̂ (x − x̂)ᵀ where H is the mean of x̂ x̂ᵀ, x̂ being the inputs as the layers
+    before, already quantized, produce them, and x those of the float model: the solution then aims at W x instead of
+    W x̂ (Li et al. 2025, "GPTAQ").
     Inputs that never were anything but zero (dead) keep their nearest code and do not sway scales or order.
+    """
+    solver = _Solver(W, H, grid, plan)
+    damp = solver.feed_errors(drift)
+    for _ in range(plan.sweeps):
+        solver.choose_again()
+        solver.refit()
+    return solver.solution(damp)
+
+
+class _Solver:
+    """One problem with its inputs in the order in which they are rounded."""
+
+    def __init__(self, W: torch.Tensor, H: torch.Tensor, grid: Grid, plan: Plan) -> None:
+        import torch
+
+        importance = H.diagonal().clamp_min(0)
+        self.grid, self.plan = grid, plan
+        self.levels = None if grid.levels is None else grid.levels.to(W.device)
+        kind = "none" if isinstance(plan.sparsity, str) else plan.order
+        self.order, self.grouped = _order(importance, kind, grid.period), kind != "inputs"
+        self.W, self.H = W[self.order], permuted(H, self.order)
+        self.h = importance[self.order]
+        n, out = W.shape
+        self.target = PATTERNS[plan.sparsity] if isinstance(plan.sparsity, str) else plan.sparsity
+        self.keep = None if plan.sparsity is None else torch.ones(n, out, dtype=torch.bool, device=W.device)
+        self.codes = torch.empty(n, out, dtype=torch.uint8, device=W.device)
+        self.values = torch.empty_like(self.W)
+        self.periods: dict[int, Steps] = {}
+        self.scale = self.offset = self.W[:0]
+        self.sub = self.order.to(torch.int32)
+
+    def _place(self, low: int) -> int:
+        """Number of the period that the input at position ``low`` belongs to."""
+        return (int(self.order[low]) if self.grouped else low) // self.grid.period
+
+    def _fit(self, low: int) -> None:
+        """Fit the period that begins at position ``low``, on inputs in their own order."""
+        import torch
+
+        part = slice(low, low + self.grid.period)
+        w, h = self.W[part], self.h[part]
+        if self.keep is not None:
+            w = torch.where(self.keep[part], w, 0.0)
+        natural = torch.argsort(self.order[part]) if self.grouped else slice(None)
+        steps = self.grid.fit(w[natural], h[natural])
+        if not self.periods:
+            self._allot(steps.scale.shape[0])
+        self._set(self._place(low), steps)
+
+    def _set(self, place: int, steps: Steps) -> None:
+        subs = steps.scale.shape[0]
+        self.periods[place] = steps
+        self.scale[place * subs : (place + 1) * subs] = steps.scale
+        self.offset[place * subs : (place + 1) * subs] = steps.offset
+
+    def _allot(self, subs: int) -> None:
+        """Room for all periods, and each input's row in it."""
+        import torch
+
+        n, out = self.W.shape
+        width = self.grid.period // subs
+        self.scale, self.offset = (self.W.new_zeros(n // width, out) for _ in range(2))
+        place = self.order if self.grouped else torch.arange(n, device=self.W.device)
+        self.sub = (place // width).to(torch.int32)
+
+    def _thin(self, start: int, stop: int, pivots: torch.Tensor) -> None:
+        """Choose the zeros among the inputs ``start:stop`` by what removing them costs now."""
+        if self.target is not None and self.keep is not None:
+            scores = obs_scores(self.W[start:stop], pivots)
+            self.keep[start:stop] = ~choose_mask(scores, self.target, per_output=False)
+
+    def _rounding(self, low: int, high: int) -> Rounding:
+        keep = None if self.keep is None else self.keep[low:high]
+        return Rounding(self.sub[low:high], self.scale, self.offset, self.grid.top, self.levels, keep)
+
+    def feed_errors(self, drift: torch.Tensor | None) -> float:
+        """The paper's Algorithm 1 with blocked updates; the damping that it took."""
+        dead = self.h <= 0
+        self.H.diagonal()[dead] = self.h.mean().clamp_min(1e-12)
+        U, damp = inverse_factor(self.H, self.plan.damp)
+        self.H.diagonal()[dead] = 0.0
+        if drift is not None:
+            self.W += U.T @ (U @ (permuted(drift, self.order) @ self.W))
+        target, self.W = self.W, self.W.clone()
+        n, out = self.W.shape
+        step = self.grid.period if self.grid.period <= OUTER else INNER
+        E = self.W.new_empty(OUTER, out)
+        for start, stop in _spans(0, n, max(step, OUTER // step * step)):
+            self._thin(start, stop, U.diagonal()[start:stop])
+            for low, high in _spans(start, stop, step):
+                if low % self.grid.period == 0:
+                    # A group longer than the outer block is fitted on rows that lack only this very block's errors.
+                    self._fit(low)
+                e = E[low - start : high - start]
+                loops.feed(self.W[low:high], U[low:high, low:high], self._rounding(low, high), self.codes[low:high], e)
+                self.W[high:stop] -= U[low:high, high:stop].T @ e
+            self.W[stop:] -= U[start:stop, stop:].T @ E[: stop - start]
+        self.W = target
+        self._decode()
+        return damp
+
+    def _decode(self) -> None:
+        index = self.sub.long()
+        level = self.codes.float() if self.levels is None else self.levels[self.codes.long()]
+        self.values = level.mul_(self.scale[index]).add_(self.offset[index])
+
+    def choose_again(self) -> None:
+        """One sweep of coordinate descent over all inputs."""
+        ridge = RIDGE * self.h.mean()
+        D = self.values - self.W
+        for low, high in _spans(0, len(self.W), INNER):
+            G = self.H[low:high] @ D
+            G += ridge * D[low:high]
+            H = self.H[low:high, low:high] + ridge * _eye(high - low, D)
+            loops.descend(self.values[low:high], G, H, self._rounding(low, high), self.codes[low:high])
+            D[low:high] = self.values[low:high] - self.W[low:high]
+
+    def refit(self) -> None:
+        """Least-squares scales for the codes as they are, of all groups at once; for grids with free scales."""
+        import torch
+
+        if not isinstance(self.grid, IntGrid):
+            return
+        n, out = self.W.shape
+        places = [self._place(low) for low in range(0, n, self.grid.period)]
+        C = self.codes - self.offset.div(self.scale).neg_().round_()[self.sub.long()]  # code - zero
+        columns = max(64, REFIT_BYTES // (4 * len(places) ** 2))
+        fitted = torch.cat(
+            [
+                refitted(C[:, first:last], self.W[:, first:last], self.H, len(places), RIDGE * self.h.mean())
+                for first, last in _spans(0, out, columns)
+            ],
+            dim=1,
+        )
+        for place, scale in zip(places, fitted, strict=True):
+            self._set(place, self.grid.rescale(self.periods[place], scale[None]))
+        self._decode()
+
+    def solution(self, damp: float) -> Solution:
+        """Everything back in the inputs' own order."""
+        import torch
+
+        back = torch.argsort(self.order)
+        D = self.values - self.W
+        periods = [self.periods[place] for place in range(len(self.periods))]
+        fields = tuple(torch.cat(parts) for parts in zip(*(steps.fields for steps in periods), strict=True))
+        steps = Steps(self.scale, self.offset, fields)
+        error, energy = quadratic(D, self.H), quadratic(self.W, self.H)
+        return Solution(self.grid, self.codes[back], steps, self.sub.long()[back], damp, error, energy)
+
+
+def refitted(C: torch.Tensor, W: torch.Tensor, H: torch.Tensor, groups: int, ridge: torch.Tensor) -> torch.Tensor:
+    """argmin over s of tr((C s − W)ᵀ H (C s − W)), one scale per group and output: float32 ``[groups, out]``.
+
+    C float32 ``[in, out]``: the unscaled weights; a group is ``in / groups`` neighbouring rows. Normal equations
+    A s = b per output with A_gk = C_gᵀ H_gk C_k and b_g = C_gᵀ (H W)_g, ``ridge`` on H's diagonal.
     """
     import torch
 
-    H = H.clone()
-    dead = H.diagonal() <= 0
-    importance = H.diagonal().clamp_min(0)
-    H.diagonal()[dead] = importance.mean().clamp_min(1e-12)
-    order = importance_order(importance, group) if act_order else torch.arange(W.shape[0])
-    factor = inverse_factor(H[order][:, order], damp)
-    codes, scales, zeros = _quantize(W[order], factor.upper, importance[order], grid, group)
-    back = torch.argsort(order)
-    first = order[::group] // group
-    codes, scales, zeros = codes[back], scales[torch.argsort(first)], zeros[torch.argsort(first)]
-    D = decode(codes, scales, zeros).sub_(W)
-    H.diagonal()[dead] = 0.0
-    return Solution(codes, scales, zeros, factor.damp, _energy(D, H), _energy(W, H))
+    n, out = C.shape
+    blocks = C.view(groups, n // groups, out)
+    target = (H @ W).add_(ridge * W).view_as(blocks)
+    b = (blocks * target).sum(1)
+    A = C.new_zeros(out, groups, groups)
+    for k in range(groups):
+        low = k * (n // groups)
+        moved = H[low:, low : low + n // groups] @ blocks[k]
+        moved[: n // groups] += ridge * blocks[k]
+        column = (blocks[k:] * moved.view(groups - k, n // groups, out)).sum(1).T
+        A[:, k:, k] = column
+        A[:, k, k:] = column
+    level = A.diagonal(dim1=1, dim2=2)
+    level += 1e-6 * level.mean(1, keepdim=True) + 1e-20
+    return torch.linalg.solve(A, b.T[..., None])[..., 0].T
 
 
-def _energy(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
+def quadratic(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
+    """diag(Dᵀ H D), float32 ``[out]``."""
     return (H @ D).mul_(D).sum(0).clamp_min_(0)
+
+
+def permuted(H: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """``H[order][:, order]`` with one copy."""
+    H = H[order]
+    for low, high in _spans(0, len(H), 1024):
+        H[low:high] = H[low:high].index_select(1, order)
+    return H
+
+
+def _eye(n: int, like: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.eye(n, dtype=like.dtype, device=like.device)
 
 
 def _spans(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
     for low in range(start, stop, step):
         yield low, min(low + step, stop)
-
-
-def _quantize(
-    W: torch.Tensor, U: torch.Tensor, h: torch.Tensor, grid: IntGrid, group: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The paper's Algorithm 1 with blocked updates; W (a copy) is used up."""
-    import torch
-
-    n, out = W.shape
-    codes = torch.empty(n, out, dtype=torch.uint8)
-    scales = torch.empty(n // group, out)
-    zeros = torch.empty(n // group, out, dtype=torch.uint8)
-    E = torch.empty(OUTER, out)
-    steps: Steps | None = None
-    for start, stop in _spans(0, n, OUTER):
-        for low, high in _spans(start, stop, min(INNER, group)):
-            if low % group == 0:
-                # A group longer than the outer block is fitted on rows that lack the errors of this very block only.
-                steps = _fit(W[low : low + group], h[low : low + group], grid)
-                scales[low // group], zeros[low // group] = steps.scale, steps.zero.to(torch.uint8)
-            assert steps is not None
-            _quantize_rows(W, U, codes, E[low - start : high - start], (low, high), grid, steps)
-            W[high:stop] -= U[low:high, high:stop].T @ E[low - start : high - start]
-        W[stop:] -= U[start:stop, stop:].T @ E[: stop - start]
-    return codes, scales, zeros
-
-
-def _fit(W: torch.Tensor, h: torch.Tensor, grid: IntGrid) -> Steps:
-    """A group's grid from its living inputs (from all if none lives)."""
-    import torch
-
-    alive = h > 0
-    if not bool(alive.any()):
-        return grid.fit(W, torch.ones_like(h))
-    return grid.fit(W if bool(alive.all()) else torch.where(alive[:, None], W, 0.0), h)
-
-
-def _quantize_rows(
-    W: torch.Tensor,
-    U: torch.Tensor,
-    codes: torch.Tensor,
-    E: torch.Tensor,
-    span: tuple[int, int],
-    grid: IntGrid,
-    steps: Steps,
-) -> None:
-    low, high = span
-    pivots = U.diagonal()[low:high].tolist()
-    for i in range(low, high):
-        w = W[i]
-        code = grid.encode(w, steps)
-        codes[i] = code
-        e = E[i - low]
-        e.copy_(w).sub_(grid.decode(code, steps)).div_(pivots[i - low])
-        W[i + 1 : high].addr_(U[i, i + 1 : high], e, alpha=-1)

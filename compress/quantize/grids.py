@@ -1,30 +1,57 @@
-"""Grids that a weight may be rounded to. The solver only asks a grid to fit a group and to round one input column.
+"""Grids that a weight may be rounded to. The solver asks a grid for the parameters of each period of inputs just
+before it rounds them, and knows nothing else about it.
 
-Layout: weights are transposed, ``[in, out]``, so that one input column is contiguous memory.
+Layout: weights are transposed, ``[in, out]``, so that one input is contiguous memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from compress.quantize import loops
 
 if TYPE_CHECKING:
     import torch
 
 BITS = (2, 3, 4, 8)
-TINY = 1e-10
+LEAST_HALF = 6.1035e-05
+"""The smallest normal float16."""
 
 
 class Steps(NamedTuple):
-    """One group's parameters per output channel, float32 ``[out]``: weight = scale · (code − zero)."""
+    """Parameters of one period, per output channel: weight = scale · level(code) + offset."""
 
     scale: torch.Tensor
-    zero: torch.Tensor
+    """float32 ``[subs, out]``; sub-block s covers the inputs from s · period / subs on."""
+    offset: torch.Tensor
+    """float32 ``[subs, out]``."""
+    fields: tuple[torch.Tensor, ...] = ()
+    """What packing needs beside, each ``[…, out]``; the grid's own business."""
+
+
+class Grid(Protocol):
+    """What the solver asks."""
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+
+    @property
+    def period(self) -> int:
+        """Inputs whose parameters are fitted together."""
+
+    @property
+    def levels(self) -> torch.Tensor | None:
+        """Ascending codebook, float32 ``[top + 1]``; None: level(code) = code."""
+
+    def fit(self, w: torch.Tensor, h: torch.Tensor) -> Steps:
+        """Parameters for ``w`` float32 ``[period, out]`` that make Σ hᵢ (wᵢ − ŵᵢ)² small, ``h`` ``[period]``."""
 
 
 @dataclass(frozen=True)
 class IntGrid:
-    """Integers 0 … 2^bits − 1 with a scale and a zero point per group and output channel.
+    """Integers 0 … 2^bits − 1 with a scale and a zero point per period (group) and output channel.
 
     Symmetric: the zero point is 2^(bits−1); the scale's sign is chosen so that the group's largest magnitude
     lies on the longer, negative side. Asymmetric: the zero point is an integer in 1 … 2^bits − 1 (a checkpoint
@@ -35,8 +62,10 @@ class IntGrid:
     symmetric: bool = True
     candidates: int = 16
     """Shrunken ranges tried in the scale search; 1 takes the range as it is (round-to-nearest's choice)."""
+    period: int = 128
     shrink: float = 0.5
     """Smallest range tried, as a fraction of the full range."""
+    levels: None = None
 
     @property
     def top(self) -> int:
@@ -44,48 +73,43 @@ class IntGrid:
         return 2**self.bits - 1
 
     def fit(self, w: torch.Tensor, h: torch.Tensor) -> Steps:
-        """Scale and zero of a group ``w`` ``[group, out]`` that minimise Σ hᵢ (wᵢ − ŵᵢ)², ``h`` ``[group]``."""
+        """One sub-block; ``fields`` is ``(zero,)``, float32 ``[1, out]``. Inputs with h = 0 count only if all are."""
         import torch
 
-        h = (h / h.mean().clamp_min(TINY)).clamp_min(1e-4)[:, None]
-        best, error = self._steps(w, 1.0), None
-        for fraction in torch.linspace(1.0, self.shrink, self.candidates).tolist():
-            steps = self._steps(w, fraction)
-            trial = self.decode(self.encode(w, steps), steps).sub_(w).square_().mul_(h).sum(0)
-            if error is None:
-                best, error = steps, trial
-                continue
-            better = trial < error
-            best = Steps(torch.where(better, steps.scale, best.scale), torch.where(better, steps.zero, best.zero))
-            error = torch.where(better, trial, error)
-        return best
+        h = h / h.mean() if bool((h > 0).any()) else torch.ones_like(h)
+        middle = (self.top + 1) // 2 if self.symmetric else 0
+        scale, zero = loops.fit(w, h, self.top, middle, self.candidates, self.shrink)
+        return self.steps(scale[None], zero[None])
 
-    def _steps(self, w: torch.Tensor, fraction: float) -> Steps:
-        import torch
+    def steps(self, scale: torch.Tensor, zero: torch.Tensor) -> Steps:
+        """Steps with the scale as a checkpoint stores it."""
+        scale = stored_half(scale)
+        return Steps(scale, -zero * scale, (zero,))
 
-        if self.symmetric:
-            low, high = w.amin(0), w.amax(0)
-            reach = torch.where(high > -low, -high, -low)
-            middle = 2.0 ** (self.bits - 1)
-            return Steps(_stored(reach * (fraction / (middle - 0.25))), torch.full_like(reach, middle))
-        low, high = w.amin(0).clamp_max(0) * fraction, w.amax(0).clamp_min(0) * fraction
-        scale = _stored((high - low) / self.top)
-        return Steps(scale, (-low / scale).round_().clamp_(1, self.top))
-
-    def encode(self, w: torch.Tensor, steps: Steps) -> torch.Tensor:
-        """Nearest codes of ``w`` ``[…, out]``, as float32 integers."""
-        return (w / steps.scale).add_(steps.zero).round_().clamp_(0, self.top)
-
-    def decode(self, codes: torch.Tensor, steps: Steps) -> torch.Tensor:
-        """The weights that codes stand for, float32."""
-        return (codes - steps.zero) * steps.scale
+    def rescale(self, steps: Steps, scale: torch.Tensor) -> Steps:
+        """The same zero points with other scales (the solver's least-squares refit)."""
+        return self.steps(scale, steps.fields[0])
 
 
-def _stored(scale: torch.Tensor) -> torch.Tensor:
+def encode(grid: Grid, w: torch.Tensor, steps: Steps) -> torch.Tensor:
+    """Nearest codes, uint8 ``[period, out]``, of one period of weights."""
+    subs = steps.scale.shape[0]
+    blocks = w.reshape(subs, -1, w.shape[1])
+    codes = loops.nearest((blocks - steps.offset[:, None]) / steps.scale[:, None], grid.top, grid.levels)
+    return codes.reshape(w.shape)
+
+
+def decode(grid: Grid, codes: torch.Tensor, steps: Steps) -> torch.Tensor:
+    """The weights float32 ``[period, out]`` that codes of one period stand for."""
+    level = codes.float() if grid.levels is None else grid.levels[codes.long()]
+    blocks = level.reshape(steps.scale.shape[0], -1, codes.shape[1])
+    return (blocks * steps.scale[:, None] + steps.offset[:, None]).reshape(codes.shape)
+
+
+def stored_half(scale: torch.Tensor) -> torch.Tensor:
     """As float16 keeps it; a zero or vanishing scale becomes the smallest normal one of float16, sign kept."""
     import torch
 
     half = scale.half().float()
-    least = 6.1035e-05
     sign = torch.where(half < 0, -1.0, 1.0)
-    return (sign * half.abs().clamp(least, 65504.0)).half().float()
+    return (sign * half.abs().clamp(LEAST_HALF, 65504.0)).half().float()

@@ -6,7 +6,7 @@ tensor    dtype     shape                       holds
 qweight   int32     [in · bits / 32, out]       codes, a little-endian bit stream down each column
 qzeros    int32     [groups, out · bits / 32]   zero − 1, a little-endian bit stream along each row
 scales    float16   [groups, out]
-g_idx     int32     [in]                        group of each input: i // group_size
+g_idx     int32     [in]                        group of each input: i // group_size but for desc_act
 ========  ========  ==========================  ==========================================================
 
 weight[o, i] = scales[g, o] · (code[i, o] − zero[g, o]). A 3-bit code may straddle two words.
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ArtifactError
-from compress.quantize.gptq_math import Solution, decode
+from compress.quantize.gptq_math import Solution
+from compress.quantize.grids import IntGrid
+from compress.quantize.recipe import bits_in
 from compress.weights import Weights
 
 if TYPE_CHECKING:
@@ -66,47 +68,31 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     return codes.view(-1, m)
 
 
-def to_checkpoint(solution: Solution, bits: int) -> dict[str, torch.Tensor]:
-    """The four tensors of a linear; what they decode to is asserted to be the solver's weights, bit for bit."""
+def to_checkpoint(solution: Solution) -> dict[str, torch.Tensor]:
+    """The four tensors of a linear; what they decode to is asserted to be the solver's codes, bit for bit."""
     import torch
 
-    inputs, groups = solution.codes.shape[0], solution.scales.shape[0]
-    assert int(solution.zeros.min()) >= 1, "a stored zero of -1 is read in two ways"
+    assert isinstance(solution.grid, IntGrid)
+    bits, scales, index = solution.grid.bits, solution.steps.scale, solution.index
+    zeros = solution.steps.fields[0].to(torch.uint8)
+    assert int(zeros.min()) >= 1, "a stored zero of -1 is read in two ways"
     tensors = {
-        "qweight": pack(solution.codes, bits),
-        "qzeros": pack((solution.zeros - 1).T.contiguous(), bits).T.contiguous(),
-        "scales": solution.scales.half(),
-        "g_idx": (torch.arange(inputs) // (inputs // groups)).to(torch.int32),
+        "qweight": pack(solution.codes.cpu(), bits),
+        "qzeros": pack((zeros - 1).T.contiguous().cpu(), bits).T.contiguous(),
+        "scales": scales.half().cpu(),
+        "g_idx": index.to(torch.int32).cpu(),
     }
-    assert torch.equal(from_checkpoint(tensors, bits), solution.weights().T), "packed weights differ"
+    exact = (solution.codes.float() - zeros.float()[index]).mul_(scales[index])
+    assert torch.equal(from_checkpoint(tensors, bits), exact.T.cpu()), "packed weights differ"
     return tensors
 
 
 def from_checkpoint(tensors: Mapping[str, torch.Tensor], bits: int) -> torch.Tensor:
     """The weight that the four tensors stand for, float32 ``[out, in]``, exact."""
-    import torch
-
     codes = unpack(tensors["qweight"], bits)
     zeros = unpack(tensors["qzeros"].T.contiguous(), bits).T + 1
     scales, index = tensors["scales"].float(), tensors["g_idx"].long()
-    groups = scales.shape[0]
-    if torch.equal(index, torch.arange(len(index)) // (len(index) // groups)):
-        return decode(codes, scales, zeros).T.contiguous()
-    return ((codes.float() - zeros.float()[index]) * scales[index]).T.contiguous()
-
-
-def quantization_config(bits: int, group_size: int, sym: bool, damp: float) -> dict[str, Any]:
-    """What config.json (``quantization_config``) and quantize_config.json say."""
-    return {
-        "bits": bits,
-        "checkpoint_format": "gptq",
-        "damp_percent": damp,
-        "desc_act": False,
-        "group_size": group_size,
-        "lm_head": False,
-        "quant_method": "gptq",
-        "sym": sym,
-    }
+    return (codes.float() - zeros.float()[index]).mul_(scales[index]).T.contiguous()
 
 
 def read_quantization(folder: Path) -> dict[str, Any]:
@@ -119,18 +105,19 @@ def read_quantization(folder: Path) -> dict[str, Any]:
 
 
 def dequantize_folder(path: Path) -> dict[str, torch.Tensor]:
-    """Every weight of a GPTQ folder in float32, keyed as in the unquantized model.
+    """Every weight of a GPTQ folder in float32, keyed and oriented as in the unquantized model.
 
     Quantized linears are decoded exactly; other tensors are widened. For judging a GPTQ artifact in torch
     where no kernel for it is installed, and for exporting it.
     """
-    weights = Weights(Path(path))
-    bits = int(read_quantization(Path(path))["bits"])
+    weights, config = Weights(Path(path)), read_quantization(Path(path))
+    turned = json.loads((Path(path) / "config.json").read_text()).get("model_type") == "gpt2"
     result: dict[str, torch.Tensor] = {}
     for name in weights.names():
         module, _, part = name.rpartition(".")
         if part == "qweight":
-            result[f"{module}.weight"] = from_checkpoint({p: weights.load(f"{module}.{p}") for p in PARTS}, bits)
+            W = from_checkpoint({p: weights.load(f"{module}.{p}") for p in PARTS}, bits_in(config, module))
+            result[f"{module}.weight"] = W.T.contiguous() if turned and module != "lm_head" else W
         elif part not in PARTS:
             result[name] = weights.load(name).float()
     return result

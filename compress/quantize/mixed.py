@@ -1,0 +1,51 @@
+"""Bits per linear from a budget: what each width is expected to cost in KL divergence, and the cheapest choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from compress.quantize.budget import Option, allocate
+from compress.quantize.grids import Grid, decode, encode
+from compress.sensitivity import predicted_kl
+
+if TYPE_CHECKING:
+    import torch
+
+    from compress.quantize.grids import Steps
+
+
+def rounded(W: torch.Tensor, h: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """W float32 ``[out, in]`` rounded to the nearest points of the grid, period by period; ``h`` float32 ``[in]``."""
+    import torch
+
+    def part(w: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        steps: Steps = grid.fit(w, weight)
+        return decode(grid, encode(grid, w, steps), steps)
+
+    pairs = zip(W.T.contiguous().split(grid.period), h.split(grid.period), strict=True)
+    return torch.cat([part(w, weight) for w, weight in pairs]).T.contiguous()
+
+
+def options_of(
+    W: torch.Tensor,
+    H: torch.Tensor,
+    gamma: torch.Tensor,
+    choices: Mapping[str, tuple[Grid, int]],
+) -> list[Option]:
+    """The choices ``label -> (grid, bytes)`` of one linear with the KL divergence in nats per token that each adds.
+
+    Judged by rounding to nearest: error feedback lowers all of them by a like factor. W ``[out, in]``, H ``[in, in]``
+    the mean of x xᵀ, ``gamma`` ``[out]`` from ``compress.sensitivity``.
+    """
+    return [
+        Option(label, nbytes, predicted_kl(rounded(W, H.diagonal(), grid) - W, H, gamma))
+        for label, (grid, nbytes) in choices.items()
+    ]
+
+
+def assign(
+    names: Sequence[str], options: Callable[[str], list[Option]], budget: int, groups: Sequence[Sequence[str]] = ()
+) -> dict[str, Option]:
+    """The option of every linear; see ``compress.quantize.budget.allocate``."""
+    return allocate({name: options(name) for name in names}, budget, groups)
