@@ -152,6 +152,7 @@ class _Solver:
         self.order, self.grouped = _order(importance, kind, grid.period), kind != "inputs"
         self.W, self.H = W[self.order], permuted(H, self.order)
         self.h = importance[self.order]
+        self.ridge = RIDGE * self.h.mean().clamp_min(1e-12)
         n, out = W.shape
         self.target = PATTERNS[plan.sparsity] if isinstance(plan.sparsity, str) else plan.sparsity
         self.keep = None if plan.sparsity is None else torch.ones(n, out, dtype=torch.bool, device=W.device)
@@ -238,8 +239,7 @@ class _Solver:
 
     def choose_again(self) -> None:
         """One sweep of coordinate descent over all inputs."""
-        ridge = RIDGE * self.h.mean()
-        D = self.values - self.W
+        ridge, D = self.ridge, self.values - self.W
         for low, high in _spans(0, len(self.W), INNER):
             G = self.H[low:high] @ D
             G += ridge * D[low:high]
@@ -259,7 +259,7 @@ class _Solver:
         columns = max(64, REFIT_BYTES // (4 * len(places) ** 2))
         fitted = torch.cat(
             [
-                refitted(C[:, first:last], self.W[:, first:last], self.H, len(places), RIDGE * self.h.mean())
+                refitted(C[:, first:last], self.W[:, first:last], self.H, len(places), self.ridge)
                 for first, last in _spans(0, out, columns)
             ],
             dim=1,
