@@ -1,16 +1,18 @@
 """Pruning methods on one trained model in one run: perplexity before and after recovery, size, decode tokens/s.
 
     python benchmarks/prune/compare.py MODEL CALIBRATION.jsonl HELD_OUT.jsonl [--windows 32] [--length 256] \
-        [--steps 60] [--rounds 3] [--gguf Q8_0] [--onnx int4]
+        [--steps 60] [--lr 3e-4] [--rounds 5] [--cores 1] [--gguf Q8_0] [--onnx int4]
 
 Perplexity is transformers' on the first held-out windows. Recovery distils on the calibration rows. One candidate of
-each shape is recovered and timed: fresh processes, the unpruned model and every shape in turn, ``rounds`` times; a
-ratio is the median over rounds of the ratio to the unpruned model of the same round.
+each shape is recovered and timed: fresh processes on ``cores`` cores (one by default, as two threads on a busy machine
+wait for each other), the unpruned model and every shape in turn, ``rounds`` times; a ratio is the median over rounds of
+the ratio to the unpruned model of the same round.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -90,6 +92,7 @@ class Comparison:
         shown = {
             row.name: self.export(number, artifacts[row.name]) for number, row in enumerate(self.rows) if row.shown
         }
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: self.given.cores])
         for _ in range(self.given.rounds):
             for row in self.rows:
                 for export in shown.get(row.name, ()):
@@ -104,7 +107,7 @@ class Comparison:
             artifact = run_stage(row.use, self.source, self.work / f"{number}-cut", self.passed, **params)
         row.perplexity = self.perplexity(artifact.path)
         if row.shown and row.use not in {"", "prune.sparse"}:
-            recover = {"distill_steps": self.given.steps, "lr": 5e-4, "max_length": self.given.length}
+            recover = {"distill_steps": self.given.steps, "lr": self.given.lr, "max_length": self.given.length}
             params |= {"recover": recover, "rows": self.given.calibration}
             artifact = run_stage(row.use, self.source, self.work / f"{number}-recovered", self.passed, **params)
             row.recovered = self.perplexity(artifact.path)
@@ -155,8 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "calibration", "held_out"):
         parser.add_argument(name, type=Path)
-    for name, value in (("windows", 32), ("length", 256), ("steps", 60), ("rounds", 3)):
+    for name, value in (("windows", 32), ("length", 256), ("steps", 60), ("rounds", 5), ("cores", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--gguf", default="Q8_0")
     parser.add_argument("--onnx", default="int4")
     with tempfile.TemporaryDirectory() as work:

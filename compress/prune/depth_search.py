@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from compress.compute import device, fast_products
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,7 +35,8 @@ def search(model: ModelFolder, windows: torch.Tensor, count: int, progress: Call
 
     kept = list(range(model.blocks))
     found = Search([], [])
-    with torch.inference_mode():
+    windows = windows.to(device())
+    with torch.inference_mode(), fast_products():
         for done in range(count):
             progress(done, count, f"searching among {len(kept)} blocks")
             whole, without = losses_without(model, windows, kept)
@@ -53,7 +56,7 @@ def losses_without(model: ModelFolder, windows: torch.Tensor, kept: Sequence[int
     x = model.embed(windows)
     without: dict[int, torch.Tensor] = {}
     for block in kept:
-        tensors = model.block_tensors(block)
+        tensors = {name: tensor.to(windows.device) for name, tensor in model.block_tensors(block).items()}
         for states in without.values():
             _through(model, block, tensors, states, rope)
         without[block] = x.clone()

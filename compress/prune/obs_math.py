@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress.prune.width_math import keep_most, members
-from compress.quantize.gptq_math import inverse_factor
+from compress.quantize.factor import inverse_factor
 
 if TYPE_CHECKING:
     import torch

@@ -164,7 +164,7 @@ class _Pruner:
 
     def _upper(self, calibration: Calibration, group: str) -> torch.Tensor:
         """The factor U of the group's Hessian."""
-        from compress.quantize.gptq_math import inverse_factor
+        from compress.quantize.factor import inverse_factor
 
         if self._factor is None or self._factor[0] != group:
             factor = inverse_factor(calibration.hessian(group), self.params.damp)

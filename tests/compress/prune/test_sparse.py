@@ -10,7 +10,7 @@ from compress.blocks import ModelFolder
 from compress.calibrate import Calibration
 from compress.errors import UsageError
 from compress.prune.sparse_math import choose_mask, sparsegpt, wanda_scores
-from compress.quantize.gptq_math import inverse_factor
+from compress.quantize.factor import inverse_factor
 from compress.weights import Weights
 
 METHODS = ["magnitude", "wanda", "sparsegpt"]

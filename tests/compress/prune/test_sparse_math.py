@@ -14,7 +14,7 @@ from compress.prune.sparse_math import (
     sparsity,
     wanda_scores,
 )
-from compress.quantize.gptq_math import inverse_factor
+from compress.quantize.factor import inverse_factor
 
 
 @pytest.fixture
