@@ -131,4 +131,4 @@ def moments(inputs: Iterable[Both], name: str) -> Moments:
         drift.add(actual, wanted)
     assert hessian is not None
     assert drift is not None
-    return Moments(hessian.mean(name), drift.mean(), hessian.tokens)
+    return Moments(hessian.mean(name), drift.mean(name), hessian.tokens)

@@ -4,13 +4,15 @@ import json
 
 import pytest
 import torch
+from cutting import altered
 from stages import run_stage
+from word_models import save_with_words, word_text
 
 from compress.blocks import ModelFolder
 from compress.calibrate import Calibration
 from compress.decoder import rope_table, window_mask
 from compress.errors import ArtifactError, DataError, UnsupportedArchitecture
-from compress.hessian import HessianSum, symmetrize_
+from compress.hessian import DriftSum, HessianSum, symmetrize_
 from compress.windows import calibration_windows
 
 SMALL = {"calibration_tokens": 1024, "calibration_length": 64}
@@ -93,18 +95,41 @@ def test_unknown_architecture_and_scaling(tmp_path):
         rope_table({"hidden_size": 8, "num_attention_heads": 2, "rope_scaling": {"rope_type": "yarn"}}, 4)
 
 
-def test_nan_in_a_weight_names_the_tensor(tiny_llama, chat_jsonl, tmp_path):
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_in_a_weight_names_the_tensor(tiny_llama, chat_jsonl, tmp_path, value):
+    def spoil(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = value
 
-    folder = tmp_path / "m"
-    folder.mkdir()
-    for file in tiny_llama.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
-    save_file(tensors, folder / "model.safetensors")
+    folder = altered(tiny_llama, tmp_path / "m", spoil)
     with pytest.raises(ArtifactError, match=r"model.layers.1.mlp.up_proj.weight.*NaN"):
         run_stage("calibrate", folder, tmp_path / "o", calibration=chat_jsonl, **SMALL)
+
+
+def test_activations_that_overflow_name_their_linear(tiny_llama, chat_jsonl, tmp_path):
+    def explode(tensors):
+        for name in ("gate", "up"):
+            tensors[f"model.layers.1.mlp.{name}_proj.weight"] *= 1e24
+
+    folder = altered(tiny_llama, tmp_path / "m", explode)
+    with pytest.raises(ArtifactError, match=r"inputs of model\.layers\.1\.mlp\.down_proj become NaN or Inf"):
+        run_stage("calibrate", folder, tmp_path / "o", calibration=chat_jsonl, **SMALL)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma2", "phi3", "gpt2"])
+def test_hessians_of_other_families(tmp_path, name):
+    model = save_with_words(name, tmp_path / "m")
+    text = word_text(tmp_path / "t.jsonl")
+    given = {"calibration_tokens": 1024, "calibration_length": 32}
+    calibration = Calibration(run_stage("calibrate", tmp_path / "m", tmp_path / "c", calibration=text, **given).path)
+    seen = {}
+    for linear in calibration.diagonals():
+        model.get_submodule(linear).register_forward_hook(lambda _m, x, _o, name=linear: seen.update({name: x[0]}))
+    with torch.no_grad():
+        model(input_ids=calibration_windows(tmp_path / "m", text, 1024, 32))
+    for linear, x in seen.items():
+        x = x.flatten(0, 1)
+        assert relative(calibration.hessian(linear), x.T @ x / 1024) < 3e-2, linear
+    assert set(seen) == set(calibration.diagonals()) == {*ModelFolder(tmp_path / "m").linears(), "lm_head"}
 
 
 def test_hessian_sum_and_symmetry():
@@ -112,10 +137,25 @@ def test_hessian_sum_and_symmetry():
     total = HessianSum(7)
     total.add(x[:20])
     total.add(x[20:].view(2, 15, 7))
-    torch.testing.assert_close(total.mean(), x.T @ x / 50)
+    torch.testing.assert_close(total.mean("x"), x.T @ x / 50)
+    bad = HessianSum(7)
+    bad.add(x.clone().index_fill_(0, torch.tensor([3]), float("inf")))
+    with pytest.raises(ArtifactError, match=r"the inputs of a\.b become NaN or Inf"):
+        bad.mean("a.b")
     skewed = torch.randn(5000, 5000)
     symmetrize_(skewed)
     assert torch.equal(skewed, skewed.T)
+
+
+def test_drift_sum():
+    wanted, actual = torch.randn(2, 50, 7, generator=torch.Generator().manual_seed(0))
+    total = DriftSum(7)
+    total.add(actual[:20], wanted[:20])
+    total.add(actual[20:].view(2, 15, 7), wanted[20:].view(2, 15, 7))
+    torch.testing.assert_close(total.mean("x"), actual.T @ (wanted - actual) / 50)
+    total.add(actual, wanted / 0)
+    with pytest.raises(ArtifactError, match=r"the inputs of a\.b become NaN or Inf"):
+        total.mean("a.b")
 
 
 def test_masks_only_where_the_window_is_shorter():
