@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def choose_bits(
     model: ModelFolder, job: Job[GptqParams], calibration: Calibration, names: Sequence[str]
 ) -> dict[str, int]:
-    """Bits of the linears ``names`` within the job's budget; all others stay as they are."""
+    """Bits of the block linears among ``names`` within the job's budget; all else counts as the source stores it."""
     params = job.params
     gamma = measure(model, calibration_tokens(model, job), job.scratch, job.seed, job.progress, dtype())
+    names = [name for name in names if name in gamma]  # a head's cost is not measured: it keeps the recipe's bits
 
     def options(name: str) -> list[Option]:
         _, width = model.linear_shape(name)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def fitting(name: str, out: int, width: int, group_size: int) -> None:
     """Raise UsageError explaining what would fit if a linear ``[out, in]`` cannot be packed in such groups."""
-    leave = f'leave it as it is: dynamic: {{"*.{name.rpartition(".")[2]}": 0}}'
+    leave = f'leave it as it is: dynamic: {{"{"*." * ("." in name)}{name.rpartition(".")[2]}": 0}}'
     if width % PERIOD or out % PERIOD:
         raise UsageError(
             f"{name} is {out} × {width}; the GPTQ format packs 32 codes at a time in both directions",
