@@ -1,4 +1,4 @@
-"""The stage: format of the folder, families, orders, zeros, heads, shapes that do not fit, quality on a trained model."""
+"""The stage: format of the folder, families, settings, heads, shapes that do not fit, quality on a trained model."""
 
 import json
 
@@ -153,9 +153,8 @@ def test_a_head_of_its_own_can_be_packed_too(tiny_llama, chat_jsonl, tmp_path, u
     said = json.loads((out.path / "config.json").read_text())["quantization_config"]
     assert said["lm_head"] is True
     assert said["dynamic"] == {"+:^lm_head$": {"bits": 8}}
-    assert relative(dequantize_folder(out.path)["lm_head.weight"], head) < (
-        0.1 if upstream else 0.02
-    )  # it makes good what came before
+    most = 0.1 if upstream else 0.02  # behind the quantized blocks it makes good what they changed
+    assert relative(dequantize_folder(out.path)["lm_head.weight"], head) < most
     assert "lm_head.weight" not in Weights(out.path)
     budget = run_stage("quantize.gptq", folder, tmp_path / "b", bits_per_weight=4.5, **given)
     assert sum(budget.facts["chosen_bits"].values()) == 15

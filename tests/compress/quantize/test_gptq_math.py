@@ -97,9 +97,9 @@ def test_sweeps_never_raise_the_error(seed, order):
 def test_refitted_scales_are_the_least_squares_solution(n, groups, out):
     W, H = problem(n, out, seed=groups)
     C = torch.randint(-4, 4, (n, out), generator=torch.Generator().manual_seed(1)).float()
-    ridge = 0.01 * H.diagonal().mean()
+    ridge = 0.01 * float(H.diagonal().mean())
     root = torch.linalg.cholesky(H.double() + ridge * torch.eye(n, dtype=torch.float64)).T
-    scale = refitted(C, W, H, groups, ridge)
+    scale = refitted(C, H @ W + ridge * W, H, groups, ridge)
     for column in range(out):
         design = torch.block_diag(*C[:, column].double().view(groups, -1, 1))
         dense = torch.linalg.lstsq(root @ design, root @ W[:, column : column + 1].double()).solution

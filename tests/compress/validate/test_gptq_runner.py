@@ -13,7 +13,8 @@ def write_gptq(source: Path, folder: Path) -> Path:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from compress.quantize.packing import pack, quantization_config
+    from compress.quantize.packing import pack
+    from compress.quantize.recipe import Recipe
 
     shutil.copytree(source, folder)
     stored = {}
@@ -32,7 +33,7 @@ def write_gptq(source: Path, folder: Path) -> Path:
         stored[f"{module}.g_idx"] = (torch.arange(weight.shape[1]) // 32).to(torch.int32)
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = quantization_config(8, 32, True, 0.01)
+    config["quantization_config"] = Recipe(8, 32, True).config()
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
