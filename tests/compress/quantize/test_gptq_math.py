@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from problems import alike, codebook, damped, error, nearest, problem, slow_gptq, slow_order
 
 from compress.errors import HoldfastError
+from compress.quantize import gptq_math
 from compress.quantize.gptq_math import RIDGE, Plan, importance_order, inverse_factor, refitted, solve
 from compress.quantize.grids import IntGrid
 
@@ -83,14 +84,17 @@ def test_a_sweep_equals_the_slow_one(grid):
     assert (codes == after.codes).float().mean() > 0.99
 
 
-@settings(deadline=None, max_examples=10)
-@given(st.integers(0, 99), st.sampled_from(["none", "groups"]))
-def test_sweeps_never_raise_the_error(seed, order):
-    W, H = problem(160, 6, tokens=200, seed=seed)
-    found = [solve(W, H, codebook(32, 8), Plan(order=order, sweeps=sweeps)).weights() for sweeps in range(5)]
-    errors = [error(W, Q, damped(H, RIDGE)) for Q in found]
-    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
-    assert errors[-1] < errors[0]
+@pytest.mark.parametrize(("kind", "slack"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-3)])
+@pytest.mark.parametrize("order", ["none", "groups"])
+def test_sweeps_never_raise_the_error(kind, slack, order, monkeypatch):
+    """But for rounding, where gradients are computed in bfloat16."""
+    monkeypatch.setattr(gptq_math, "dtype", lambda: kind)
+    for seed in range(8):
+        W, H = problem(160, 6, tokens=200, seed=seed)
+        found = [solve(W, H, codebook(32, 8), Plan(order=order, sweeps=sweeps)).weights() for sweeps in range(5)]
+        errors = [error(W, Q, damped(H, RIDGE)) for Q in found]
+        assert all(after <= before * (1 + slack) for before, after in pairwise(errors))
+        assert errors[-1] < errors[0]
 
 
 @pytest.mark.parametrize(("n", "groups", "out"), [(96, 3, 5), (128, 1, 4), (160, 5, 1)])
