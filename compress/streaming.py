@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from compress.blocks import ModelFolder
-from compress.compute import device, dtype, fast_products
+from compress.compute import device, dtype, fast_products, trim
 from compress.errors import ArtifactError
 from compress.hessian import HessianSum
 from compress.weights import append, read_into, write_tensors
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 HEAD_FILE = "head.safetensors"
-BATCH_BYTES = 6 << 20
+BATCH_BYTES = 12 << 20
 """Upper size of the widest activation of one batch in float32; on a GPU a hundred times as much."""
 
 
@@ -34,7 +34,7 @@ def block_file(block: int) -> str:
 
 
 def finished_blocks(scratch: Path, blocks: int) -> int:
-    """Leading blocks whose file is there; none if the machine was restarted, for the states are not fsynced."""
+    """Leading blocks whose file is there; none if the machine was restarted: scratch is not fsynced."""
     boot = scratch / "boot"
     if boot.is_file() and boot.read_text() != _boot_id():
         for file in scratch.glob("block-*"):
@@ -171,6 +171,7 @@ class StreamingPass(Stream):
         similarity = {"similarity": (cosines / self.windows.numel()).cpu()}
         self._save(block_file(block), sums, similarity, self.model.name(block, ""))
         self.hidden(block).path.unlink(missing_ok=True)
+        trim()
 
     def _head(self) -> None:
         total = HessianSum(self.model.shape.hidden, device())
@@ -183,4 +184,4 @@ class StreamingPass(Stream):
             hessian = sums.pop(linear).mean(prefix + linear).cpu()
             tensors[f"hessian.{linear}"] = hessian
             tensors[f"diagonal.{linear}"] = hessian.diagonal().clone()
-        write_tensors(self.scratch / file, tensors)
+        write_tensors(self.scratch / file, tensors, durable=False)

@@ -172,8 +172,13 @@ def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
     return TensorSpec(name, next(k for k, v in DTYPES.items() if v == kind), tuple(tensor.shape))
 
 
-def write_file(file: Path, specs: Sequence[TensorSpec], load: Callable[[str], torch.Tensor]) -> None:
-    """Write one ``.safetensors`` file atomically; ``load(name)`` is asked for one tensor at a time, in order."""
+def write_file(
+    file: Path, specs: Sequence[TensorSpec], load: Callable[[str], torch.Tensor], *, durable: bool = True
+) -> None:
+    """Write one ``.safetensors`` file atomically; ``load(name)`` is asked for one tensor at a time, in order.
+
+    ``durable``: it must outlive a power failure, too.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for spec in specs:
@@ -188,8 +193,9 @@ def write_file(file: Path, specs: Sequence[TensorSpec], load: Callable[[str], to
             tensor = load(spec.name)
             assert spec_of(spec.name, tensor) == spec, (spec, tensor.shape, tensor.dtype)
             append(handle, tensor)
-        handle.flush()
-        os.fsync(handle.fileno())
+        if durable:
+            handle.flush()
+            os.fsync(handle.fileno())
     os.replace(temporary, file)
 
 
@@ -213,9 +219,10 @@ def append(handle: BinaryIO, tensor: torch.Tensor) -> None:
         handle.write(_bytes_of(tensor))
 
 
-def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor], *, durable: bool = True) -> None:
     """Write a dict of tensors as one file, names sorted."""
-    write_file(file, [spec_of(name, tensors[name]) for name in sorted(tensors)], tensors.__getitem__)
+    specs = [spec_of(name, tensors[name]) for name in sorted(tensors)]
+    write_file(file, specs, tensors.__getitem__, durable=durable)
 
 
 def write_model(

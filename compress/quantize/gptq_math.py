@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from compress.compute import dtype
 from compress.prune.sparse_math import PATTERNS, choose_mask, obs_scores
 from compress.quantize import loops
 from compress.quantize.factor import Factor, inverse_factor
@@ -152,7 +153,8 @@ class _Solver:
         self.order, self.grouped = _order(importance, kind, grid.period), kind != "inputs"
         self.W, self.H = W[self.order], permuted(H, self.order)
         self.h = importance[self.order]
-        self.ridge = RIDGE * self.h.mean().clamp_min(1e-12)
+        self.ridge = RIDGE * max(float(self.h.mean()), 1e-12)
+        self.pull: torch.Tensor | None = None
         n, out = W.shape
         self.target = PATTERNS[plan.sparsity] if isinstance(plan.sparsity, str) else plan.sparsity
         self.keep = None if plan.sparsity is None else torch.ones(n, out, dtype=torch.bool, device=W.device)
@@ -239,12 +241,12 @@ class _Solver:
 
     def choose_again(self) -> None:
         """One sweep of coordinate descent over all inputs."""
-        ridge, D = self.ridge, self.values - self.W
+        H, D = self.H.to(dtype()), (self.values - self.W).to(dtype())  # G is needed to a hundredth of a step
         for low, high in _spans(0, len(self.W), INNER):
-            G = self.H[low:high] @ D
-            G += ridge * D[low:high]
-            H = self.H[low:high, low:high] + ridge * _eye(high - low, D)
-            loops.descend(self.values[low:high], G, H, self._rounding(low, high), self.codes[low:high])
+            G = (H[low:high] @ D).float().add_(D[low:high], alpha=self.ridge)
+            square = self.H[low:high, low:high].clone()
+            square.diagonal().add_(self.ridge)
+            loops.descend(self.values[low:high], G, square, self._rounding(low, high), self.codes[low:high])
             D[low:high] = self.values[low:high] - self.W[low:high]
 
     def refit(self) -> None:
@@ -255,11 +257,14 @@ class _Solver:
             return
         n, out = self.W.shape
         places = [self._place(low) for low in range(0, n, self.grid.period)]
-        C = self.codes - self.offset.div(self.scale).neg_().round_()[self.sub.long()]  # code - zero
+        zeros = torch.cat([self.periods[place].fields[0] for place in range(len(places))])
+        C = self.codes - zeros[self.sub.long()]
+        if self.pull is None:
+            self.pull = (self.H @ self.W).add_(self.W, alpha=self.ridge)
         columns = max(64, REFIT_BYTES // (4 * len(places) ** 2))
         fitted = torch.cat(
             [
-                refitted(C[:, first:last], self.W[:, first:last], self.H, len(places), self.ridge)
+                refitted(C[:, first:last], self.pull[:, first:last], self.H, len(places), self.ridge)
                 for first, last in _spans(0, out, columns)
             ],
             dim=1,
@@ -281,23 +286,23 @@ class _Solver:
         return Solution(self.grid, self.codes[back], steps, self.sub.long()[back], damp, error, energy)
 
 
-def refitted(C: torch.Tensor, W: torch.Tensor, H: torch.Tensor, groups: int, ridge: torch.Tensor) -> torch.Tensor:
+def refitted(C: torch.Tensor, pull: torch.Tensor, H: torch.Tensor, groups: int, ridge: float) -> torch.Tensor:
     """argmin over s of tr((C s − W)ᵀ H (C s − W)), one scale per group and output: float32 ``[groups, out]``.
 
-    C float32 ``[in, out]``: the unscaled weights; a group is ``in / groups`` neighbouring rows. Normal equations
-    A s = b per output with A_gk = C_gᵀ H_gk C_k and b_g = C_gᵀ (H W)_g, ``ridge`` on H's diagonal.
+    C float32 ``[in, out]``: the unscaled weights; a group is ``in / groups`` neighbouring rows; ``pull`` = H W.
+    Normal equations A s = b per output with A_gk = C_gᵀ H_gk C_k and b_g = C_gᵀ (H W)_g; ``ridge`` is added to H's
+    diagonal and belongs to ``pull`` too.
     """
     import torch
 
     n, out = C.shape
     blocks = C.view(groups, n // groups, out)
-    target = (H @ W).add_(ridge * W).view_as(blocks)
-    b = (blocks * target).sum(1)
+    b = (C * pull).view_as(blocks).sum(1)
     A = C.new_zeros(out, groups, groups)
     for k in range(groups):
         low = k * (n // groups)
         moved = H[low:, low : low + n // groups] @ blocks[k]
-        moved[: n // groups] += ridge * blocks[k]
+        moved[: n // groups].add_(blocks[k], alpha=ridge)
         column = (blocks[k:] * moved.view(groups - k, n // groups, out)).sum(1).T
         A[:, k:, k] = column
         A[:, k, k:] = column
@@ -317,12 +322,6 @@ def permuted(H: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     for low, high in _spans(0, len(H), 1024):
         H[low:high] = H[low:high].index_select(1, order)
     return H
-
-
-def _eye(n: int, like: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return torch.eye(n, dtype=like.dtype, device=like.device)
 
 
 def _spans(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compress.artifact import write_json
 from compress.blocks import ModelFolder
 from compress.calibrate import Calibration, calibration_source
-from compress.compute import device
+from compress.compute import device, trim
 from compress.errors import ArtifactError
 from compress.quantize.gptq_math import Plan, Solution, solve
 from compress.quantize.grids import IntGrid
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AMPLE = 2
 """Calibration tokens per input of a linear below which its Hessian counts as thin."""
+FEW_SWEEPS, MANY_SWEEPS = 1, 3
+"""Above 3 bits a second sweep changes little; below, a third still does."""
 
 
 def calibration_tokens(model: ModelFolder, job: Job[GptqParams]) -> torch.Tensor:
@@ -131,7 +133,7 @@ class Walk:
         plan = Plan(
             damp=damping(params.damp, moments.tokens, width, names[0]),
             order="inputs" if params.desc_act else "groups" if params.act_order else "none",
-            sweeps=params.sweeps,
+            sweeps=params.sweeps if params.sweeps is not None else FEW_SWEEPS if bits > 3 else MANY_SWEEPS,
             sparsity=params.sparsity,
         )
         whole = solve(W, moments.hessian, grid, plan, drift=moments.drift)
@@ -140,5 +142,6 @@ class Walk:
     def _save(self, file: Path) -> None:
         """The report first: a file that is there is complete."""
         write_json(file.with_suffix(".json"), self._report)
-        write_tensors(file, self._tensors)
+        write_tensors(file, self._tensors, durable=False)
         self._tensors, self._report = {}, {}
+        trim()
