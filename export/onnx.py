@@ -98,9 +98,12 @@ def check_source(folder: Path, params: OnnxParams) -> None:
             f"ONNX export does not know the architecture {names[0]!r} (known: {', '.join(ARCHITECTURES)})",
             next="add it to ARCHITECTURES in export/onnx.py once its graph agrees with Hugging Face",
         )
-    settings = checkpoint.config.get("quantization_config")
-    if not settings:
-        return
+    if settings := checkpoint.config.get("quantization_config"):
+        _check_gptq(settings, params)
+
+
+def _check_gptq(settings: Mapping[str, Any], params: OnnxParams) -> None:
+    """Raise UsageError when builder or runtime would not compute with just these codes."""
     bits, group = settings.get("bits"), settings.get("group_size")
     if params.precision != f"int{bits}":
         raise UsageError(
@@ -109,6 +112,17 @@ def check_source(folder: Path, params: OnnxParams) -> None:
         )
     if group not in BLOCK_SIZES:
         raise UsageError(f"onnxruntime has no kernel for group_size {group}", next=_NEXT_SIZE)
+    if settings.get("dynamic"):
+        raise UsageError(
+            "the GPTQ folder holds linears of different bits; the ONNX model builder packs all of them alike",
+            next="quantize without dynamic and without a budget, or use export.gguf",
+        )
+    if settings.get("desc_act") and (bits != 4 or not settings.get("sym", True)):
+        # as of onnxruntime 1.31: 8 bits with g_idx are refused when run, zero points with g_idx are computed wrongly
+        raise UsageError(
+            "onnxruntime computes desc_act folders right only with 4 symmetric bits",
+            next="quantize with desc_act: false (act_order: true costs nothing at inference), or bits: 4 and sym: true",
+        )
 
 
 def build(source: Path, out: Path, params: OnnxParams, cache: Path, threads: int) -> None:

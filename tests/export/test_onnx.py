@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from small_folder import write_model
 from small_gptq import write_gptq
 
@@ -148,6 +149,10 @@ def test_gptq_bytes_repeat_and_fp32_equals_hugging_face(built: dict[str, Any], t
         ({"bits": 4, "group_size": 32}, {"precision": "fp32"}, "4-bit GPTQ folder cannot become fp32"),
         ({"bits": 3, "group_size": 32}, {}, "3-bit GPTQ folder cannot become int4"),
         ({"bits": 4, "group_size": -1}, {}, "no kernel for group_size -1"),
+        ({"dynamic": {r"+:^model\.layers\.0\.mlp\.up_proj$": {"bits": 8}}}, {}, "linears of different bits"),
+        ({"dynamic": {r"-:^model\.layers\.0\.mlp\.up_proj$": {}}}, {}, "linears of different bits"),
+        ({"desc_act": True}, {}, "only with 4 symmetric bits"),
+        ({"desc_act": True, "sym": True, "bits": 8}, {"precision": "int8"}, "only with 4 symmetric bits"),
     ],
 )
 def test_what_would_need_requantizing_is_refused(
@@ -161,6 +166,27 @@ def test_what_would_need_requantizing_is_refused(
     with pytest.raises(UsageError, match=message) as caught:
         check_source(folder, OnnxParams(**params))
     assert caught.value.next
+
+
+def test_inputs_in_an_order_of_their_own_are_computed_exactly(built: dict[str, Any], tmp_path: Path) -> None:
+    """desc_act: every input names its group; here they are dealt out at random."""
+    from compress.quantize.packing import dequantize_folder
+
+    folder = tmp_path / "gptq"
+    write_gptq(built["source"], folder)
+    tensors, draw = load_file(folder / "model.safetensors"), np.random.default_rng(7)
+    orders = {size: draw.permutation(size) for size in (64, 96)}  # one for all that read the same input
+    for name in [name for name in tensors if name.endswith(".g_idx")]:
+        tensors[name] = tensors[name][orders[len(tensors[name])]]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] |= {"desc_act": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    out, facts = export(folder, tmp_path / "onnx", head="float", accuracy_level=1)
+    assert facts["weights_equal"] == 14
+    model = load_hf(built["source"], {name: value.numpy() for name, value in dequantize_folder(folder).items()})
+    prompts = [draw.integers(6, 300, 12).tolist() for _ in range(8)]
+    assert sum(greedy(out, p, 8) == greedy_hf(model, p, 8) for p in prompts) >= 7
 
 
 def test_refusals_before_building(built: dict[str, Any], tmp_path: Path) -> None:
