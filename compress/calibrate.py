@@ -125,15 +125,15 @@ class Calibrate(Stage[CalibratedParams]):
             model.path, calibration_source(job), params.calibration_tokens, params.calibration_length
         )
         StreamingPass(model, windows, job.scratch, job.progress).run()
-        _publish(job.scratch, job.out, model.blocks)
-        index = _index(model, windows, job.out)
+        publish(job.scratch, job.out, model.blocks)
+        index = index_of(model, windows, job.out)
         write_json(job.out / INDEX, index)
         wanted = params.calibration_tokens // params.calibration_length
         facts = {key: index[key] for key in ("tokens", "windows", "length", "similarity")}
         return {**facts, "windows_wanted": wanted}
 
 
-def _publish(scratch: Path, out: Path, blocks: int) -> None:
+def publish(scratch: Path, out: Path, blocks: int) -> None:
     """Link (or copy) the finished files: the scratch keeps them until the artifact is in the store."""
     for name in [*(block_file(block) for block in range(blocks)), HEAD_FILE]:
         try:
@@ -142,7 +142,7 @@ def _publish(scratch: Path, out: Path, blocks: int) -> None:
             shutil.copyfile(scratch / name, out / name)
 
 
-def _index(model: ModelFolder, windows: torch.Tensor, out: Path) -> dict[str, Any]:
+def index_of(model: ModelFolder, windows: torch.Tensor, out: Path) -> dict[str, Any]:
     layout = model.layout
     inputs: dict[str, tuple[str, str]] = {model.head_name: (HEAD_FILE, model.head_name)}
     for block in range(model.blocks):

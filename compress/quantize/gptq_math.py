@@ -6,7 +6,7 @@ it over: w_{i+1:} −= e · U_{i, i+1:}. Matrices are transposed here, W is ``[i
 Rows of matrices that read the same input are solved together, side by side along ``out``.
 
 After that pass, sweeps of coordinate descent on the same error tr((Ŵ − W)ᵀ H (Ŵ − W)) choose each code again in the
-light of all others (Behdin et al. 2023, "QuantEase"), and the scales are refitted to the codes by least squares.
+light of all others (Behdin et al. 2023, "QuantEase"), and fit each group's scale to its codes by least squares.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ OUTER = 256
 """Inputs after which all later ones are brought up to date by one product; the kernels' largest block."""
 INNER = 128
 """Inputs that a group longer than OUTER is rounded by."""
-REFIT_BYTES = 64 << 20
 RIDGE = 5e-4
 """Share of the mean diagonal added to H where codes are chosen again: the calibration text is a sample."""
 Order = Literal["groups", "inputs", "none"]
@@ -47,7 +46,7 @@ class Plan:
     """``groups``: important groups first, important inputs first within them, groups kept together;
     ``inputs``: important inputs first, a group is what follows one another (desc_act); ``none``: as they stand."""
     sweeps: int = 2
-    """Sweeps of coordinate descent, each followed by a refit of the scales; 0: GPTQ as in the paper."""
+    """Sweeps of coordinate descent over codes and scales; 0: GPTQ as in the paper."""
     sparsity: Literal["2:4", "4:8"] | float | None = None
     """Weights that become zero, chosen like SparseGPT's as the pass reaches them. A pattern is one of neighbouring
     inputs and wants them in their own order."""
@@ -136,7 +135,6 @@ def solve(
     damp = solver.feed_errors(drift)
     for _ in range(plan.sweeps):
         solver.choose_again()
-        solver.refit()
     return solver.solution(damp)
 
 
@@ -154,7 +152,6 @@ class _Solver:
         self.W, self.H = W[self.order], permuted(H, self.order)
         self.h = importance[self.order]
         self.ridge = RIDGE * max(float(self.h.mean()), 1e-12)
-        self.pull: torch.Tensor | None = None
         n, out = W.shape
         self.target = PATTERNS[plan.sparsity] if isinstance(plan.sparsity, str) else plan.sparsity
         self.keep = None if plan.sparsity is None else torch.ones(n, out, dtype=torch.bool, device=W.device)
@@ -240,38 +237,47 @@ class _Solver:
         self.values = level.mul_(self.scale[index]).add_(self.offset[index])
 
     def choose_again(self) -> None:
-        """One sweep of coordinate descent over all inputs."""
+        """One sweep over all inputs: codes by coordinate descent, and behind each group its scale by least squares."""
         H, D = self.H.to(dtype()), (self.values - self.W).to(dtype())  # G is needed to a hundredth of a step
-        for low, high in _spans(0, len(self.W), INNER):
-            G = (H[low:high] @ D).float().add_(D[low:high], alpha=self.ridge)
-            square = self.H[low:high, low:high].clone()
+        step = min(self.grid.period, INNER)
+        for start, stop in _spans(0, len(self.W), INNER):
+            G = (H[start:stop] @ D).float().add_(D[start:stop], alpha=self.ridge)
+            square = self.H[start:stop, start:stop].clone()
             square.diagonal().add_(self.ridge)
-            loops.descend(self.values[low:high], G, square, self._rounding(low, high), self.codes[low:high])
-            D[low:high] = self.values[low:high] - self.W[low:high]
+            for low, high in _spans(start, stop, step):
+                part, later = slice(low - start, high - start), slice(high - start, None)
+                before = self.values[low:high].clone()
+                codes, how = self.codes[low:high], self._rounding(low, high)
+                loops.descend(self.values[low:high], G[part].clone(), square[part, part], how, codes)
+                if step == self.grid.period:
+                    self._refit(
+                        low, G[part] + square[part, part] @ (self.values[low:high] - before), square[part, part]
+                    )
+                G[later] += square[later, part] @ (self.values[low:high] - before)
+            D[start:stop] = self.values[start:stop] - self.W[start:stop]
+        for low, high in _spans(0, len(self.W), self.grid.period if step < self.grid.period else len(self.W) + 1):
+            if step < self.grid.period:
+                G = (H[low:high] @ D).float().add_(D[low:high], alpha=self.ridge)
+                self._refit(low, G, self.H[low:high, low:high])
 
-    def refit(self) -> None:
-        """Least-squares scales for the codes as they are, of all groups at once; for grids with free scales."""
+    def _refit(self, low: int, G: torch.Tensor, H: torch.Tensor) -> None:
+        """Least-squares scale of the group at position ``low``, all else as it is; for grids with free scales.
+
+        ``G`` = H (Ŵ − W) of its inputs ``[period, out]``, ``H`` ``[period, period]`` among them. With Ŵ = C s the error
+        changes by 2 δ Σ C∘G + δ² Σ C∘(H C) when s grows by δ.
+        """
         import torch
 
         if not isinstance(self.grid, IntGrid):
             return
-        n, out = self.W.shape
-        places = [self._place(low) for low in range(0, n, self.grid.period)]
-        zeros = torch.cat([self.periods[place].fields[0] for place in range(len(places))])
-        C = self.codes - zeros[self.sub.long()]
-        if self.pull is None:
-            self.pull = (self.H @ self.W).add_(self.W, alpha=self.ridge)
-        columns = max(64, REFIT_BYTES // (4 * len(places) ** 2))
-        fitted = torch.cat(
-            [
-                refitted(C[:, first:last], self.pull[:, first:last], self.H, len(places), self.ridge)
-                for first, last in _spans(0, out, columns)
-            ],
-            dim=1,
-        )
-        for place, scale in zip(places, fitted, strict=True):
-            self._set(place, self.grid.rescale(self.periods[place], scale[None]))
-        self._decode()
+        place, part = self._place(low), slice(low, low + self.grid.period)
+        steps = self.periods[place]
+        C = self.codes[part] - steps.fields[0]
+        curvature = (H @ C).mul_(C).sum(0)
+        change = torch.where(curvature > 0, G.mul_(C).sum(0) / curvature, 0.0)
+        steps = self.grid.rescale(steps, steps.scale - change)
+        self._set(place, steps)
+        self.values[part] = C * steps.scale
 
     def solution(self, damp: float) -> Solution:
         """Everything back in the inputs' own order."""
@@ -286,34 +292,9 @@ class _Solver:
         return Solution(self.grid, self.codes[back], steps, self.sub.long()[back], damp, error, energy)
 
 
-def refitted(C: torch.Tensor, pull: torch.Tensor, H: torch.Tensor, groups: int, ridge: float) -> torch.Tensor:
-    """argmin over s of tr((C s − W)ᵀ H (C s − W)), one scale per group and output: float32 ``[groups, out]``.
-
-    C float32 ``[in, out]``: the unscaled weights; a group is ``in / groups`` neighbouring rows; ``pull`` = H W.
-    Normal equations A s = b per output with A_gk = C_gᵀ H_gk C_k and b_g = C_gᵀ (H W)_g; ``ridge`` is added to H's
-    diagonal and belongs to ``pull`` too.
-    """
-    import torch
-
-    n, out = C.shape
-    blocks = C.view(groups, n // groups, out)
-    b = (C * pull).view_as(blocks).sum(1)
-    A = C.new_zeros(out, groups, groups)
-    for k in range(groups):
-        low = k * (n // groups)
-        moved = H[low:, low : low + n // groups] @ blocks[k]
-        moved[: n // groups].add_(blocks[k], alpha=ridge)
-        column = (blocks[k:] * moved.view(groups - k, n // groups, out)).sum(1).T
-        A[:, k:, k] = column
-        A[:, k, k:] = column
-    level = A.diagonal(dim1=1, dim2=2)
-    level += 1e-6 * level.mean(1, keepdim=True) + 1e-20
-    return torch.linalg.solve(A, b.T[..., None])[..., 0].T
-
-
 def quadratic(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
-    """diag(Dᵀ H D), float32 ``[out]``."""
-    return (H @ D).mul_(D).sum(0).clamp_min_(0)
+    """diag(Dᵀ H D), float32 ``[out]``, to the precision of a report."""
+    return (H.to(dtype()) @ D.to(dtype())).float().mul_(D).sum(0).clamp_min_(0)
 
 
 def permuted(H: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import tee
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from compress.blocks import ModelFolder
 from compress.compute import device, dtype
 from compress.decoder import Block
 from compress.hessian import DriftSum, HessianSum
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
 
 class TwoStreams(Stream):
     """See above. ``quantize`` is asked group by group, in the order of computation."""
+
+    def __init__(self, model: ModelFolder, windows: torch.Tensor, scratch: Path) -> None:
+        super().__init__(model, windows, scratch)
+        self.batch = max(1, self.batch // 4)  # two models' activations, and their differences
 
     def begin(self) -> None:
         """Write the input of the first block."""

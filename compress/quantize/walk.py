@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AMPLE = 2
 """Calibration tokens per input of a linear below which its Hessian counts as thin."""
-FEW_SWEEPS, MANY_SWEEPS = 1, 3
-"""Above 3 bits a second sweep changes little; below, a third still does."""
+FEW_SWEEPS, MANY_SWEEPS = 2, 4
+"""Above 3 bits more sweeps change little; below they still do."""
 
 
 def calibration_tokens(model: ModelFolder, job: Job[GptqParams]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from small_folder import write_model
+from small_folder import TEXT, write_model
 from test_gguf_stage import job_of
 
 from compress.errors import ArtifactError, HoldfastError
@@ -119,6 +119,45 @@ def test_shards_and_dtypes_read_alike(folder: Path, tmp_path: Path) -> None:
         got = checkpoint.rows(name, 0, rows).reshape(value.shape)
         assert np.array_equal(got, value.float().numpy())
     assert np.array_equal(checkpoint.rows(UP, 7, 9), tensors[UP].float().numpy()[7:9])
+
+
+GPTQ = {
+    "plain": {},
+    "desc_act": {"desc_act": True, "sym": False},
+    "three bits": {"bits": 3},
+    "mixed": {"dynamic": {"*.down_proj": 8, "*.q_proj": 0, "lm_head": 3}, "lm_head": True},
+    "sparse": {"sparsity": "2:4", "bits": 2},
+    "per channel": {"group_size": -1, "bits": 8},
+}
+
+
+@pytest.mark.parametrize("kind", GPTQ)
+def test_gptq_folders_are_read_as_the_solver_meant_them(folder: Path, tmp_path: Path, kind: str) -> None:
+    """Of the real stage, with all that it can write; the other reader is in torch."""
+    from compress.artifact import open_artifact
+    from compress.quantize.gptq import Gptq
+    from compress.quantize.packing import dequantize_folder
+    from compress.stage import Job
+
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"{line} {i}"}) + "\n" for i in range(20) for line in TEXT))
+    sizes = {"calibration_tokens": 512, "calibration_length": 32, "group_size": 32, "upstream": True}
+    params = Gptq.Params(calibration=text, **(sizes | GPTQ[kind]))
+    for part in ("out", "scratch"):
+        (tmp_path / part).mkdir()
+    job = Job(params=params, out=tmp_path / "out", scratch=tmp_path / "scratch", inputs=(open_artifact(folder),))
+    Gptq().check(job)
+    Gptq().run(job)
+    checkpoint = open_checkpoint(job.out)
+    expected = {name: tensor.numpy() for name, tensor in dequantize_folder(job.out).items()}
+    assert checkpoint.names() == sorted(expected)
+    for name, value in expected.items():
+        checkpoint.require_float(name)
+        rows = value.shape[0] if value.ndim == 2 else 1
+        assert checkpoint.shape(name) == value.shape
+        assert np.array_equal(checkpoint.rows(name, 0, rows).reshape(value.shape), value), name
+    packed = {name for name in checkpoint.entries if name.endswith(".qweight")}
+    assert len(packed) == (13 if kind == "mixed" else 14)
 
 
 def test_mangled_headers_never_crash(folder: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from problems import alike, codebook, damped, error, nearest, problem, slow_gptq
 
 from compress.errors import HoldfastError
 from compress.quantize import gptq_math
-from compress.quantize.gptq_math import RIDGE, Plan, importance_order, inverse_factor, refitted, solve
-from compress.quantize.grids import IntGrid
+from compress.quantize.gptq_math import RIDGE, Plan, importance_order, inverse_factor, solve
+from compress.quantize.grids import IntGrid, stored_half
 
 PAPER = Plan(order="none", sweeps=0)
 SIZES = [(96, 32, 24), (96, 96, 24), (320, 64, 5), (512, 256, 3), (640, 160, 3), (768, 384, 3), (576, 576, 3)]
@@ -44,7 +44,7 @@ def test_beats_rounding_to_nearest_and_reports_its_error(bits, symmetric, plan):
     solution = solve(W, H, grid, plan)
     ours = error(W, solution.weights(), H)
     assert ours < 0.8 * error(W, nearest(W, grid), H)
-    assert float(solution.error.sum()) == pytest.approx(ours, rel=1e-3)
+    assert float(solution.error.sum()) == pytest.approx(ours, rel=1e-2)
     assert float(solution.energy.sum()) == pytest.approx(error(W, 0 * W, H), rel=1e-3)
     assert int(solution.codes.max()) <= grid.top
     assert 1 <= int(solution.steps.fields[0].min()) <= int(solution.steps.fields[0].max()) <= grid.top
@@ -61,27 +61,40 @@ def test_every_refinement_lowers_the_error():
 
 
 def slow_sweep(W, H, Q, grid, steps):
-    """Each code again, given all others: one at a time in float64. Returns codes and values."""
+    """Each code again, given all others, and each group's scale behind its codes: one at a time in float64."""
     H = damped(H.double(), RIDGE)
     W, Q, codes = W.double(), Q.double().clone(), torch.empty(Q.shape, dtype=torch.uint8)
     levels = torch.arange(grid.top + 1.0) if grid.levels is None else grid.levels
+    scale, offset = (t.double().clone() for t in steps[:2])
     for i in range(len(W)):
-        scale, offset = (t[i // grid.period].double() for t in steps[:2])
-        points = levels.double()[:, None] * scale + offset
+        group = i // grid.period
+        points = levels.double()[:, None] * scale[group] + offset[group]
         best = Q[i] - H[i] @ (Q - W) / H[i, i]
         codes[i] = (points - best).abs().argmin(0)
         Q[i] = points.gather(0, codes[i : i + 1].long())[0]
-    return codes, Q
+        if isinstance(grid, IntGrid) and (i + 1) % grid.period == 0:
+            part = slice(i + 1 - grid.period, i + 1)
+            C = codes[part].double() - steps.fields[0][group]
+            for column in range(W.shape[1]):
+                rest = Q[:, column] - W[:, column]
+                rest[part] -= Q[part, column]  # what is left to the group: minimise (C s + rest)ᵀ H (C s + rest)
+                direction = H[:, part] @ C[:, column]
+                scale[group, column] = -(direction @ rest) / (direction[part] @ C[:, column])
+            scale[group] = stored_half(scale[group].float()).double()
+            offset[group] = -steps.fields[0][group] * scale[group]
+            Q[part] = C * scale[group]
+    return codes, scale
 
 
 @pytest.mark.parametrize("grid", [codebook(32), IntGrid(3, period=32), IntGrid(2, symmetric=False, period=64)])
 def test_a_sweep_equals_the_slow_one(grid):
     W, H = problem(192, 16, seed=3)
     before = solve(W, H, grid, PAPER)
-    codes, _ = slow_sweep(W, H, before.weights(), grid, before.steps)
+    codes, scale = slow_sweep(W, H, before.weights(), grid, before.steps)
     after = solve(W, H, grid, Plan(order="none", sweeps=1))
     assert (codes != before.codes).float().mean() > 0.01
     assert (codes == after.codes).float().mean() > 0.99
+    assert ((scale / after.steps.scale - 1).abs() < 2e-3).double().mean() > 0.9
 
 
 @pytest.mark.parametrize(("kind", "slack"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-3)])
@@ -95,19 +108,6 @@ def test_sweeps_never_raise_the_error(kind, slack, order, monkeypatch):
         errors = [error(W, Q, damped(H, RIDGE)) for Q in found]
         assert all(after <= before * (1 + slack) for before, after in pairwise(errors))
         assert errors[-1] < errors[0]
-
-
-@pytest.mark.parametrize(("n", "groups", "out"), [(96, 3, 5), (128, 1, 4), (160, 5, 1)])
-def test_refitted_scales_are_the_least_squares_solution(n, groups, out):
-    W, H = problem(n, out, seed=groups)
-    C = torch.randint(-4, 4, (n, out), generator=torch.Generator().manual_seed(1)).float()
-    ridge = 0.01 * float(H.diagonal().mean())
-    root = torch.linalg.cholesky(H.double() + ridge * torch.eye(n, dtype=torch.float64)).T
-    scale = refitted(C, H @ W + ridge * W, H, groups, ridge)
-    for column in range(out):
-        design = torch.block_diag(*C[:, column].double().view(groups, -1, 1))
-        dense = torch.linalg.lstsq(root @ design, root @ W[:, column : column + 1].double()).solution
-        torch.testing.assert_close(scale[:, column].double(), dense[:, 0], rtol=1e-3, atol=1e-6)
 
 
 def streams(n=96, tokens=600, seed=1):
