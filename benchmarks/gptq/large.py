@@ -1,4 +1,4 @@
-"""Calibrate and quantize the first blocks of a large checkpoint: seconds per block, peak RSS, and the whole extrapolated.
+"""Calibrate and quantize the first blocks of a large checkpoint: seconds per block, peak RSS, the whole extrapolated.
 
     python benchmarks/gptq/large.py MODEL [--blocks 2] [--tokens 16384] [--length 2048] [--bits 4] [--upstream]
 

@@ -40,7 +40,7 @@ class GptqParams(CalibratedParams):
     mse: int = Field(16, ge=1, le=100)
     """Ranges tried in the scale search that minimises the Hessian-weighted squared error; 1 turns it off."""
     sweeps: int | None = Field(None, ge=0, le=20)
-    """Sweeps of coordinate descent over all codes and scales after GPTQ's pass; by default 2, and 4 up to 3 bits."""
+    """Sweeps of coordinate descent over all codes and scales after GPTQ's pass; by default 1, and 4 up to 3 bits."""
     upstream: bool | Literal["auto"] = "auto"
     """Calibrate each linear behind the ones already quantized and make good what they changed: a fifth less KL
     divergence for twice the time. False takes the calibration pass that other stages share; auto: true up to 3 bits."""

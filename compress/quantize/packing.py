@@ -69,7 +69,7 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def to_checkpoint(solution: Solution) -> dict[str, torch.Tensor]:
-    """The four tensors of a linear; what they decode to is asserted to be the solver's codes, bit for bit."""
+    """The four tensors of a linear; read back, they are asserted to be the solver's codes, zeros and scales."""
     import torch
 
     assert isinstance(solution.grid, IntGrid)
@@ -82,9 +82,16 @@ def to_checkpoint(solution: Solution) -> dict[str, torch.Tensor]:
         "scales": scales.half().cpu(),
         "g_idx": index.to(torch.int32).cpu(),
     }
-    exact = (solution.codes.float() - zeros.float()[index]).mul_(scales[index])
-    assert torch.equal(from_checkpoint(tensors, bits), exact.T.cpu()), "packed weights differ"
+    assert torch.equal(unpack(tensors["qweight"], bits), solution.codes.cpu()), "packed codes differ"
+    assert torch.equal(unpack(tensors["qzeros"].T.contiguous(), bits).T + 1, zeros.cpu()), "packed zeros differ"
+    assert torch.equal(tensors["scales"].float(), scales.cpu()), "stored scales differ"
     return tensors
+
+
+def stored_weights(solution: Solution) -> torch.Tensor:
+    """What ``from_checkpoint`` makes of the solution, float32 ``[out, in]``."""
+    zeros, scales = solution.steps.fields[0], solution.steps.scale
+    return (solution.codes - zeros[solution.index]).mul_(scales[solution.index]).T.contiguous()
 
 
 def from_checkpoint(tensors: Mapping[str, torch.Tensor], bits: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from compress.compute import device, trim
 from compress.errors import ArtifactError
 from compress.quantize.gptq_math import Plan, Solution, solve
 from compress.quantize.grids import IntGrid
-from compress.quantize.packing import from_checkpoint, to_checkpoint
+from compress.quantize.packing import stored_weights, to_checkpoint
 from compress.quantize.recipe import FLOAT, Recipe
 from compress.quantize.upstream import Moments, TwoStreams
 from compress.streaming import HEAD_FILE, block_file, finished_blocks
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AMPLE = 2
 """Calibration tokens per input of a linear below which its Hessian counts as thin."""
-FEW_SWEEPS, MANY_SWEEPS = 2, 4
+FEW_SWEEPS, MANY_SWEEPS = 1, 4
 """Above 3 bits more sweeps change little; below they still do."""
 
 
@@ -106,13 +106,14 @@ class Walk:
         return Moments(H.to(device()), None, self.calibration.tokens)
 
     def quantize(self, names: Sequence[str], moments: Moments) -> dict[str, torch.Tensor]:
-        """Solve linears that read one input, those of like bits side by side; their new weights ``[out, in]``."""
+        """Solve linears that read one input, those of like bits side by side; for a stream, their new weights."""
         weights: dict[str, torch.Tensor] = {}
         for bits in sorted({self.recipe.bits_of(name) for name in names} - {FLOAT}):
             members = [name for name in names if self.recipe.bits_of(name) == bits]
             for name, solution in zip(members, self._solve(members, bits, moments), strict=True):
                 packed = to_checkpoint(solution)
-                weights[name] = from_checkpoint(packed, bits)
+                if moments.drift is not None:
+                    weights[name] = stored_weights(solution)
                 self._tensors.update({f"{name}.{part}": tensor for part, tensor in packed.items()})
                 energy = float(solution.energy.sum())
                 self._report[name] = {
