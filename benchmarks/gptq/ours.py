@@ -1,4 +1,7 @@
-"""Calibrate and quantize a folder here: ours.py MODEL CALIBRATION.jsonl OUT BITS GROUP WINDOWS LENGTH"""
+"""Calibrate and quantize a folder: ours.py MODEL CALIBRATION.jsonl OUT BITS GROUP WINDOWS LENGTH [key=value…]
+
+``key=value``: parameters of ``quantize.gptq``, values in JSON. Without need for the shared pass there is none.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,19 @@ from compress.stage import Job
 
 
 def main() -> None:
-    """Two stages; the seconds of each on stdout as JSON."""
-    model, text, out, bits, group, windows, length = sys.argv[1:]
+    """One stage or two; the seconds of each on stdout as JSON, imports apart, as the peer's."""
+    import torch
+
+    torch.set_num_threads(2)
+    model, text, out, bits, group, windows, length, *rest = sys.argv[1:]
     common = {"calibration": text, "calibration_tokens": int(windows) * int(length), "calibration_length": int(length)}
     source = open_artifact(Path(model))
     seconds, passed = {}, None
-    for name, extra in (("calibrate", {}), ("quantize.gptq", {"bits": int(bits), "group_size": int(group)})):
+    own = {key: json.loads(value) for key, _, value in (item.partition("=") for item in rest)}
+    own |= {"bits": int(bits), "group_size": int(group)}
+    gptq = load_stage("quantize.gptq")
+    shared = gptq.reads_calibration(gptq.Params(**common, **own))
+    for name, extra in [("calibrate", {}), ("quantize.gptq", own)][0 if shared else 1 :]:
         stage = load_stage(name)
         folder = Path(out) / name
         folder.mkdir(parents=True)
