@@ -6,7 +6,7 @@ from problems import damped
 
 from compress.quantize.factor import LEAF, cholesky_, inverse_factor, invert_lower_, reverse_
 
-SIZES = [1, 64, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF + 1, 1100]
+SIZES = [1, LEAF - 1, LEAF, LEAF + 1, 1100]
 
 
 def hessian(n):
@@ -42,7 +42,7 @@ def test_factor_is_the_upper_cholesky_of_the_inverse(n):
     assert float((single - expected).norm() / expected.norm()) < 1e-4
 
 
-@pytest.mark.parametrize("n", [64, 1100])
+@pytest.mark.parametrize("n", [64, 700])
 @pytest.mark.parametrize("at", [0, -1])
 def test_what_is_not_positive_definite_is_told(n, at):
     H = hessian(n)

@@ -9,7 +9,7 @@ from compress.quantize.factor import inverse_factor
 from compress.quantize.grids import IntGrid
 from compress.quantize.loops import Rounding
 
-OUTPUTS = [1, 63, 64, 65, 300]
+OUTPUTS = [1, 63, 65, 300]
 ROWS = 96
 GRIDS = {
     **{f"int{bits}": IntGrid(bits, period=32) for bits in (2, 3, 4, 8)},

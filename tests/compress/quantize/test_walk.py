@@ -65,7 +65,7 @@ def killed_at(call, monkeypatch):
     return solved
 
 
-@pytest.mark.parametrize("call", [0, 2, 5, 7])
+@pytest.mark.parametrize("call", [2, 7])
 def test_a_killed_run_loses_one_block_at_most_and_ends_with_the_same_bytes(
     tiny_llama, given, whole, tmp_path, monkeypatch, call
 ):
