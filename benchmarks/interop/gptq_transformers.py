@@ -1,5 +1,8 @@
 """Our GPTQ folder in transformers + gptqmodel against its exactly dequantized weights.
 
+A folder with more than one width (``dynamic``) is loaded by GPTQModel itself: optimum 2.3, through which transformers
+loads GPTQ, knows one width only.
+
 Run with the peer's Python (see benchmarks/README.md): gptq_transformers.py GPTQ_FOLDER FLOAT_FOLDER PROMPTS.jsonl [N]
 Prints the largest logit difference relative to the logits' spread and how many greedy first tokens agree.
 FLOAT_FOLDER is the model before quantization (architecture and tokenizer); PROMPTS has {"text"} or {"messages"} rows.
@@ -16,6 +19,18 @@ os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
+def load_kernel(folder: Path):
+    """The folder with its weights packed."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if "dynamic" not in json.loads((folder / "quantize_config.json").read_text()):
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map="cpu").eval()
+    from gptqmodel import BACKEND, GPTQModel
+
+    return GPTQModel.load(str(folder), device="cpu", backend=BACKEND.TORCH).model.float().eval()
+
+
 def main() -> None:
     """One JSON line; exit status 1 if the kernel's logits are not those of the dequantized weights."""
     import torch
@@ -29,7 +44,7 @@ def main() -> None:
     rows = [json.loads(line) for line in prompts.read_text().splitlines()[:count]]
     exact = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     exact.load_state_dict(dequantize_folder(folder), strict=False)
-    kernel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map="cpu").eval()
+    kernel = load_kernel(folder)
     agree, worst = 0, 0.0
     for row in rows:
         if "messages" in row:

@@ -123,16 +123,23 @@ def solve(
     plan: Plan = Plan(),
     *,
     drift: torch.Tensor | None = None,
+    consume: bool = False,
 ) -> Solution:
     """Quantize W float32 ``[in, out]`` against H float32 ``[in, in]``; the grid's period divides ``in``.
 
     ``drift`` float32 ``[in, in]``: mean of x̂ (x − x̂)ᵀ where H is the mean of x̂ x̂ᵀ, x̂ being the inputs as the layers
     before, already quantized, produce them, and x those of the float model: the solution then aims at W x instead of
     W x̂ (Li et al. 2025, "GPTAQ").
+    ``consume``: H and drift are emptied once they are read, for they are the largest things in memory.
     Inputs that never were anything but zero (dead) keep their nearest code and do not sway scales or order.
     """
+    shift = None if drift is None else drift @ W
+    if consume and drift is not None:
+        drift.set_()
     solver = _Solver(W, H, grid, plan)
-    damp = solver.feed_errors(drift)
+    if consume:
+        H.set_()
+    damp = solver.feed_errors(shift)
     for _ in range(plan.sweeps):
         solver.choose_again()
     return solver.solution(damp)
@@ -205,14 +212,14 @@ class _Solver:
         keep = None if self.keep is None else self.keep[low:high]
         return Rounding(self.sub[low:high], self.scale, self.offset, self.grid.top, self.levels, keep)
 
-    def feed_errors(self, drift: torch.Tensor | None) -> float:
+    def feed_errors(self, shift: torch.Tensor | None) -> float:
         """The paper's Algorithm 1 with blocked updates; the damping that it took."""
         dead = self.h <= 0
         self.H.diagonal()[dead] = self.h.mean().clamp_min(1e-12)
         U, damp = inverse_factor(self.H, self.plan.damp)
         self.H.diagonal()[dead] = 0.0
-        if drift is not None:
-            self.W += U.T @ (U @ (permuted(drift, self.order) @ self.W))
+        if shift is not None:
+            self.W += U.T @ (U @ shift[self.order])
         target, self.W = self.W, self.W.clone()
         n, out = self.W.shape
         step = self.grid.period if self.grid.period <= OUTER else INNER

@@ -108,9 +108,10 @@ class Walk:
     def quantize(self, names: Sequence[str], moments: Moments) -> dict[str, torch.Tensor]:
         """Solve linears that read one input, those of like bits side by side; for a stream, their new weights."""
         weights: dict[str, torch.Tensor] = {}
-        for bits in sorted({self.recipe.bits_of(name) for name in names} - {FLOAT}):
+        widths = sorted({self.recipe.bits_of(name) for name in names} - {FLOAT})
+        for bits in widths:
             members = [name for name in names if self.recipe.bits_of(name) == bits]
-            for name, solution in zip(members, self._solve(members, bits, moments), strict=True):
+            for name, solution in zip(members, self._solve(members, bits, moments, bits == widths[-1]), strict=True):
                 packed = to_checkpoint(solution)
                 if moments.drift is not None:
                     weights[name] = stored_weights(solution)
@@ -123,12 +124,14 @@ class Walk:
                 }
         return weights
 
-    def _solve(self, names: Sequence[str], bits: int, moments: Moments) -> list[Solution]:
+    def _solve(self, names: Sequence[str], bits: int, moments: Moments, last: bool) -> list[Solution]:
         import torch
 
         params = self.job.params
         rows = [self.model.weight(name) for name in names]
+        sizes = [row.shape[0] for row in rows]
         W = torch.cat(rows).T.contiguous().to(device())
+        del rows
         width = W.shape[0]
         grid = IntGrid(bits, params.sym, params.mse, width if params.group_size == -1 else params.group_size)
         plan = Plan(
@@ -137,8 +140,8 @@ class Walk:
             sweeps=params.sweeps if params.sweeps is not None else FEW_SWEEPS if bits > 3 else MANY_SWEEPS,
             sparsity=params.sparsity,
         )
-        whole = solve(W, moments.hessian, grid, plan, drift=moments.drift)
-        return whole.split([row.shape[0] for row in rows])
+        whole = solve(W, moments.hessian, grid, plan, drift=moments.drift, consume=last)
+        return whole.split(sizes)
 
     def _save(self, file: Path) -> None:
         """The report first: a file that is there is complete."""

@@ -55,11 +55,11 @@ def killed_at(call, monkeypatch):
     """Let the solver die at its ``call``-th problem; counts the rows it solved."""
     real, solved = walk.solve, []
 
-    def solve(W, H, grid, plan, drift=None):
+    def solve(W, H, grid, plan, **rest):
         if len(solved) == call:
             raise Killed
         solved.append(W.shape)
-        return real(W, H, grid, plan, drift=drift)
+        return real(W, H, grid, plan, **rest)
 
     monkeypatch.setattr(walk, "solve", solve)
     return solved
