@@ -26,6 +26,7 @@ from compress.stage import CalibratedParams, Job, Needs, Stage
 from export import _ggml, gguf_mix
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf_arch import Layout, Tensor, layout_of, permute_rotary, rope_factors, tensors_of, write_settings
+from export.gguf_feedback import Feedback, slab_rows
 
 FILE = "model.gguf"
 SLAB = 16 * 2**20
@@ -42,6 +43,8 @@ class GgufParams(CalibratedParams):
     """Named type of the file; most tensors get it, the sensitive ones more bits, as llama.cpp mixes them."""
     imatrix: bool = True
     """Weigh rounding errors by the calibration's mean squared inputs (the importance matrix)."""
+    feedback: bool = True
+    """GPTQ's error feedback inside the block formats, where a calibration pass is read: less error, more time."""
     name: str = ""
     """``general.name`` in the file; by default architecture and size."""
 
@@ -57,7 +60,7 @@ class ExportGguf(Stage[GgufParams]):
     """Writes ``model.gguf``."""
 
     Params = GgufParams
-    version = 1
+    version = 2
     accepts = frozenset({"hf", "gptq"})
     produces = "gguf"
     calibrates = True
@@ -219,6 +222,7 @@ def _label(parameters: int) -> str:
 
 def _stream(part: Path, header: bytes, plan: Sequence[Planned], checkpoint: Checkpoint, job: Job[GgufParams]) -> None:
     """Write the tensors after those that an earlier, killed run finished."""
+    feedback = _feedback(job)
     mark = part.with_suffix(".done")
     stamp = digest_json({"header": header.hex()})
     done = _resume(part, mark, stamp)
@@ -229,7 +233,7 @@ def _stream(part: Path, header: bytes, plan: Sequence[Planned], checkpoint: Chec
         file.truncate()
         unsaved = 0
         for number, planned in enumerate(plan[done:], done + 1):
-            for piece in _pieces(planned, checkpoint, job.threads):
+            for piece in _pieces(planned, checkpoint, job.threads, feedback):
                 file.write(piece.tobytes())
             file.write(bytes(_padded(planned.nbytes) - planned.nbytes))
             unsaved += planned.nbytes
@@ -259,20 +263,35 @@ def _save(file: IO[bytes], mark: Path, stamp: str, number: int) -> None:
     os.replace(temporary, mark)
 
 
-def _pieces(planned: Planned, checkpoint: Checkpoint, threads: int) -> Iterator[npt.NDArray[np.uint8]]:
+def _feedback(job: Job[GgufParams]) -> Feedback | None:
+    if job.calibration is None or not (job.params.feedback and ExportGguf().reads_calibration(job.params)):
+        return None
+    from compress.calibrate import Calibration
+
+    return Feedback(Calibration(job.calibration.path), job.threads)
+
+
+def _pieces(
+    planned: Planned, checkpoint: Checkpoint, threads: int, feedback: Feedback | None
+) -> Iterator[npt.NDArray[np.uint8]]:
     """A tensor's stored bytes, slab by slab."""
     if planned.values is not None:
         yield planned.values.view(np.uint8)
         return
     assert planned.tensor is not None
     group = planned.head_dim if planned.rows > 1 else 1
-    step = max(1, SLAB // (planned.columns * group)) * group
+    module = planned.tensor.source.removesuffix(".weight")
+    solved = feedback if feedback and len(planned.shape) == 2 and feedback.covers(module, planned.kind) else None
+    step = slab_rows(planned.columns, group) if solved else max(1, SLAB // (planned.columns * group)) * group
     for start in range(0, planned.rows, step):
         slab = checkpoint.rows(planned.tensor.source, start, min(start + step, planned.rows))
         if planned.tensor.rotary:
             slab = permute_rotary(slab, planned.head_dim)
         if not np.isfinite(slab).all():
             raise ArtifactError(f"{planned.tensor.source} holds NaN or infinity", next="train or merge the model again")
+        if solved:
+            yield solved.quantize(slab, planned.kind, module)
+            continue
         try:
             yield _ggml.quantize(slab, planned.kind, planned.importance, threads=threads)
         except ArtifactError as error:
@@ -288,6 +307,7 @@ def _facts(
         "architecture": layout.row.gguf,
         "type": job.params.type,
         "importance_matrix": any(p.importance is not None for p in plan),
+        "feedback": job.params.feedback and any(p.importance is not None for p in plan),
         "parameters": parameters,
         "bits_per_weight": round(sum(p.nbytes for p in plan) * 8 / parameters, 3),
         "tensor_types": dict(sorted(kinds.items())),

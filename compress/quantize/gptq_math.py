@@ -25,7 +25,17 @@ from compress.quantize.loops import Rounding
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Factor", "Plan", "Solution", "importance_order", "inverse_factor", "solve"]
+__all__ = [
+    "Factor",
+    "Inputs",
+    "Plan",
+    "Solution",
+    "importance_order",
+    "inverse_factor",
+    "prepare",
+    "solve",
+    "solve_prepared",
+]
 
 OUTER = 256
 """Inputs after which all later ones are brought up to date by one product; the kernels' largest block."""
@@ -136,28 +146,74 @@ def solve(
     shift = None if drift is None else drift @ W
     if consume and drift is not None:
         drift.set_()
-    solver = _Solver(W, H, grid, plan)
+    inputs = prepare(H, grid.period, plan)
     if consume:
         H.set_()
-    damp = solver.feed_errors(shift)
+    return solve_prepared(W, inputs, grid, plan, shift=shift, last=True)
+
+
+@dataclass
+class Inputs:
+    """What a solution needs to know of a layer's inputs, in the order in which they are rounded."""
+
+    order: torch.Tensor
+    """int64 ``[in]``: the input at each position."""
+    grouped: bool
+    """Whether the inputs of a period stay together."""
+    H: torch.Tensor
+    """float32 ``[in, in]``."""
+    h: torch.Tensor
+    """float32 ``[in]``: H's diagonal, at least 0."""
+    upper: torch.Tensor | None
+    """U, float32 ``[in, in]``; None once it is used up."""
+    damp: float
+
+
+def prepare(H: torch.Tensor, period: int, plan: Plan = Plan()) -> Inputs:
+    """Order and factor the inputs of layers that are solved on grids of this period. H float32 ``[in, in]``."""
+    importance = H.diagonal().clamp_min(0)
+    kind = "none" if isinstance(plan.sparsity, str) else plan.order
+    order = _order(importance, kind, period)
+    H, h = permuted(H, order), importance[order]
+    dead = h <= 0
+    H.diagonal()[dead] = h.mean().clamp_min(1e-12)
+    upper, damp = inverse_factor(H, plan.damp)
+    H.diagonal()[dead] = 0.0
+    return Inputs(order, kind != "inputs", H, h, upper, damp)
+
+
+def solve_prepared(
+    W: torch.Tensor,
+    inputs: Inputs,
+    grid: Grid,
+    plan: Plan = Plan(),
+    *,
+    shift: torch.Tensor | None = None,
+    last: bool = False,
+) -> Solution:
+    """``solve`` for some outputs of a layer: W and ``shift`` (drift @ W) float32 ``[in, any]``.
+
+    ``last``: no other outputs follow, so the factor may go once it is used.
+    """
+    solver = _Solver(W, inputs, grid, plan)
+    solver.feed_errors(shift)
+    if last:
+        inputs.upper = None
     for _ in range(plan.sweeps):
         solver.choose_again()
-    return solver.solution(damp)
+    return solver.solution()
 
 
 class _Solver:
     """One problem with its inputs in the order in which they are rounded."""
 
-    def __init__(self, W: torch.Tensor, H: torch.Tensor, grid: Grid, plan: Plan) -> None:
+    def __init__(self, W: torch.Tensor, inputs: Inputs, grid: Grid, plan: Plan) -> None:
         import torch
 
-        importance = H.diagonal().clamp_min(0)
-        self.grid, self.plan = grid, plan
+        self.inputs, self.grid, self.plan = inputs, grid, plan
+        self.order, self.grouped, self.H, self.h = inputs.order, inputs.grouped, inputs.H, inputs.h
         self.levels = None if grid.levels is None else grid.levels.to(W.device)
-        kind = "none" if isinstance(plan.sparsity, str) else plan.order
-        self.order, self.grouped = _order(importance, kind, grid.period), kind != "inputs"
-        self.W, self.H = W[self.order], permuted(H, self.order)
-        self.h = importance[self.order]
+        self.W = W[self.order]
         self.ridge = RIDGE * max(float(self.h.mean()), 1e-12)
         n, out = W.shape
         self.target = PATTERNS[plan.sparsity] if isinstance(plan.sparsity, str) else plan.sparsity
@@ -212,12 +268,10 @@ class _Solver:
         keep = None if self.keep is None else self.keep[low:high]
         return Rounding(self.sub[low:high], self.scale, self.offset, self.grid.top, self.levels, keep)
 
-    def feed_errors(self, shift: torch.Tensor | None) -> float:
-        """The paper's Algorithm 1 with blocked updates; the damping that it took."""
-        dead = self.h <= 0
-        self.H.diagonal()[dead] = self.h.mean().clamp_min(1e-12)
-        U, damp = inverse_factor(self.H, self.plan.damp)
-        self.H.diagonal()[dead] = 0.0
+    def feed_errors(self, shift: torch.Tensor | None) -> None:
+        """The paper's Algorithm 1 with blocked updates."""
+        U = self.inputs.upper
+        assert U is not None
         if shift is not None:
             self.W += U.T @ (U @ shift[self.order])
         target, self.W = self.W, self.W.clone()
@@ -236,7 +290,6 @@ class _Solver:
             self.W[stop:] -= U[start:stop, stop:].T @ E[: stop - start]
         self.W = target
         self._decode()
-        return damp
 
     def _decode(self) -> None:
         index = self.sub.long()
@@ -286,7 +339,7 @@ class _Solver:
         self._set(place, steps)
         self.values[part] = C * steps.scale
 
-    def solution(self, damp: float) -> Solution:
+    def solution(self) -> Solution:
         """Everything back in the inputs' own order."""
         import torch
 
@@ -296,7 +349,7 @@ class _Solver:
         fields = tuple(torch.cat(parts) for parts in zip(*(steps.fields for steps in periods), strict=True))
         steps = Steps(self.scale, self.offset, fields)
         error, energy = quadratic(D, self.H), quadratic(self.W, self.H)
-        return Solution(self.grid, self.codes[back], steps, self.sub.long()[back], damp, error, energy)
+        return Solution(self.grid, self.codes[back], steps, self.sub.long()[back], self.inputs.damp, error, energy)
 
 
 def quadratic(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
