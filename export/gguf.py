@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from compress.stage import CalibratedParams, Job, Needs, Stage
 from export import _ggml, gguf_mix
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf_arch import Layout, Tensor, layout_of, permute_rotary, rope_factors, tensors_of, write_settings
-from export.gguf_feedback import Feedback, slab_rows
+from export.gguf_feedback import Feedback, UpstreamBlocks, slab_rows
 
 FILE = "model.gguf"
 SLAB = 16 * 2**20
@@ -43,8 +43,9 @@ class GgufParams(CalibratedParams):
     """Named type of the file; most tensors get it, the sensitive ones more bits, as llama.cpp mixes them."""
     imatrix: bool = True
     """Weigh rounding errors by the calibration's mean squared inputs (the importance matrix)."""
-    feedback: bool = True
-    """GPTQ's error feedback inside the block formats, where a calibration pass is read: less error, more time."""
+    feedback: Literal["upstream", "shared", "off"] = "upstream"
+    """GPTQ's error feedback inside the block formats, where a calibration pass is read: less error, more time.
+    ``upstream`` calibrates each linear behind the ones already quantized, ``shared`` on the float model."""
     name: str = ""
     """``general.name`` in the file; by default architecture and size."""
 
@@ -63,6 +64,7 @@ class ExportGguf(Stage[GgufParams]):
     version = 2
     accepts = frozenset({"hf", "gptq"})
     produces = "gguf"
+    uses = frozenset({"calibration"})
     calibrates = True
     modules = frozenset({"gguf", "llama_cpp", "transformers"})
     libraries = frozenset({"gguf", "llama-cpp-python"})
@@ -222,7 +224,7 @@ def _label(parameters: int) -> str:
 
 def _stream(part: Path, header: bytes, plan: Sequence[Planned], checkpoint: Checkpoint, job: Job[GgufParams]) -> None:
     """Write the tensors after those that an earlier, killed run finished."""
-    feedback = _feedback(job)
+    feedback = _feedback(job, plan)
     mark = part.with_suffix(".done")
     stamp = digest_json({"header": header.hex()})
     done = _resume(part, mark, stamp)
@@ -263,12 +265,17 @@ def _save(file: IO[bytes], mark: Path, stamp: str, number: int) -> None:
     os.replace(temporary, mark)
 
 
-def _feedback(job: Job[GgufParams]) -> Feedback | None:
-    if job.calibration is None or not (job.params.feedback and ExportGguf().reads_calibration(job.params)):
+def _feedback(job: Job[GgufParams], plan: Sequence[Planned]) -> Feedback | None:
+    """What quantizes linears, with the blocks behind one another already done if so wished."""
+    if job.calibration is None or job.params.feedback == "off" or not ExportGguf().reads_calibration(job.params):
         return None
     from compress.calibrate import Calibration
 
-    return Feedback(Calibration(job.calibration.path), job.threads)
+    feedback = Feedback(Calibration(job.calibration.path), job.threads, job.scratch / "solved")
+    if job.params.feedback == "upstream":
+        kinds = {p.tensor.source.removesuffix(".weight"): p.kind for p in plan if p.tensor and len(p.shape) == 2}
+        UpstreamBlocks(job, kinds, job.scratch / "solved").run()
+    return feedback
 
 
 def _pieces(
@@ -284,6 +291,10 @@ def _pieces(
     solved = feedback if feedback and len(planned.shape) == 2 and feedback.covers(module, planned.kind) else None
     step = slab_rows(planned.columns, group) if solved else max(1, SLAB // (planned.columns * group)) * group
     for start in range(0, planned.rows, step):
+        ready = solved.ready(module, start, min(start + step, planned.rows)) if solved else None
+        if ready is not None:
+            yield permute_rotary(ready, planned.head_dim) if planned.tensor.rotary else ready
+            continue
         slab = checkpoint.rows(planned.tensor.source, start, min(start + step, planned.rows))
         if planned.tensor.rotary:
             slab = permute_rotary(slab, planned.head_dim)
@@ -307,7 +318,7 @@ def _facts(
         "architecture": layout.row.gguf,
         "type": job.params.type,
         "importance_matrix": any(p.importance is not None for p in plan),
-        "feedback": job.params.feedback and any(p.importance is not None for p in plan),
+        "feedback": job.params.feedback if any(p.importance is not None for p in plan) else "off",
         "parameters": parameters,
         "bits_per_weight": round(sum(p.nbytes for p in plan) * 8 / parameters, 3),
         "tensor_types": dict(sorted(kinds.items())),

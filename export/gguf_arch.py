@@ -238,7 +238,7 @@ def _block(name: str) -> int:
     return int(name.split(".")[1]) if name.startswith("blk.") else -1
 
 
-def permute_rotary(rows: npt.NDArray[np.float32], head_dim: int) -> npt.NDArray[np.float32]:
+def permute_rotary(rows: npt.NDArray[Any], head_dim: int) -> npt.NDArray[Any]:
     """Per head: row order (first half, second half) -> (pairs i, i + half), for [heads * head_dim, in] or [1, n]."""
     flat = rows.reshape(-1, head_dim, rows.shape[1]) if rows.shape[0] > 1 else rows.reshape(-1, head_dim, 1)
     halves = flat.reshape(flat.shape[0], 2, head_dim // 2, flat.shape[2])
