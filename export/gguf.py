@@ -22,11 +22,11 @@ from pydantic import field_validator
 
 from compress.artifact import digest_json
 from compress.errors import ArtifactError, UsageError
+from compress.quantize.feedback import Feedback, UpstreamBlocks, slab_rows
 from compress.stage import CalibratedParams, Job, Needs, Stage
 from export import _ggml, gguf_mix
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf_arch import Layout, Tensor, layout_of, permute_rotary, rope_factors, tensors_of, write_settings
-from export.gguf_feedback import Feedback, UpstreamBlocks, slab_rows
 
 FILE = "model.gguf"
 SLAB = 16 * 2**20

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "compress"))
 from stages import run_stage
 
 from compress.calibrate import Calibration
-from export import gguf_feedback
+from compress.quantize import feedback
 from export.checkpoint import open_checkpoint
 
 CALIBRATION = {"calibration_tokens": 2048, "calibration_length": 64}
@@ -79,7 +79,7 @@ def test_a_killed_export_ends_with_the_same_bytes(tiny_llama, chat_jsonl, passed
 def test_slabs_change_nothing_that_matters(tiny_llama, chat_jsonl, passed, tmp_path, monkeypatch):
     """Outputs are independent but for how products of another shape round."""
     whole = stored(export(tiny_llama, chat_jsonl, passed, tmp_path / "a", feedback="shared").path)
-    monkeypatch.setattr(gguf_feedback, "SLAB", 64 * 64)
+    monkeypatch.setattr(feedback, "SLAB", 64 * 64)
     parts = stored(export(tiny_llama, chat_jsonl, passed, tmp_path / "b", feedback="shared").path)
     errors = [output_error(found, tiny_llama, passed) for found in (whole, parts)]
     assert errors[1] == pytest.approx(errors[0], rel=0.02)

@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.blocks import ModelFolder
 from compress.calibrate import Calibration, calibration_source
+from compress.compute import device, fast_products, trim
+from compress.quantize.gptq_math import Inputs, Plan, Solution, prepare, solve, solve_prepared
 from compress.quantize.kformats import FORMATS
+from compress.quantize.kgrids import BlockGrid, grid_of
+from compress.quantize.upstream import Moments, TwoStreams
+from compress.streaming import block_file, finished_blocks
+from compress.windows import calibration_windows
 
 if TYPE_CHECKING:
     import torch
 
-    from compress.quantize.gptq_math import Inputs, Solution
-    from compress.quantize.upstream import Moments
     from compress.stage import CalibratedParams, Job
 
 KINDS = frozenset(FORMATS) - {"NF4", "NF4_ABSMAX", "Q8_0"}
@@ -55,10 +60,6 @@ class Feedback:
         """float32 ``[n, in]``, some outputs of ``module`` -> uint8 ``[n, bytes per row]``."""
         import torch
 
-        from compress.compute import device, fast_products
-        from compress.quantize.gptq_math import Plan, solve_prepared
-        from compress.quantize.kgrids import grid_of
-
         grid, plan = grid_of(kind), Plan(sweeps=SWEEPS)
         with torch.inference_mode(), fast_products():
             W = torch.from_numpy(rows).T.contiguous().to(device())
@@ -66,8 +67,6 @@ class Feedback:
 
     def _inputs(self, module: str, period: int) -> Inputs:
         """Order and factor of a module's inputs; those that several read one after the other are prepared once."""
-        from compress.compute import device
-        from compress.quantize.gptq_math import Plan, prepare
 
         key = (*self.calibration.index["inputs"][module], period)
         if self._prepared is None or self._prepared[0] != key:
@@ -82,8 +81,6 @@ def slab_rows(columns: int, multiple: int) -> int:
 
 
 def _bytes(solution: Solution) -> npt.NDArray[np.uint8]:
-    from compress.quantize.kgrids import BlockGrid
-
     assert isinstance(solution.grid, BlockGrid)
     packed: npt.NDArray[np.uint8] = solution.grid.pack(solution.codes, [solution.steps]).cpu().numpy()
     return packed
@@ -107,12 +104,6 @@ class UpstreamBlocks:
         """Quantize what is not done yet."""
         import torch
 
-        from compress.blocks import ModelFolder
-        from compress.compute import fast_products, trim
-        from compress.quantize.upstream import TwoStreams
-        from compress.streaming import block_file, finished_blocks
-        from compress.windows import calibration_windows
-
         self.folder.mkdir(exist_ok=True)
         self.model = ModelFolder(self.job.input.path)
         p: CalibratedParams = self.job.params
@@ -132,10 +123,6 @@ class UpstreamBlocks:
 
     def _quantize(self, names: Sequence[str], moments: Moments) -> dict[str, torch.Tensor]:
         import torch
-
-        from compress.compute import device
-        from compress.quantize.gptq_math import Plan, solve
-        from compress.quantize.kgrids import grid_of
 
         weights: dict[str, torch.Tensor] = {}
         kinds = sorted({self.kinds.get(name, "") for name in names} & KINDS)
