@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from compress.errors import UnsupportedArchitecture
-from compress.rotary import SLIDING, Rope, rope_table, rotate
+from compress.rotary import Rope, rope_table, rotate
 
 if TYPE_CHECKING:
     import torch
@@ -58,14 +58,8 @@ def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
     return (x / cap).tanh() * cap
 
 
-def window_mask(config: Mapping[str, Any], block: int, length: int) -> torch.Tensor | None:
+def window_mask(length: int, window: int | None, device: str = "cpu") -> torch.Tensor | None:
     """Boolean mask ``[length, length]`` of sliding-window attention; None where causal attention sees the same."""
-    kinds = config.get("layer_types")
-    slides = kinds[block] == SLIDING if kinds else config.get("use_sliding_window", True)
-    return _mask(length, config.get("sliding_window") if slides else None, "cpu")
-
-
-def _mask(length: int, window: int | None, device: str) -> torch.Tensor | None:
     return None if not window or length <= window else _causal(length, window, device)
 
 
@@ -84,7 +78,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: Attention) ->
     from torch.nn import functional
 
     length = q.shape[2]
-    mask = _mask(length, how.window, str(q.device))
+    mask = window_mask(length, how.window, str(q.device))
     if how.softcap is None:
         return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=how.scale, enable_gqa=q.shape[1] != k.shape[1]

@@ -14,7 +14,6 @@ from compress.quantize import loops
 if TYPE_CHECKING:
     import torch
 
-BITS = (2, 3, 4, 8)
 LEAST_HALF = 6.1035e-05
 """The smallest normal float16."""
 

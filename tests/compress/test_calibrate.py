@@ -10,7 +10,7 @@ from word_models import save_with_words, word_text
 
 from compress.blocks import ModelFolder
 from compress.calibrate import Calibration
-from compress.decoder import rope_table, window_mask
+from compress.decoder import rope_table
 from compress.errors import ArtifactError, DataError, UnsupportedArchitecture
 from compress.hessian import DriftSum, HessianSum, symmetrize_
 from compress.windows import calibration_windows
@@ -156,10 +156,3 @@ def test_drift_sum():
     total.add(actual, wanted / 0)
     with pytest.raises(ArtifactError, match=r"the inputs of a\.b become NaN or Inf"):
         total.mean("a.b")
-
-
-def test_masks_only_where_the_window_is_shorter():
-    assert window_mask({"sliding_window": 64}, 0, 64) is None
-    assert window_mask({"sliding_window": None}, 0, 64) is None
-    mask = window_mask({"sliding_window": 2}, 0, 4)
-    assert mask.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]

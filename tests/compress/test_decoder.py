@@ -150,13 +150,12 @@ def test_rms_norm_equals_its_definition():
     assert rms_norm(x, weight.bfloat16(), 1e-5).dtype == torch.bfloat16
 
 
-def test_window_masks_are_built_once():
-    settings = {"sliding_window": 2, "layer_types": ["sliding_attention", "full_attention"]}
-    mask = window_mask(settings, 0, 4)
+def test_window_masks_only_where_the_window_is_shorter_and_built_once():
+    mask = window_mask(4, 2)
     assert mask.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
-    assert window_mask(settings, 0, 4) is mask
-    assert window_mask(settings, 1, 4) is None
-    assert window_mask(settings, 0, 2) is None
+    assert window_mask(4, 2) is mask
+    assert window_mask(4, None) is None
+    assert window_mask(2, 2) is None
 
 
 def test_an_unknown_activation_is_refused():
