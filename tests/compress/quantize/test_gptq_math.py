@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from problems import alike, codebook, damped, error, nearest, problem, slow_gptq, slow_order
 
 from compress.errors import HoldfastError
-from compress.quantize import gptq_math
-from compress.quantize.gptq_math import RIDGE, Plan, importance_order, inverse_factor, solve
+from compress.quantize import solver
+from compress.quantize.gptq_math import Plan, importance_order, inverse_factor, solve
 from compress.quantize.grids import IntGrid, stored_half
+from compress.quantize.solver import RIDGE
 
 PAPER = Plan(order="none", sweeps=0)
 SIZES = [(96, 32, 24), (96, 96, 24), (320, 64, 5), (512, 256, 3), (640, 160, 3), (768, 384, 3), (576, 576, 3)]
@@ -101,7 +102,7 @@ def test_a_sweep_equals_the_slow_one(grid):
 @pytest.mark.parametrize("order", ["none", "groups"])
 def test_sweeps_never_raise_the_error(kind, slack, order, monkeypatch):
     """But for rounding, where gradients are computed in bfloat16."""
-    monkeypatch.setattr(gptq_math, "dtype", lambda: kind)
+    monkeypatch.setattr(solver, "dtype", lambda: kind)
     for seed in range(8):
         W, H = problem(160, 6, tokens=200, seed=seed)
         found = [solve(W, H, codebook(32, 8), Plan(order=order, sweeps=sweeps)).weights() for sweeps in range(5)]
