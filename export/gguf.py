@@ -22,7 +22,7 @@ from pydantic import field_validator
 
 from compress.artifact import digest_json
 from compress.errors import ArtifactError, UsageError
-from compress.quantize.feedback import Feedback, UpstreamBlocks, slab_rows
+from compress.quantize.feedback import KINDS, Feedback, UpstreamBlocks, slab_rows
 from compress.stage import CalibratedParams, Job, Needs, Stage
 from export import _ggml, gguf_mix
 from export.checkpoint import Checkpoint, open_checkpoint
@@ -272,8 +272,8 @@ def _feedback(job: Job[GgufParams], plan: Sequence[Planned]) -> Feedback | None:
     from compress.calibrate import Calibration
 
     feedback = Feedback(Calibration(job.calibration.path), job.threads, job.scratch / "solved")
-    if job.params.feedback == "upstream":
-        kinds = {p.tensor.source.removesuffix(".weight"): p.kind for p in plan if p.tensor and len(p.shape) == 2}
+    kinds = {p.tensor.source.removesuffix(".weight"): p.kind for p in plan if p.tensor and p.name.startswith("blk.")}
+    if job.params.feedback == "upstream" and KINDS & set(kinds.values()):
         UpstreamBlocks(job, kinds, job.scratch / "solved").run()
     return feedback
 
