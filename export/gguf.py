@@ -318,7 +318,7 @@ def _facts(
         "architecture": layout.row.gguf,
         "type": job.params.type,
         "importance_matrix": any(p.importance is not None for p in plan),
-        "feedback": job.params.feedback if any(p.importance is not None for p in plan) else "off",
+        "feedback": job.params.feedback if any(p.importance is not None and p.kind in KINDS for p in plan) else "off",
         "parameters": parameters,
         "bits_per_weight": round(sum(p.nbytes for p in plan) * 8 / parameters, 3),
         "tensor_types": dict(sorted(kinds.items())),
