@@ -67,7 +67,6 @@ class Feedback:
 
     def _inputs(self, module: str, period: int) -> Inputs:
         """Order and factor of a module's inputs; those that several read one after the other are prepared once."""
-
         key = (*self.calibration.index["inputs"][module], period)
         if self._prepared is None or self._prepared[0] != key:
             self._prepared = None

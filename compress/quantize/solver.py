@@ -180,8 +180,8 @@ class Solver:
                     )
                 G[later] += square[later, part] @ (self.values[low:high] - before)
             D[start:stop] = self.values[start:stop] - self.W[start:stop]
-        for low, high in spans(0, len(self.W), self.grid.period if step < self.grid.period else len(self.W) + 1):
-            if step < self.grid.period:
+        if step < self.grid.period:  # groups longer than a block of the sweep
+            for low, high in spans(0, len(self.W), self.grid.period):
                 G = (H[low:high] @ D).float().add_(D[low:high], alpha=self.ridge)
                 self._refit(low, G, self.H[low:high, low:high])
 
