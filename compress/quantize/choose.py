@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from compress.blocks import ModelFolder
 from compress.calibrate import Calibration
 from compress.compute import dtype
-from compress.quantize.budget import Option, budget_bytes_of
+from compress.quantize.budget import Option, allocate, budget_bytes_of
 from compress.quantize.grids import IntGrid
-from compress.quantize.mixed import assign, options_of
+from compress.quantize.mixed import options_of
 from compress.quantize.walk import calibration_tokens
 from compress.sensitivity import measure
 
@@ -34,7 +34,7 @@ def choose_bits(
         choices = {str(bits): (grid, packed_bytes(model.linear_shape(name), grid)) for bits, grid in grids.items()}
         return options_of(model.weight(name), calibration.hessian(name), gamma[name], choices)
 
-    chosen = assign(names, options, _budget(model, params, names))
+    chosen = allocate({name: options(name) for name in names}, _budget(model, params, names))
     return {name: int(option.label) for name, option in chosen.items()}
 
 

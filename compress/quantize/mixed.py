@@ -1,11 +1,11 @@
-"""Bits per linear from a budget: what each width is expected to cost in KL divergence, and the cheapest choice."""
+"""What each way of storing a linear is expected to cost in KL divergence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compress.quantize.budget import Option, allocate
+from compress.quantize.budget import Option
 from compress.quantize.grids import Grid, decode, encode
 from compress.sensitivity import predicted_kl
 
@@ -42,10 +42,3 @@ def options_of(
         Option(label, nbytes, predicted_kl(rounded(W, H.diagonal(), grid) - W, H, gamma))
         for label, (grid, nbytes) in choices.items()
     ]
-
-
-def assign(
-    names: Sequence[str], options: Callable[[str], list[Option]], budget: int, groups: Sequence[Sequence[str]] = ()
-) -> dict[str, Option]:
-    """The option of every linear; see ``compress.quantize.budget.allocate``."""
-    return allocate({name: options(name) for name in names}, budget, groups)
