@@ -86,7 +86,7 @@ class ExportGguf(Stage[GgufParams]):
 
     def run(self, job: Job[GgufParams]) -> Mapping[str, Any]:
         """Write the file, then let llama.cpp and Hugging Face split the same texts."""
-        from export.parity import check_vocabulary
+        from export.probes import check_vocabulary
         from export.tokenizer import load_tokenizer, read_vocabulary
 
         checkpoint = open_checkpoint(job.input.path)

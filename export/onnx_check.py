@@ -12,7 +12,7 @@ import numpy.typing as npt
 from compress.errors import ArtifactError
 from compress.extras import need
 from export.checkpoint import GptqCheckpoint
-from export.parity import PROBES, chat_probes
+from export.probes import PROBES, chat_probes
 from export.tokenizer import load_tokenizer
 
 _NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMulNBits$")

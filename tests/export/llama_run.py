@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.parity import quiet_llama
+from export.probes import quiet_llama
 
 
 def logits(path: Path, ids: list[int]) -> np.ndarray:

@@ -60,7 +60,7 @@ class Source:
         return scratch / "model.gguf"
 
     def theirs(self, file_type: str, importance: dict) -> Path:
-        from export.parity import quiet_llama
+        from export.probes import quiet_llama
 
         llama = quiet_llama()
         params = llama.llama_model_quantize_default_params()
