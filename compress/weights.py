@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from compress.errors import ArtifactError
+from compress.safetensors_header import AGAIN, INDEX, Entry, read_entries, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ DTYPES = {
     "I8": "int8",
     "U8": "uint8",
 }
+FLOATS = ("F64", "F32", "F16", "BF16")
 SHARD_BYTES = 2 << 30
 SIDE_FILES = (
     "added_tokens.json",
@@ -80,13 +82,6 @@ def _torch_dtype(dtype: str) -> torch.dtype:
     return getattr(torch, DTYPES[dtype])
 
 
-@dataclass(frozen=True)
-class _Place:
-    file: Path
-    start: int
-    spec: TensorSpec
-
-
 class Weights:
     """The tensors of a model folder (or of one ``.safetensors`` file), read by name.
 
@@ -95,7 +90,13 @@ class Weights:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places = {place.spec.name: place for file in _weight_files(path) for place in _read_header(file)}
+        self._places = read_header(path) if path.is_file() else read_entries(path)
+        for name, place in self._places.items():
+            if place.dtype not in DTYPES:
+                raise ArtifactError(
+                    f"tensor {name!r} of {place.path} has the type {place.dtype}, which is not read here",
+                    next="save the model in bfloat16",
+                )
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -106,9 +107,10 @@ class Weights:
 
     def spec(self, name: str) -> TensorSpec:
         """Dtype and shape of ``name``; ArtifactError if the folder has no such tensor."""
-        return self._place(name).spec
+        place = self._place(name)
+        return TensorSpec(name, place.dtype, place.shape)
 
-    def _place(self, name: str) -> _Place:
+    def _place(self, name: str) -> Entry:
         if name not in self._places:
             raise ArtifactError(f"{self.path} has no tensor {name!r}", next="check that the folder is complete")
         return self._places[name]
@@ -118,52 +120,27 @@ class Weights:
         import torch
 
         place = self._place(name)
-        tensor = torch.empty(place.spec.shape, dtype=_torch_dtype(place.spec.dtype))
-        with open(place.file, "rb") as handle:
+        tensor = torch.empty(place.shape, dtype=_torch_dtype(place.dtype))
+        with open(place.path, "rb") as handle:
             handle.seek(place.start)
             if not read_into(handle, tensor):
-                raise ArtifactError(f"{place.file} ends before tensor {name!r}", next="fetch that file again")
+                raise ArtifactError(f"{place.path} ends before tensor {name!r}", next=AGAIN)
         return tensor
 
     def load_finite(self, name: str) -> torch.Tensor:
-        """The tensor in float32; ArtifactError naming it if it holds NaN or Inf."""
+        """The tensor in float32; ArtifactError naming it if it is not stored in floats, or holds NaN or Inf."""
+        place = self._place(name)
+        if place.dtype not in FLOATS:
+            raise ArtifactError(
+                f"tensor {name!r} of {place.path} has the type {place.dtype}; weights must be {', '.join(FLOATS)}",
+                next="save the model in bfloat16",
+            )
         tensor = self.load(name).float()
         if not bool(tensor.isfinite().all()):
             raise ArtifactError(
                 f"tensor {name!r} of {self.path} holds NaN or Inf", next="repair or fetch the model again"
             )
         return tensor
-
-
-def _weight_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        files = [path / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    else:
-        files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ArtifactError(f"{path} holds no .safetensors file", next="save the model with safe_serialization=True")
-    for file in files:
-        if not file.is_file():
-            raise ArtifactError(f"{file} is named by the index but missing", next="fetch that file again")
-    return files
-
-
-def _read_header(file: Path) -> Iterable[_Place]:
-    try:
-        with open(file, "rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            header: dict[str, Any] = json.loads(handle.read(length))
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            spec = TensorSpec(name, entry["dtype"], tuple(entry["shape"]))
-            if spec.dtype not in DTYPES:
-                raise ArtifactError(f"tensor {name!r} of {file} has the dtype {spec.dtype}, which is not known here")
-            yield _Place(file, 8 + length + entry["data_offsets"][0], spec)
-    except (struct.error, ValueError, KeyError, MemoryError, OverflowError) as error:
-        raise ArtifactError(f"{file} is not a safetensors file ({error})", next="fetch that file again") from None
 
 
 def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
@@ -242,7 +219,7 @@ def write_model(
         write_file(folder / name, shard, load)
         weight_map.update({spec.name: name for spec in shard})
     index = {"metadata": {"total_size": sum(spec.size for spec in specs)}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def _cut(specs: Sequence[TensorSpec], shard_bytes: int) -> list[list[TensorSpec]]:
