@@ -13,6 +13,7 @@ expected, ends in an abort and not in an error. Nothing here takes more time or 
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 import sys
@@ -255,12 +256,10 @@ class _Reader:
         if number not in TENSOR_TYPES:
             self.fail(f"{name} has the unknown type {number}")
         kind, block, width = TENSOR_TYPES[number]
-        count = 1
-        for side in shape:
-            count *= side
-        if (shape[0] if shape else 1) % block:
-            self.fail(f"{name} is {kind} with rows of {shape[0]}, no multiple of {block}")
-        return name, kind, shape, offset, count // block * width
+        columns = shape[0] if shape else 1
+        if columns % block:
+            self.fail(f"{name} is {kind} with rows of {columns}, no multiple of {block}")
+        return name, kind, shape, offset, math.prod(shape) // block * width
 
     def placed(
         self, table: list[tuple[str, str, tuple[int, ...], int, int]], start: int, alignment: int
