@@ -18,6 +18,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from ..errors import ArtifactError, ResourceError, UsageError
+from ..gguf_model import check_model
 from .base import Span
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class LlamaBackend:
     grammars = True
 
     def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
+        check_model(path)
         _start()
         _complaints.clear()
         import llama_cpp
