@@ -44,8 +44,8 @@ def _sizes(header: GgufHeader) -> Iterator[str]:
         yield f"{architecture}.block_count is {layers}, not 1 to {MAX_LAYERS}"
     if number("nextn_predict_layers", 0) > layers:
         yield f"{architecture}.nextn_predict_layers is more than its {layers} blocks"
-    if number("context_length", 1) < 1:
-        yield f"{architecture}.context_length is 0"
+    if not 1 <= number("context_length", 1) < 2**31:
+        yield f"{architecture}.context_length is {number('context_length', 1)}"
     for name in _EPSILON:
         if not (math.isfinite(number(name, 0.0)) and number(name, 0.0) >= 0):
             yield f"{architecture}.{name} is {number(name, 0.0)}"

@@ -16,7 +16,7 @@ from runtime.gguf_model import check_model
 from runtime.session import load
 
 PROBE = """
-import json, os, random, struct, sys
+import json, os, random, resource, struct, sys
 from pathlib import Path
 from mutants import mutants
 from runtime.backends.base import Span
@@ -60,6 +60,7 @@ for number in range(count):
     child = os.fork()
     if not child:
         try:
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
             attempt(mutant)
             os._exit(0)
         except HoldfastError:
@@ -100,6 +101,7 @@ BROKEN: dict[str, tuple[dict[str, object], str]] = {
     "no blocks": ({"add_block_count": 0}, "block_count is 0, not 1 to 512"),
     "too many blocks": ({"add_block_count": 513}, "block_count is 513, not 1 to 512"),
     "no context": ({"add_context_length": 0}, "context_length is 0"),
+    "a context that counts as negative": ({"add_context_length": 2**31}, "context_length is 2147483648"),
     "negative epsilon": ({"add_layer_norm_rms_eps": -1.0}, "epsilon is -1.0"),
     "token twice": ({"add_token_list": ["a", "b", "a"]}, "names a token twice"),
     "end token beyond the vocabulary": ({"add_eos_token_id": 999}, "eos_token_id is 999, and there are 262 tokens"),
