@@ -1,13 +1,15 @@
 """ggml's own quantizers, reached by ctypes in the libggml-base that llama-cpp-python ships.
 
 Tensor types are called by their GGUF names (``Q4_K``, ``IQ4_XS``, …). A call releases the GIL,
-so rows are split over Python threads; the bytes do not depend on the split.
+so rows are split over Python threads; the bytes do not depend on the split. K-quants come from
+``_kquants.c``, which writes ggml's bytes at several times its speed, where a probe finds them equal.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,8 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.extras import need
+
+log = logging.getLogger(__name__)
 
 TYPE_IDS = {
     "F32": 0,
@@ -91,10 +95,63 @@ def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     return lib
 
 
+Rows = npt.NDArray[np.float32]
+Quantizer = Callable[[int, int, int, int, int | None], object]
+"""(address of float32 rows, address of the blocks, rows, columns, address of the importance or None)"""
+
+
+def _ggml_rows(kind: str) -> Quantizer:
+    lib, number = library(), TYPE_IDS[kind]
+
+    def run(source: int, target: int, count: int, columns: int, importance: int | None) -> object:
+        return lib.ggml_quantize_chunk(number, source, target, 0, count, columns, importance)
+
+    return run
+
+
+_OURS = frozenset((kind, weighed) for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K") for weighed in (False, True))
+_OURS -= {("Q3_K", False)}
+"""(type, with importance) that ``_kquants.c`` computes faster than ggml."""
+
+
+@cache
+def _kquants() -> ctypes.CDLL | None:
+    """The compiled K-quants; None where the package was installed without a C compiler."""
+    found = importlib.util.find_spec("export._kquants")
+    if found is None or found.origin is None:
+        log.warning("export was installed without a C compiler: K-quants take ggml's own, slower loops")
+        return None
+    lib, pointer, size = ctypes.CDLL(found.origin), ctypes.c_void_p, ctypes.c_ssize_t
+    for kind in {kind for kind, _ in _OURS}:
+        function = getattr(lib, f"holdfast_{kind.lower().replace('k', 'K')}")
+        function.restype, function.argtypes = None, [pointer, pointer, size, size, pointer]
+    return lib
+
+
+@cache
+def _quantizer(kind: str, weighed: bool) -> Quantizer:
+    """``_kquants.c`` where its bytes are seen to be ggml's (another compiler might round otherwise), else ggml."""
+    theirs = _ggml_rows(kind)
+    lib = _kquants() if (kind, weighed) in _OURS else None
+    if lib is None:
+        return theirs
+    ours: Quantizer = getattr(lib, f"holdfast_{kind.lower().replace('k', 'K')}")
+    draw = np.random.default_rng(0)
+    rows = draw.standard_t(4, (19, 512)).astype(np.float32)
+    importance = np.exp(draw.standard_normal(512)).astype(np.float32) if weighed else None
+    blocks = [np.zeros((19, row_bytes(kind, 512)), dtype=np.uint8) for _ in range(2)]
+    for run, out in zip((ours, theirs), blocks, strict=True):
+        run(rows.ctypes.data, out.ctypes.data, 19, 512, None if importance is None else importance.ctypes.data)
+    if np.array_equal(*blocks):
+        return ours
+    log.warning("the compiled %s differs from ggml's here: ggml's own, slower loops are used", kind)
+    return theirs
+
+
 def quantize(
-    rows: npt.NDArray[np.float32],
+    rows: Rows,
     kind: str,
-    importance: npt.NDArray[np.float32] | None = None,
+    importance: Rows | None = None,
     *,
     threads: int = 1,
 ) -> npt.NDArray[np.uint8]:
@@ -110,18 +167,12 @@ def quantize(
     assert weights is None or weights.shape == (columns,)
     out = np.empty((count, row_bytes(kind, columns)), dtype=np.uint8)
     lib.ggml_quantize_init(number)
+    run = _quantizer(kind, weights is not None)
 
     def work(start: int, stop: int) -> bool:
         place = out[start:stop]
-        lib.ggml_quantize_chunk(
-            number,
-            rows[start:stop].ctypes.data,
-            place.ctypes.data,
-            0,
-            stop - start,
-            columns,
-            None if weights is None else weights.ctypes.data,
-        )
+        given = None if weights is None else weights.ctypes.data
+        run(rows[start:stop].ctypes.data, place.ctypes.data, stop - start, columns, given)
         return bool(lib.ggml_validate_row_data(number, place.ctypes.data, place.nbytes))
 
     if not all(_spread(work, count, columns, threads)):
