@@ -27,7 +27,7 @@ from compress.errors import ArtifactError
 RECORD = "artifact.json"
 MEASUREMENTS = "measurements.json"
 OUTSIDE_DIGEST = frozenset({RECORD, MEASUREMENTS})
-KINDS = ("adapter", "bundle", "calibration", "data", "gguf", "gptq", "hf", "onnx", "proof")
+KINDS = ("adapter", "bundle", "calibration", "data", "gguf", "gptq", "hf", "onnx", "parity", "proof")
 
 
 @dataclass(frozen=True)

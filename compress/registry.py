@@ -17,6 +17,7 @@ STAGES = {
     "export.bundle": "export.bundle:ExportBundle",
     "export.gguf": "export.gguf:ExportGguf",
     "export.onnx": "export.onnx:ExportOnnx",
+    "export.parity": "export.parity:ExportParity",
     "finetune.sft": "finetune.sft:Sft",
     "prune.depth": "compress.prune.depth:DepthPrune",
     "prune.sparse": "compress.prune.sparse:SparsePrune",

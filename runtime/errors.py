@@ -3,6 +3,7 @@
 HoldfastError                     1  operational failure
 ├── ArtifactError                 1  a file or folder is missing, corrupt or of the wrong kind
 ├── MissingExtra                  1  an optional dependency is not installed; the message names the pip command
+├── ParityFailed                  3  an export is not the model that it was made from
 ├── ResourceError                 1  too little disk or memory
 ├── Overloaded                    1  the runtime's queue is full, or a deadline passed
 ├── Interrupted                 130  Ctrl-C; finished work is kept
@@ -12,7 +13,8 @@ HoldfastError                     1  operational failure
     ├── DataError                 2  a row of a dataset: names the file and the line
     └── UnsupportedArchitecture   2  names the table row that is missing
 
-Gate verdicts are results, not errors: FAIL ends a command with 3, INCONCLUSIVE with 4.
+Gate verdicts are results, not errors: FAIL ends a command with 3, INCONCLUSIVE with 4. A failed parity check is an
+error with the gate's code: what does not hold the model cannot be judged.
 Every message says what is wrong, where, and what to do next.
 """
 
@@ -60,6 +62,12 @@ class MissingExtra(HoldfastError):
             f"this step needs the Python module {module!r}, which is not installed",
             next=f"pip install 'holdfast-toolkit[{extra}]'",
         )
+
+
+class ParityFailed(HoldfastError):
+    """An export differs from its reference by more than quantization explains."""
+
+    exit_code = EXIT_GATE_FAIL
 
 
 class ResourceError(HoldfastError):

@@ -96,8 +96,11 @@ class Session:
 
         Lists run one after another, each from an empty cache.
         """
-        how = Settings(max_tokens=max_tokens)
-        requests = [self._request(messages, how, fresh=i == 0) for i, messages in enumerate(prompts)]
+        return self.continue_many([self.encode_chat(messages) for messages in prompts], max_tokens=max_tokens)
+
+    def continue_many(self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 256) -> list[Completion]:
+        """`complete_many` for prompts that are token ids already."""
+        requests = [Request(list(ids), max_tokens=max_tokens, fresh=i == 0) for i, ids in enumerate(prompts)]
         with self._one_list:
             self.scheduler.submit(requests, bounded=False)
             for request in requests:
