@@ -34,7 +34,7 @@ KINDS = frozenset(FORMATS) - {"NF4", "NF4_ABSMAX", "Q8_0"}
 """Tensor types that gain from it; Q8_0 loses next to nothing by rounding."""
 SLAB = 8 * 2**20
 """Weights solved at a time."""
-SWEEPS = 3
+SWEEPS = 6
 
 
 class Feedback:
