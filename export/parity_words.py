@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +321,7 @@ def probe(path: Path, reference: Checkpoint) -> int:
 
     tokenizer = load_tokenizer(reference.folder)
     vocabulary = read_vocabulary(reference.folder, tokenizer, int(reference.config["vocab_size"]))
-    return check_vocabulary(path, vocabulary, tokenizer)
+    return check_vocabulary(path, replace(vocabulary, eos_ids=()), tokenizer)  # end tokens are a check of their own
 
 
 def read_talks(path: Path, count: int) -> tuple[list[Messages], list[str]]:

@@ -1,0 +1,100 @@
+"""The parts of the parity check, each against a slow and obvious reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from export.parity_answers import Answers, _judge_reply, _Rules
+from export.parity_logits import Gap, divergence
+from export.parity_noise import rounded
+from export.parity_weights import ROW_ERROR, Stored, halves, row_errors, unexplained
+from export.parity_words import asked, first_difference, part
+
+
+@pytest.mark.parametrize("shape", [(64, 5), (64,)])
+def test_halves_undo_the_rotary_permutation(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    order = [16 * head + half * 8 + i for head in range(4) for i in range(8) for half in range(2)]
+    assert order[:4] == [0, 8, 1, 9]
+    assert np.array_equal(halves(values[order], 16), values)
+
+
+def test_rounding_is_that_of_q8_0() -> None:
+    import torch
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize, quantize
+
+    x = np.random.default_rng(1).standard_normal((3, 96)).astype(np.float32)
+    kind = GGMLQuantizationType.Q8_0
+    expected = dequantize(quantize(x, kind), kind)
+    got = rounded(torch.from_numpy(x), "int8/32").numpy()
+    assert np.abs(got - expected).max() < 2e-3 * np.abs(x).max()  # ggml keeps its scale in float16
+    assert np.abs(got - x).max() > 2e-3
+    assert rounded(torch.from_numpy(x), "int8/64").shape == (3, 96)
+    assert np.array_equal(rounded(torch.from_numpy(x), "f16").numpy(), x.astype(np.float16).astype(np.float32))
+
+
+def test_divergence_is_kl() -> None:
+    from scipy.special import log_softmax
+
+    p, q = np.random.default_rng(2).standard_normal((2, 4, 50)).astype(np.float32) * 4
+    a, b = log_softmax(p, 1), log_softmax(q, 1)
+    assert np.allclose(divergence(p, q), (np.exp(a) * (a - b)).sum(1), rtol=1e-4)
+    assert np.all(divergence(p, p + 3) < 1e-6)
+
+
+def test_a_gap_counts_nan_as_the_worst() -> None:
+    found = Gap()
+    row = np.zeros((2, 5), np.float32)
+    found.add(0, row, row)
+    found.add(1, row, np.full((2, 5), np.nan, np.float32))
+    assert not found.rms <= 1e9
+    assert not found.largest_row <= 1e9
+
+
+@pytest.mark.parametrize("kind", [k for k in ROW_ERROR if k not in ("F32", "F16", "BF16")])
+def test_bounds_tell_rounding_from_another_row(kind: str) -> None:
+    draw = np.random.default_rng(3)
+    source = draw.standard_normal((8, 256)).astype(np.float32)
+    noise = draw.standard_normal((8, 256)).astype(np.float32) * ROW_ERROR[kind] * 0.8
+    assert unexplained(Stored("w", source + noise, kind), source)[1] is None
+    moved = source[[1, 0, 2, 3, 4, 5, 6, 7]]
+    assert "row" in str(unexplained(Stored("w", moved, kind), source)[1])
+    source[3] = 0
+    assert unexplained(Stored("w", source * 1, kind), source)[1] is None
+    assert "shape" in str(unexplained(Stored("w", source.T, kind), source)[1])
+
+
+def test_exact_tensors_bear_an_offset_only() -> None:
+    norm = np.random.default_rng(4).standard_normal(64).astype(np.float32) * 1e-3
+    assert float(row_errors((norm + 1) - np.float32(1), norm, exact=True).max()) < 1e-6
+    assert "F32 explains" in str(unexplained(Stored("norm", norm + 1, "F32"), norm)[1])
+    assert "F32 explains" in str(unexplained(Stored("bias", norm[::-1].copy(), "F32"), norm)[1])
+
+
+def judged(exact: list[list[float]], reply: list[int], *, ends: frozenset[int] = frozenset({2})) -> Answers:
+    found = Answers(Gap(), {})
+    _judge_reply(found, 0, np.array(exact, np.float32), reply, _Rules(ends, ends, 3, 0.5))
+    return found
+
+
+def test_replies_are_judged_by_what_the_exact_model_thought() -> None:
+    rows = [[0.0, 5, 0, 0], [0, 0, 1, 4.0], [0, 0, 9, 0]]
+    assert judged(rows, [1, 3]).greedy == []
+    assert "2 of the reply: 1 instead of 3" in judged(rows, [1, 1]).greedy[0]
+    assert "the end instead of 3" in judged(rows[:2], [1]).greedy[0]
+    assert "instead of the end" in judged([*rows, rows[0]], [1, 3, 1]).greedy[0]
+    tied = judged([[0, 5, 0, 4.8], *rows[1:]], [3, 3])
+    assert (tied.greedy, tied.near_ties) == ([], 1)
+    assert "the end instead of 3" in judged(rows[:2], [1], ends=frozenset()).greedy[0]
+
+
+def test_words_for_differences() -> None:
+    assert first_difference([1, 2, 3], [1, 2]) == 2
+    assert part("abc", "abd") == "at character 2 'abd' instead of 'abc'"
+    assert part(None, "abd") == "'abd' instead of a refusal"
+    assert part("abc", None) == "refused instead of 'abc'"
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert asked(talk) == talk[:1]
+    assert asked(talk[1:]) == talk[1:]
