@@ -1,17 +1,12 @@
 """``export.onnx``: a decoder graph with KV cache for onnxruntime-genai.
 
-The graph comes from onnxruntime-genai's model builder, run offline in a process of its own. Int4 weights
-of a GPTQ folder go into the graph as they are: afterwards every one is read back and compared. What the
-builder leaves to chance or to the machine (its revision stamp, serialisation order) is fixed here.
+The graph is written here, tensor by tensor (``export/onnx_decoder.py``); nothing is traced and no model is loaded.
+Codes of a GPTQ folder go into the graph as they are; afterwards every weight is read back and compared with its source.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -21,162 +16,199 @@ from pydantic import Field
 from compress.artifact import write_json
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.stage import Job, Needs, Params, Stage
-from export.checkpoint import open_checkpoint, read_json
+from export.checkpoint import Checkpoint, open_checkpoint, read_json
+from export.onnx_family import Spec, family_of, read_settings, rope_tables, spec_of
 
-log = logging.getLogger(__name__)
-
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
-"""Families whose graphs are checked here against Hugging Face; the builder knows more."""
-BLOCK_SIZES = (16, 32, 64, 128, 256)
-"""Group sizes that onnxruntime's MatMulNBits computes."""
-_NEXT_SIZE = "quantize with group_size 32, 64 or 128"
+GRAPH = "model.onnx"
 
 
 class OnnxParams(Params):
     """Parameters of ``export.onnx``."""
 
     precision: Literal["int4", "int8", "fp16", "fp32"] = "int4"
-    """Weights: int4/int8 (a GPTQ folder's own codes, or round to nearest), fp16 (CUDA) or fp32."""
-    accuracy_level: int = Field(4, ge=0, le=4)
-    """Least precision of activations in int4/int8 products: 4 int8, 3 bfloat16, 2 float16, 1 float32, 0 as stored."""
+    """Weights: int4/int8 (a GPTQ folder's own codes, or round to nearest), fp16 or fp32."""
+    accuracy_level: Literal["auto", 0, 1, 4] = "auto"
+    """Activations in int4/int8 products: 4 int8, 1 float32, 0 as stored; auto: 4 where measuring allows it."""
+    max_flips: float = Field(0.02, ge=0, le=1)
+    """With ``auto``: share of positions whose most likely token int8 activations may change."""
     head: Literal["int8", "int4", "float"] = "int8"
-    """Output head (and a tied embedding) where the blocks are int4 or int8."""
+    """Output head and token embedding where the blocks are int4 or int8."""
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    """Weights that share a scale, where this stage rounds (a GPTQ folder keeps its groups)."""
     provider: Literal["cpu", "cuda"] = "cpu"
-    """Execution provider that the graph is made for."""
+    """Execution provider that the graph is made for; activations are float32 on the CPU, float16 on CUDA."""
+
+    @property
+    def half(self) -> bool:
+        """Whether activations are float16."""
+        return self.precision == "fp16" or self.provider == "cuda"
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of a linear that the folder holds in floating point."""
+        return {"int4": 4, "int8": 8}.get(self.precision)
+
+    @property
+    def head_bits(self) -> int | None:
+        """Bits of the output head and the embedding."""
+        return None if self.bits is None else {"int4": 4, "int8": 8}.get(self.head)
 
 
 class ExportOnnx(Stage[OnnxParams]):
     """Writes an onnxruntime-genai folder."""
 
     Params = OnnxParams
-    version = 1
+    version = 2
     accepts = frozenset({"gptq", "hf"})
     produces = "onnx"
-    modules = frozenset({"onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "torch", "transformers"})
-    libraries = frozenset({"onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "transformers"})
+    uses = frozenset({"calibration"})
+    modules = frozenset({"onnx", "onnxruntime", "onnxruntime_genai", "torch", "transformers"})
+    libraries = frozenset({"onnx", "onnxruntime", "onnxruntime-genai", "transformers"})
 
     def needs(self, job: Job[OnnxParams]) -> Needs:
-        """Disk: the weights once, in float32 at most; memory: the builder holds them all."""
+        """Disk: the graph; memory: two sessions of it while the accuracy level is chosen."""
         size = sum(a.size_bytes() for a in job.inputs)
-        grow = 2 if job.params.precision == "fp32" else 1
-        return Needs(disk_bytes=grow * size, ram_bytes=3 * grow * size)
+        graph = 2 * size if job.params.precision == "fp32" else size
+        return Needs(disk_bytes=graph, ram_bytes=2 * graph)
 
     def check(self, job: Job[OnnxParams]) -> None:
-        """Refuse what the builder or the runtime cannot do, before anything is built."""
-        if job.params.precision == "fp16" and job.params.provider == "cpu":
-            raise UsageError("fp16 graphs run on CUDA only", next="set provider: cuda, or precision: fp32 or int4")
+        """Refuse what the runtime cannot do, before anything is written."""
+        if job.params.precision == "fp32" and job.params.provider == "cuda":
+            raise UsageError(
+                "onnxruntime's attention has no float32 kernel on CUDA", next="set precision: fp16 or int4"
+            )
         if job.inputs:
             check_source(job.input.path, job.params)
 
     def run(self, job: Job[OnnxParams]) -> Mapping[str, Any]:
-        """Build, make the bytes repeatable, and compare weights and token ids with the source."""
+        """Write the graph, choose its accuracy level, and compare weights and token ids with the source."""
         from export.onnx_check import compare_tokens, compare_weights
+        from export.onnx_levels import settle_level
 
-        built = job.scratch / "onnx"
+        built, source = job.scratch / "onnx", job.input.path
         shutil.rmtree(built, ignore_errors=True)
-        build(job.input.path, built, job.params, job.scratch / "cache", job.threads)
-        job.progress(1, 4, "graph built")
-        settle_graph(built / "model.onnx")
-        settle_config(built / "genai_config.json", job.input.path)
-        settle_tokenizer(built / "tokenizer_config.json", job.input.path)
-        job.progress(2, 4, "weights")
-        exact = compare_weights(built / "model.onnx", job.input.path) if job.input.kind == "gptq" else 0
+        built.mkdir(parents=True)
+        linears = build(source, built, job.params)
+        job.progress(1, 4, "weights")
+        compared = compare_weights(built / GRAPH, source, linears)
+        job.progress(2, 4, "accuracy level")
+        levels = settle_level(built, source, job)
         job.progress(3, 4, "tokenizer")
-        probes = compare_tokens(built, job.input.path)
+        probes = compare_tokens(built, source)
         for path in sorted(built.iterdir()):
             shutil.move(path, job.out / path.name)
         job.progress(4, 4)
-        return job.params.model_dump() | {"weights_equal": exact, "probes_equal": probes}
+        return job.params.model_dump() | levels | compared | {"probes_equal": probes}
 
 
-def check_source(folder: Path, params: OnnxParams) -> None:
-    """Raise UsageError or ArtifactError when ``folder`` cannot be built with ``params``."""
+def check_source(folder: Path, params: OnnxParams) -> tuple[Checkpoint, Any, Spec]:
+    """The folder's weights, settings and sizes; raise UsageError or ArtifactError when they cannot be exported."""
+    from export.onnx_check import check_shapes
+
     checkpoint = open_checkpoint(folder)
-    names = checkpoint.config.get("architectures") or ["unknown"]
-    if names[0] not in ARCHITECTURES:
+    family = family_of(checkpoint.config).found_in(checkpoint.names())
+    if given := checkpoint.config.get("quantization_config"):
+        _check_gptq(given, params)
+    if params.half and family.scales_embedding:
         raise UnsupportedArchitecture(
-            f"ONNX export does not know the architecture {names[0]!r} (known: {', '.join(ARCHITECTURES)})",
-            next="add it to ARCHITECTURES in export/onnx.py once its graph agrees with Hugging Face",
+            f"the residual stream of {family.kind} exceeds float16",
+            next="set provider: cpu and precision: int4 or fp32",
         )
-    if settings := checkpoint.config.get("quantization_config"):
-        _check_gptq(settings, params)
+    settings = read_settings(folder)
+    spec = spec_of(family, settings)
+    check_shapes(spec, checkpoint)
+    return checkpoint, settings, spec
 
 
-def _check_gptq(settings: Mapping[str, Any], params: OnnxParams) -> None:
-    """Raise UsageError when builder or runtime would not compute with just these codes."""
-    bits, group = settings.get("bits"), settings.get("group_size")
-    if params.precision != f"int{bits}":
+def _check_gptq(given: Mapping[str, Any], params: OnnxParams) -> None:
+    """Raise UsageError where the folder's codes are not what ``precision`` says."""
+    bits = given.get("bits")
+    wanted = {2: "int4", 3: "int4", 4: "int4", 8: "int8"}.get(bits) if isinstance(bits, int) else None
+    if params.precision != wanted:
         raise UsageError(
             f"a {bits}-bit GPTQ folder cannot become {params.precision} without requantizing",
-            next=f"set precision: int{bits}" if bits in (4, 8) else "quantize with bits: 4 or 8",
-        )
-    if group not in BLOCK_SIZES:
-        raise UsageError(f"onnxruntime has no kernel for group_size {group}", next=_NEXT_SIZE)
-    if settings.get("dynamic"):
-        raise UsageError(
-            "the GPTQ folder holds linears of different bits; the ONNX model builder packs all of them alike",
-            next="quantize without dynamic and without a budget, or use export.gguf",
-        )
-    if settings.get("desc_act") and (bits != 4 or not settings.get("sym", True)):
-        # as of onnxruntime 1.31: 8 bits with g_idx are refused when run, zero points with g_idx are computed wrongly
-        raise UsageError(
-            "onnxruntime computes desc_act folders right only with 4 symmetric bits",
-            next="quantize with desc_act: false (act_order: true costs nothing at inference), or bits: 4 and sym: true",
+            next=f"set precision: {wanted}" if wanted else "quantize with bits: 2, 3, 4 or 8",
         )
 
 
-def build(source: Path, out: Path, params: OnnxParams, cache: Path, threads: int) -> None:
-    """Run onnxruntime-genai's builder; its prints go to the log. Raises ArtifactError with its last words."""
-    options = ["hf_token=false", f"accuracy_level={params.accuracy_level}"]
-    if params.precision in ("int4", "int8"):
-        options.append("algo_config=rtn")
-        if params.head == "float":
-            options.append("nodes_to_exclude=/lm_head/MatMul")
-        elif params.head != params.precision:
-            options.append(f"matmul_mixed_precision=last_matmul:{params.head}")
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(out)]
-    command += ["-p", params.precision, "-e", params.provider, "-c", str(cache), "--extra_options", *options]
-    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-    env = os.environ | offline | {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", check=False)
-    for line in (done.stdout + done.stderr).splitlines():
-        log.debug("builder: %s", line)
-    if done.returncode != 0 or not (out / "model.onnx").is_file():
-        last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+def build(source: Path, out: Path, params: OnnxParams) -> dict[str, list[str]]:
+    """Write graph, settings and tokenizer into ``out``; return which linears each product of the graph stands for."""
+    import numpy as np
+
+    from export.onnx_decoder import Decoder
+    from export.onnx_graph import Graph
+    from export.onnx_linears import Precision
+    from export.tokenizer import load_tokenizer
+
+    checkpoint, settings, spec = check_source(source, params)
+    tokenizer = load_tokenizer(source)
+    _check_vocabulary(source, tokenizer, spec)
+    ropes = rope_tables(spec.family, settings, spec.kinds)
+    level = 0 if params.accuracy_level == "auto" else params.accuracy_level
+    coded = "quantization_config" in checkpoint.config  # its float linears were left so on purpose
+    precision = Precision(None if coded else params.bits, params.head_bits, params.block_size, level)
+    with Graph(out / GRAPH, np.float16 if params.half else np.float32) as graph:
+        decoder = Decoder(graph, spec, checkpoint, ropes, precision)
+        decoder.build()
+        graph.save("holdfast")
+    tokenizer.save_pretrained(out)
+    write_json(out / "genai_config.json", genai_config(source, tokenizer, spec, decoder, params))
+    settle_tokenizer(out / "tokenizer_config.json", source)
+    return decoder.linears.products
+
+
+def _check_vocabulary(source: Path, tokenizer: Any, spec: Spec) -> None:
+    last = max(tokenizer.get_vocab().values(), default=-1)
+    if last >= spec.vocab:
         raise ArtifactError(
-            f"the ONNX model builder failed: {last[:300]}", next="run again with --debug for its whole log"
+            f"the tokenizer of {source} has token {last}; the embedding has {spec.vocab} rows",
+            next="save tokenizer and model from the same training run",
         )
 
 
-def settle_graph(path: Path) -> None:
-    """Rewrite the graph without what differs between machines (revision stamp, doc strings), in a fixed order."""
-    import onnx
-    import onnxruntime_genai
+def genai_config(source: Path, tokenizer: Any, spec: Spec, decoder: Any, params: OnnxParams) -> dict[str, Any]:
+    """genai_config.json: names and sizes of the graph, Hugging Face's end tokens and context, greedy search."""
+    from export.tokenizer import end_ids
 
-    model = onnx.load(str(path), load_external_data=False)
-    model.producer_name, model.producer_version = "onnxruntime-genai", onnxruntime_genai.__version__
-    model.ClearField("doc_string")
-    for node in model.graph.node:
-        node.ClearField("doc_string")
-        node.ClearField("metadata_props")
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def settle_config(path: Path, source: Path) -> None:
-    """genai_config.json: Hugging Face's end tokens and context, greedy by default."""
-    from export.gguf_arch import context_length
-    from export.tokenizer import end_ids, load_tokenizer
-
-    config, model = read_json(path), read_json(source / "config.json")
-    ends = end_ids(source, load_tokenizer(source), int(model["vocab_size"]))
-    context = context_length(model)
-    config["model"] |= {"eos_token_id": ends if len(ends) > 1 else ends[0], "context_length": context}
-    config["search"] |= {"max_length": context, "do_sample": False}
-    write_json(path, config)
+    ends = end_ids(source, tokenizer, spec.vocab)
+    given = read_json(source / "config.json")
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else given.get("bos_token_id")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else given.get("pad_token_id")
+    inputs = ["input_ids", "attention_mask", *(["position_ids"] if decoder.takes_positions else [])]
+    kept = {f"past_{side}_names": f"past_key_values.%d.{side}" for side in ("key", "value")}
+    options = [{"cuda": {"enable_cuda_graph": "0"}}] if params.provider == "cuda" else []
+    return {
+        "model": {
+            "bos_token_id": ends[0] if begin is None else begin,
+            "context_length": spec.context,
+            "decoder": {
+                "session_options": {"log_id": "onnxruntime-genai", "provider_options": options},
+                "filename": GRAPH,
+                "head_size": decoder.attention.head_size,
+                "hidden_size": spec.hidden,
+                "inputs": {name: name for name in inputs} | kept,
+                "outputs": {"logits": "logits"} | {f"present_{s}_names": f"present.%d.{s}" for s in ("key", "value")},
+                "num_attention_heads": spec.heads,
+                "num_hidden_layers": spec.blocks,
+                "num_key_value_heads": spec.kv_heads,
+            },
+            "eos_token_id": ends if len(ends) > 1 else ends[0],
+            "pad_token_id": ends[0] if pad is None else pad,
+            "type": spec.family.kind,
+            "vocab_size": spec.vocab,
+        },
+        "search": {
+            "do_sample": False,
+            "max_length": spec.context,
+            "num_beams": 1,
+            "past_present_share_buffer": True,
+            "top_k": 50,
+        },
+    }
 
 
 def settle_tokenizer(path: Path, source: Path) -> None:
-    """tokenizer_config.json as the source has it; the builder's loading marks (``is_local`` …) are dropped."""
+    """tokenizer_config.json as the source has it; transformers' loading marks (``is_local`` …) are dropped."""
     marks = {"is_local", "local_files_only", "name_or_path", "_commit_hash"}
     given = read_json(source / "tokenizer_config.json") if (source / "tokenizer_config.json").is_file() else {}
     kept = {key: value for key, value in read_json(path).items() if key in given or key not in marks}

@@ -1,8 +1,8 @@
-"""The ONNX folder against its source: the same weights, the same token ids."""
+"""The ONNX folder against its source: shapes before, weights and token ids after."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,67 +11,137 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.extras import need
-from export.checkpoint import GptqCheckpoint
+from export.checkpoint import Checkpoint, open_checkpoint
+from export.onnx_family import Spec
+from export.onnx_weights import Codes, dequantize
 from export.probes import PROBES, chat_probes
 from export.tokenizer import load_tokenizer
 
-_NODE = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMulNBits$")
 _BUG = "this is a defect of the exporter; report it with the versions of onnxruntime-genai and this package"
+_MEND = "config.json and weights must come from the same model"
 
 
-def compare_weights(path: Path, source: Path) -> int:
-    """Compare every block linear of the graph with the GPTQ folder, bit by bit; return how many were compared.
-
-    Raises ArtifactError naming the first linear that differs or that the graph lacks.
-    """
-    import onnx
-
-    model = onnx.load(str(path))  # with its external data
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    checkpoint = GptqCheckpoint(source)
-    missing = {name for name in checkpoint.names() if name.endswith("_proj.weight")}
-    for node in model.graph.node:
-        found = _NODE.match(node.name)
-        if not found:
-            continue
-        names = _sources(*found.groups())
-        expected = np.concatenate([checkpoint.rows(n, 0, checkpoint.shape(n)[0]) for n in names])
-        if not np.array_equal(graph_weight(node, stored), expected):
-            raise ArtifactError(f"{path}: {node.name} is not the checkpoint's {names[0]}", next=_BUG)
-        missing -= set(names)
-    if missing:
-        raise ArtifactError(f"{path} holds no int4 or int8 {sorted(missing)[0]}", next=_BUG)
-    return len([n for n in checkpoint.names() if n.endswith("_proj.weight")])
+def check_shapes(spec: Spec, checkpoint: Checkpoint) -> None:
+    """Raise ArtifactError at the first tensor that is missing or is not as large as config.json says."""
+    have = set(checkpoint.names())
+    if spec.kv_heads < 1 or spec.heads % spec.kv_heads:
+        raise ArtifactError(f"{spec.heads} attention heads do not share {spec.kv_heads} key/value heads", next=_MEND)
+    for name, expected in _shapes(spec, checkpoint, have):
+        if name not in have:
+            raise ArtifactError(f"{checkpoint.folder} lacks {name}", next=_MEND)
+        if checkpoint.shape(name) != expected:
+            raise ArtifactError(
+                f"{name} has shape {checkpoint.shape(name)} where config.json asks for {expected}", next=_MEND
+            )
 
 
-def _sources(layer: str, part: str, linear: str) -> list[str]:
-    """Hugging Face names of what a graph node multiplies with (its q, k and v are stacked)."""
-    linears = ["q_proj", "k_proj", "v_proj"] if linear == "qkv_proj" else [linear]
-    inside = "self_attn" if part == "attn" else "mlp"
-    return [f"model.layers.{layer}.{inside}.{name}.weight" for name in linears]
+def _shapes(spec: Spec, checkpoint: Checkpoint, have: set[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    family, hidden, query = spec.family, spec.hidden, spec.heads * spec.head_dim
+    yield f"{family.prefix}{family.embedding}.weight", (spec.vocab, hidden)
+    if family.positions:
+        yield f"{family.prefix}{family.positions}.weight", (spec.context, hidden)
+    if not spec.tied:
+        yield "lm_head.weight", (spec.vocab, hidden)
+    yield f"{family.prefix}{family.final_norm}.weight", (hidden,)
+    sizes = (query, *([spec.kv_heads * spec.head_dim] * 2))
+    rows = dict(zip(family.qkv, sizes if len(family.qkv) == 3 else (sum(sizes),), strict=True))
+    for block in range(spec.blocks):
+        for norm in family.norms:
+            yield family.tensor(block, f"{norm}.weight"), (hidden,)
+        linears = {name: (count, hidden) for name, count in rows.items()} | {family.out: (hidden, query)}
+        linears |= _ffn(spec, checkpoint, block, have)
+        for linear, shape in linears.items():
+            turned = family.conv1d and family.tensor(block, f"{linear}.qweight") not in checkpoint.entries
+            yield family.tensor(block, f"{linear}.weight"), shape[::-1] if turned else shape
+
+
+def _ffn(spec: Spec, checkpoint: Checkpoint, block: int, have: set[str]) -> dict[str, tuple[int, int]]:
+    """The FFN may be as wide as its down projection reads (pruning can make blocks differ)."""
+    family, name = spec.family, spec.family.tensor(block, f"{spec.family.down}.weight")
+    turned = family.conv1d and family.tensor(block, f"{family.down}.qweight") not in checkpoint.entries
+    inner = checkpoint.shape(name)[0 if turned else 1] if name in have else 0
+    fused = 2 if family.gated and len(family.up) == 1 else 1
+    return {family.down: (spec.hidden, inner)} | dict.fromkeys(family.up, (fused * inner, spec.hidden))
+
+
+class GraphWeights:
+    """Weights as the written graph holds them."""
+
+    def __init__(self, path: Path) -> None:
+        import onnx
+
+        self.path = path
+        self.model = onnx.load(str(path), load_external_data=False)
+        self._stored = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        self._nodes = {node.name: node for node in self.model.graph.node}
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """One tensor, mapped from the external data or read from the graph."""
+        from onnx import helper, numpy_helper
+
+        tensor = self._stored[name]
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if not place:
+            return numpy_helper.to_array(tensor)
+        kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        data = self.path.parent / place["location"]
+        return np.memmap(data, dtype=kind, mode="r", offset=int(place["offset"]), shape=tuple(tensor.dims))
+
+    def product(self, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """float32 [N, K] that the node ``name`` multiplies with, and its rounding steps [N, K] where it holds codes."""
+        node = self._nodes[name]
+        if node.op_type != "MatMulNBits":
+            values = self.array(node.input[1])
+            return np.asarray(values if node.op_type == "FusedMatMul" else values.T, dtype=np.float32), None
+        codes = _codes(node, self._stored, self.array)
+        return dequantize(codes), np.abs(codes.scales)[:, np.arange(codes.columns) // codes.block]
 
 
 def graph_weight(node: Any, stored: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """float32 [N, K] of a MatMulNBits node (packed codes, a scale and a zero point per block)."""
+    """float32 [N, K] of a MatMulNBits node; ``stored``: initializers by name, with their data."""
     from onnx import numpy_helper
 
+    return dequantize(_codes(node, stored, lambda name: numpy_helper.to_array(stored[name])))
+
+
+def _codes(node: Any, stored: dict[str, Any], array: Callable[[str], npt.NDArray[Any]]) -> Codes:
     size = {a.name: a.i for a in node.attribute}
-    rows, bits = size["N"], size["bits"]
-    values = [numpy_helper.to_array(stored[name]) if name else None for name in node.input[1:5]]
-    codes, scales = values[0], values[1]
-    zeros, groups = (values[i] if len(values) > i else None for i in (2, 3))
-    assert codes is not None
-    assert scales is not None
-    scales = scales.reshape(rows, -1).astype(np.float32)
-    wide = _nibbles(codes.reshape(rows, -1), bits)[:, : size["K"]].astype(np.int16)
-    middle = np.full(scales.shape, 2 ** (bits - 1), dtype=np.int16)
-    points = middle if zeros is None else _nibbles(zeros.reshape(rows, -1), bits)[:, : scales.shape[1]].astype(np.int16)
-    group = np.arange(size["K"]) // size["block_size"] if groups is None else groups
-    return (wide - points[:, group]).astype(np.float32) * scales[:, group]
+    scales = array(node.input[2]).astype(np.float32).reshape(size["N"], -1)
+    zeros = array(node.input[3]).reshape(size["N"], -1) if len(node.input) > 3 and node.input[3] else None
+    ordered = f"{node.input[1]}.order"
+    order = array(ordered) if ordered in stored else None
+    return Codes(size["K"], size["bits"], size["block_size"], array(node.input[1]), scales, zeros, order)
 
 
-def _nibbles(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    return packed if bits == 8 else np.stack([packed & 15, packed >> 4], axis=-1).reshape(packed.shape[0], -1)
+def compare_weights(path: Path, source: Path, linears: dict[str, list[str]]) -> dict[str, int]:
+    """Compare every product of the graph with the linears it stands for; return how many there are.
+
+    Float weights and codes of a GPTQ folder must be equal bit by bit, rounded ones within one step.
+    Raises ArtifactError naming the first product that differs.
+    """
+    graph, checkpoint = GraphWeights(path), open_checkpoint(source)
+    counts = {"weights_equal": 0, "weights_rounded": 0}
+    for name, modules in linears.items():
+        got, steps = graph.product(name)
+        expected = _weight(checkpoint, modules, got.shape)
+        coded = f"{modules[0]}.qweight" in checkpoint.entries
+        if steps is None or coded:
+            half = graph.model.graph.output[0].type.tensor_type.elem_type == 10
+            expected = expected if coded or not half else expected.astype(np.float16).astype(np.float32)
+            same = np.array_equal(got, expected)
+        else:
+            same = bool(np.all(np.abs(got - expected) <= 1.01 * steps))
+        if not same:
+            raise ArtifactError(f"{path}: {name} is not the checkpoint's {modules[0]}", next=_BUG)
+        counts["weights_equal" if steps is None or coded else "weights_rounded"] += len(modules)
+    return counts
+
+
+def _weight(checkpoint: Checkpoint, modules: list[str], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The linears' weights under each other; those of Conv1D are stored the other way round."""
+    parts = [checkpoint.rows(f"{m}.weight", 0, checkpoint.shape(f"{m}.weight")[0]) for m in modules]
+    stacked = np.concatenate(parts)
+    return stacked if stacked.shape == shape else stacked.T
 
 
 def compare_tokens(folder: Path, source: Path) -> int:
@@ -82,7 +152,10 @@ def compare_tokens(folder: Path, source: Path) -> int:
     genai = need("onnxruntime_genai")
     tokenizer = load_tokenizer(source)
     try:
-        runtime = genai.Tokenizer(genai.Model(str(folder)))
+        config = genai.Config(str(folder))
+        config.clear_providers()  # a graph for CUDA also loads where there is none
+        model = genai.Model(config)
+        runtime = genai.Tokenizer(model)
     except Exception as error:  # the runtime raises its own errors for an unreadable graph or tokenizer
         raise ArtifactError(f"onnxruntime-genai cannot load the exported folder ({error})", next=_BUG) from error
     texts = [*PROBES, *chat_probes(tokenizer)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from small_gptq import write_gptq
 from compress.artifact import hash_files, open_artifact
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.stage import Job
-from export.onnx import ExportOnnx, OnnxParams, check_source, settle_graph
+from export.onnx import ExportOnnx, OnnxParams, check_source
 
-pytest.importorskip("onnx_ir", reason="the model builder needs onnx-ir")
+pytest.importorskip("onnxruntime_genai", reason="the onnx extra is not installed")
 SIZES = {"hidden": 64, "ffn": 96, "heads": 4, "layers": 2, "tied": True}
 
 
@@ -78,14 +80,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_codes_reach_the_graph_untouched(built: dict[str, Any]) -> None:
-    assert built["facts"]["weights_equal"] == 14
+    assert built["facts"]["weights_equal"] == 15
     from export.onnx_check import compare_weights
 
+    linears = {"/model/layers.0/mlp/up_proj/MatMulNBits": ["model.layers.0.mlp.up_proj"]}
+    assert compare_weights(built["out"] / "model.onnx", built["gptq"], linears)["weights_equal"] == 1
     other = built["place"] / "other"
     if not other.exists():
         write_gptq(write_model(built["place"] / "hf2", seed=1, **SIZES), other, symmetric=False)
     with pytest.raises(ArtifactError, match="is not the checkpoint's"):
-        compare_weights(built["out"] / "model.onnx", other)
+        compare_weights(built["out"] / "model.onnx", other, linears)
 
 
 def test_greedy_tokens_equal_the_dequantized_checkpoint(built: dict[str, Any]) -> None:
@@ -108,21 +112,6 @@ def test_settings_of_the_folder(built: dict[str, Any]) -> None:
         assert str(built["place"]).encode() not in path.read_bytes()
 
 
-def test_the_graph_carries_no_mark_of_the_machine(built: dict[str, Any], tmp_path: Path) -> None:
-    import onnx
-    import onnxruntime_genai
-
-    path = built["out"] / "model.onnx"
-    model = onnx.load(str(path), load_external_data=False)
-    assert model.producer_version == onnxruntime_genai.__version__
-    model.producer_version = "0.18.0+1234567"
-    model.doc_string = "made by hand"
-    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    settle_graph(tmp_path / "model.onnx")
-    assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "params", [{"precision": "fp32"}, {"precision": "int8"}, {"precision": "int4", "head": "int4"}]
 )
@@ -132,7 +121,6 @@ def test_two_runs_give_the_same_bytes(built: dict[str, Any], tmp_path: Path, par
     assert hash_files(first) == hash_files(second)
 
 
-@pytest.mark.slow
 def test_gptq_bytes_repeat_and_fp32_equals_hugging_face(built: dict[str, Any], tmp_path: Path) -> None:
     again, _ = export(built["gptq"], tmp_path / "a", head="float", accuracy_level=1)
     assert hash_files(again) == hash_files(built["out"])
@@ -144,57 +132,199 @@ def test_gptq_bytes_repeat_and_fp32_equals_hugging_face(built: dict[str, Any], t
 
 
 @pytest.mark.parametrize(
-    ("settings", "params", "message"),
+    ("bits", "params", "message"),
     [
-        ({"bits": 4, "group_size": 32}, {"precision": "fp32"}, "4-bit GPTQ folder cannot become fp32"),
-        ({"bits": 3, "group_size": 32}, {}, "3-bit GPTQ folder cannot become int4"),
-        ({"bits": 4, "group_size": -1}, {}, "no kernel for group_size -1"),
-        ({"dynamic": {r"+:^model\.layers\.0\.mlp\.up_proj$": {"bits": 8}}}, {}, "linears of different bits"),
-        ({"dynamic": {r"-:^model\.layers\.0\.mlp\.up_proj$": {}}}, {}, "linears of different bits"),
-        ({"desc_act": True}, {}, "only with 4 symmetric bits"),
-        ({"desc_act": True, "sym": True, "bits": 8}, {"precision": "int8"}, "only with 4 symmetric bits"),
+        (4, {"precision": "fp32"}, "4-bit GPTQ folder cannot become fp32"),
+        (8, {"precision": "int4"}, "8-bit GPTQ folder cannot become int4"),
+        (5, {}, "5-bit GPTQ folder cannot become int4"),
+        (None, {}, "None-bit GPTQ folder cannot become int4"),
     ],
 )
 def test_what_would_need_requantizing_is_refused(
-    built: dict[str, Any], tmp_path: Path, settings: dict, params: dict, message: str
+    built: dict[str, Any], tmp_path: Path, bits: int | None, params: dict, message: str
 ) -> None:
     folder = tmp_path / "gptq"
     shutil.copytree(built["gptq"], folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] |= settings
-    (folder / "config.json").write_text(json.dumps(config))
+    rewrite(folder, quantization_config={"quant_method": "gptq", "bits": bits, "group_size": 32})
     with pytest.raises(UsageError, match=message) as caught:
         check_source(folder, OnnxParams(**params))
     assert caught.value.next
 
 
 def test_inputs_in_an_order_of_their_own_are_computed_exactly(built: dict[str, Any], tmp_path: Path) -> None:
-    """desc_act: every input names its group; here they are dealt out at random."""
+    """desc_act with zero points: every input names its group; here they are dealt out at random."""
     from compress.quantize.packing import dequantize_folder
 
     folder = tmp_path / "gptq"
-    write_gptq(built["source"], folder)
+    write_gptq(built["source"], folder, symmetric=False)
     tensors, draw = load_file(folder / "model.safetensors"), np.random.default_rng(7)
-    orders = {size: draw.permutation(size) for size in (64, 96)}  # one for all that read the same input
+    orders = {size: draw.permutation(size) for size in (64, 96)}
     for name in [name for name in tensors if name.endswith(".g_idx")]:
-        tensors[name] = tensors[name][orders[len(tensors[name])]]
+        own = draw.permutation(64) if "1.self_attn.k_proj" in name else orders[len(tensors[name])]
+        tensors[name] = tensors[name][own]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] |= {"desc_act": True}
-    (folder / "config.json").write_text(json.dumps(config))
     out, facts = export(folder, tmp_path / "onnx", head="float", accuracy_level=1)
-    assert facts["weights_equal"] == 14
+    assert facts["weights_equal"] == 15
     model = load_hf(built["source"], {name: value.numpy() for name, value in dequantize_folder(folder).items()})
     prompts = [draw.integers(6, 300, 12).tolist() for _ in range(8)]
     assert sum(greedy(out, p, 8) == greedy_hf(model, p, 8) for p in prompts) >= 7
 
 
-def test_refusals_before_building(built: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="fp16 graphs run on CUDA only"):
-        export(built["source"], tmp_path / "a", precision="fp16")
+def test_groups_that_fill_no_block_are_refused(built: dict[str, Any], tmp_path: Path) -> None:
+    write_gptq(built["source"], tmp_path / "gptq", group=8)
+    with pytest.raises(UsageError, match="groups of 8 inputs"):
+        export(tmp_path / "gptq", tmp_path / "onnx")
+
+
+def rewrite(folder: Path, **settings: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"architectures": ["FooForCausalLM"]}, UnsupportedArchitecture, "FooForCausalLM"),
+        ({"architectures": None}, UnsupportedArchitecture, "unknown"),
+        ({"hidden_act": "relu6"}, UnsupportedArchitecture, "relu6"),
+        ({"vocab_size": 390}, ArtifactError, r"embed_tokens.weight has shape \(383, 64\) where .* \(390, 64\)"),
+        ({"num_hidden_layers": 3}, ArtifactError, r"lacks model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 1}, UnsupportedArchitecture, r"no place for model.layers.1"),
+        ({"num_key_value_heads": 3}, ArtifactError, "4 attention heads do not share 3"),
+        ({"intermediate_size": "many"}, ArtifactError, "transformers cannot read"),
+        ({"tie_word_embeddings": False}, ArtifactError, "lacks lm_head.weight"),
+    ],
+)
+def test_a_config_of_another_model_is_refused(
+    built: dict[str, Any], tmp_path: Path, settings: dict, kind: type[Exception], message: str
+) -> None:
     folder = tmp_path / "hf"
     shutil.copytree(built["source"], folder)
+    rewrite(folder, **settings)
+    with pytest.raises(kind, match=message) as caught:
+        export(folder, tmp_path / "onnx", precision="fp32")
+    assert caught.value.next
+    assert not list((tmp_path / "onnx" / "out").iterdir())
+
+
+def test_a_tokenizer_beyond_the_embedding_is_refused(built: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "hf"
+    shutil.copytree(built["source"], folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    more = [{"id": i, "content": f"<|more{i}|>", "special": True} | flags for i in range(380, 384)]
+    tokenizer["added_tokens"] += more
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ArtifactError, match="has token 383; the embedding has 383 rows"):
+        export(folder, tmp_path / "onnx")
+
+
+def test_a_full_disk_leaves_no_graph(built: dict[str, Any], tmp_path: Path) -> None:
+    """The limit on the size of a file stands for the disk; the process that meets it writes nothing more."""
+    (tmp_path / "out").mkdir()
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from export.onnx import OnnxParams, build\n"
+        "import torch, transformers\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "build(Path(sys.argv[1]), Path(sys.argv[2]), OnnxParams(precision='fp32'))"
+    )
+    command = [sys.executable, "-c", code, str(built["source"]), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 1
+    assert "OSError: [Errno 27]" in done.stderr
+    assert not (tmp_path / "out" / "model.onnx").exists()
+    assert not (tmp_path / "out" / "genai_config.json").exists()
+
+
+@pytest.mark.parametrize(("bits", "symmetric", "group"), [(2, False, 32), (3, True, 64), (3, False, 32), (8, True, 96)])
+def test_every_width_reaches_the_graph_untouched(
+    built: dict[str, Any], tmp_path: Path, bits: int, symmetric: bool, group: int
+) -> None:
+    from compress.quantize.packing import dequantize_folder
+
+    folder = tmp_path / "gptq"
+    write_codes(built["source"], folder, bits, symmetric, group)
+    precision = "int8" if bits == 8 else "int4"
+    out, facts = export(folder, tmp_path / "onnx", head="float", precision=precision, accuracy_level=1)
+    assert facts["weights_equal"] == 15
+    model = load_hf(built["source"], {name: value.numpy() for name, value in dequantize_folder(folder).items()})
+    prompts = np.random.default_rng(3).integers(6, 300, (8, 12)).tolist()
+    assert sum(greedy(out, p, 4) == greedy_hf(model, p, 4) for p in prompts) >= 7
+
+
+def write_codes(source: Path, folder: Path, bits: int, symmetric: bool, group: int) -> None:
+    """A GPTQ folder of random codes: what they stand for does not matter here, only that none is lost."""
+    import torch
+
+    from compress.quantize.packing import pack
+
+    write_gptq(source, folder)
+    tensors, draw = load_file(folder / "model.safetensors"), np.random.default_rng(bits)
+    for module in [n.removesuffix("qweight") for n in tensors if n.endswith(".qweight")]:
+        columns, rows = len(tensors[f"{module}g_idx"]), tensors[f"{module}qweight"].shape[1]
+        groups = -(-columns // group)
+        codes = draw.integers(0, 2**bits, (columns, rows))
+        zeros = np.full((groups, rows), 2 ** (bits - 1)) if symmetric else draw.integers(1, 2**bits, (groups, rows))
+        tensors[f"{module}qweight"] = pack(torch.from_numpy(codes.astype(np.uint8)), bits).numpy()
+        stored = np.zeros((-(-rows // 32) * 32, groups), dtype=np.uint8)
+        stored[:rows] = (zeros - 1).T
+        tensors[f"{module}qzeros"] = np.ascontiguousarray(pack(torch.from_numpy(stored), bits).numpy().T)
+        tensors[f"{module}scales"] = draw.uniform(0.01, 0.1, (groups, rows)).astype(np.float16)
+        tensors[f"{module}g_idx"] = (np.arange(columns) // group).astype(np.int32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["FooForCausalLM"]}))
-    with pytest.raises(UnsupportedArchitecture, match="FooForCausalLM"):
-        check_source(folder, OnnxParams())
+    config["quantization_config"] |= {"bits": bits, "group_size": group, "sym": symmetric}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_float_linears_of_a_gptq_folder_stay_float(built: dict[str, Any], tmp_path: Path) -> None:
+    """A folder whose recipe left a linear alone, and packed another one in 8 bits."""
+    for bits in (4, 8):
+        write_codes(built["source"], tmp_path / f"{bits}", bits, True, 32)
+    tensors = load_file(tmp_path / "4" / "model.safetensors")
+    wide, float_ = load_file(tmp_path / "8" / "model.safetensors"), load_file(built["source"] / "model.safetensors")
+    for name in [name for name in tensors if ".0.mlp.down_proj." in name or ".1.self_attn.v_proj." in name]:
+        del tensors[name]
+    tensors |= {name: value for name, value in wide.items() if ".0.mlp.down_proj." in name}
+    tensors["model.layers.1.self_attn.v_proj.weight"] = float_["model.layers.1.self_attn.v_proj.weight"]
+    save_file(tensors, tmp_path / "4" / "model.safetensors", metadata={"format": "pt"})
+    out, facts = export(tmp_path / "4", tmp_path / "onnx", head="float")
+    assert facts["weights_equal"] == 15
+    assert facts["weights_rounded"] == 0
+    widths = {n.name: {a.name: a.i for a in n.attribute}["bits"] for n in nodes(out) if n.op_type == "MatMulNBits"}
+    assert widths["/model/layers.0/mlp/down_proj/MatMulNBits"] == 8
+    assert widths["/model/layers.0/mlp/up_proj/MatMulNBits"] == 4
+    assert "/model/layers.1/attn/v_proj/MatMul" in {n.name for n in nodes(out)}
+    assert len(greedy(out, [5, 6, 7], 4)) == 4
+
+
+def nodes(folder: Path) -> list[Any]:
+    import onnx
+
+    return list(onnx.load(str(folder / "model.onnx"), load_external_data=False).graph.node)
+
+
+def test_a_graph_for_cuda_holds_the_same_codes(built: dict[str, Any], tmp_path: Path) -> None:
+    """It cannot run on CUDA here; its float16 kernels also exist on the CPU."""
+    out, facts = export(built["gptq"], tmp_path / "onnx", provider="cuda", head="float")
+    assert facts["weights_equal"] == 15
+    config = json.loads((out / "genai_config.json").read_text())
+    assert "cuda" in config["model"]["decoder"]["session_options"]["provider_options"][0]
+    config["model"]["decoder"]["session_options"]["provider_options"] = []
+    (out / "genai_config.json").write_text(json.dumps(config))
+    model, prompt = load_hf(built["source"], built["plain"]), [9, 40, 77, 120, 8]
+    assert greedy(out, prompt, 4) == greedy_hf(model, prompt, 4)
+
+
+def test_precisions_that_no_kernel_computes_are_refused(built: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no float32 kernel on CUDA"):
+        export(built["source"], tmp_path / "a", precision="fp32", provider="cuda")
+
+
+def test_fp16_and_int8_answer_as_hugging_face(built: dict[str, Any], tmp_path: Path) -> None:
+    model, draw = load_hf(built["source"]), np.random.default_rng(5)
+    prompts = [draw.integers(6, 300, 12).tolist() for _ in range(8)]
+    for precision in ("fp16", "int8"):
+        out, _ = export(built["source"], tmp_path / precision, precision=precision)
+        assert sum(greedy(out, p, 4) == greedy_hf(model, p, 4) for p in prompts) >= 7
