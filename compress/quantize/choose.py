@@ -1,16 +1,17 @@
-"""Bits of every linear of a model within a budget."""
+"""How each linear of a model is stored within a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from compress.blocks import ModelFolder
 from compress.calibrate import Calibration
 from compress.compute import dtype
-from compress.quantize.budget import Option, allocate, budget_bytes_of
+from compress.quantize.budget import allocate, budget_bytes_of
 from compress.quantize.grids import IntGrid
-from compress.quantize.mixed import options_of
+from compress.quantize.mixed import Rounding, options_of, rounded
 from compress.quantize.walk import calibration_tokens
 from compress.sensitivity import measure
 
@@ -19,23 +20,44 @@ if TYPE_CHECKING:
     from compress.stage import Job
 
 
+Offers = Mapping[str, tuple[Rounding, int]]
+"""Label -> how the weights would be rounded, and the bytes that they would take."""
+
+
+def choose(
+    model: ModelFolder,
+    job: Job[Any],
+    calibration: Calibration,
+    offers: Callable[[str], Offers],
+    names: Sequence[str],
+    budget_bytes: int,
+) -> dict[str, str]:
+    """Label of each block linear in ``names``, all within ``budget_bytes``; ``offers(name)`` says what is open to it.
+
+    One backward pass over the job's calibration text prices the offers (``compress.sensitivity``).
+    """
+    gamma = measure(model, calibration_tokens(model, job), job.scratch, job.seed, job.progress, dtype())
+    options = {
+        name: options_of(model.weight(name), calibration.hessian(name), gamma[name], offers(name)) for name in names
+    }
+    return {name: option.label for name, option in allocate(options, budget_bytes).items()}
+
+
 def choose_bits(
     model: ModelFolder, job: Job[GptqParams], calibration: Calibration, names: Sequence[str]
 ) -> dict[str, int]:
     """Bits of the block linears among ``names`` within the job's budget; all else counts as the source stores it."""
-    params = job.params
-    gamma = measure(model, calibration_tokens(model, job), job.scratch, job.seed, job.progress, dtype())
-    names = [name for name in names if name in gamma]  # a head's cost is not measured: it keeps the recipe's bits
+    params, inside = job.params, set(model.linears())
+    names = [name for name in names if name in inside]  # a head's cost is not measured: it keeps the recipe's bits
 
-    def options(name: str) -> list[Option]:
-        _, width = model.linear_shape(name)
-        period = width if params.group_size == -1 else params.group_size
+    def offers(name: str) -> Offers:
+        shape = model.linear_shape(name)
+        period = shape[1] if params.group_size == -1 else params.group_size
         grids = {bits: IntGrid(bits, params.sym, params.mse, period) for bits in params.choose}
-        choices = {str(bits): (grid, packed_bytes(model.linear_shape(name), grid)) for bits, grid in grids.items()}
-        return options_of(model.weight(name), calibration.hessian(name), gamma[name], choices)
+        return {str(bits): (partial(rounded, grid=grid), packed_bytes(shape, grid)) for bits, grid in grids.items()}
 
-    chosen = allocate({name: options(name) for name in names}, _budget(model, params, names))
-    return {name: int(option.label) for name, option in chosen.items()}
+    chosen = choose(model, job, calibration, offers, names, _budget(model, params, names))
+    return {name: int(label) for name, label in chosen.items()}
 
 
 def _budget(model: ModelFolder, params: GptqParams, names: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from compress.quantize.budget import Option
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
     from compress.quantize.grids import Steps
+
+Rounding = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""W float32 ``[out, in]`` and the mean squared inputs ``[in]`` -> the weights as they would be stored ``[out, in]``."""
 
 
 def rounded(W: torch.Tensor, h: torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -31,14 +34,14 @@ def options_of(
     W: torch.Tensor,
     H: torch.Tensor,
     gamma: torch.Tensor,
-    choices: Mapping[str, tuple[Grid, int]],
+    choices: Mapping[str, tuple[Rounding, int]],
 ) -> list[Option]:
-    """The choices ``label -> (grid, bytes)`` of one linear with the KL divergence in nats per token that each adds.
+    """The choices ``label -> (rounding, bytes)`` of one linear with the KL divergence in nats per token that each adds.
 
     Judged by rounding to nearest: error feedback lowers all of them by a like factor. W ``[out, in]``, H ``[in, in]``
     the mean of x xᵀ, ``gamma`` ``[out]`` from ``compress.sensitivity``.
     """
     return [
-        Option(label, nbytes, predicted_kl(rounded(W, H.diagonal(), grid) - W, H, gamma))
-        for label, (grid, nbytes) in choices.items()
+        Option(label, nbytes, predicted_kl(rounding(W, H.diagonal()) - W, H, gamma))
+        for label, (rounding, nbytes) in choices.items()
     ]

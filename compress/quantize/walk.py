@@ -34,7 +34,7 @@ FEW_SWEEPS, MANY_SWEEPS = 1, 4
 """Above 3 bits more sweeps change little; below they still do."""
 
 
-def calibration_tokens(model: ModelFolder, job: Job[GptqParams]) -> torch.Tensor:
+def calibration_tokens(model: ModelFolder, job: Job[Any]) -> torch.Tensor:
     """The windows of the job, int64 ``[windows, positions]``."""
     p = job.params
     return calibration_windows(model.path, calibration_source(job), p.calibration_tokens, p.calibration_length)

@@ -1,6 +1,7 @@
 """Choosing bits: what each width would cost, and that a budget is kept and well spent."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -36,13 +37,13 @@ def test_rounded_is_nearest_by_period():
 def test_options_cost_half_the_weighted_output_error():
     W, H = problem(64, 32)
     gamma = torch.rand(32, generator=torch.Generator().manual_seed(1))
-    grids = {str(bits): (IntGrid(bits, period=32), 100 * bits) for bits in BITS}
-    options = options_of(W.T.contiguous(), H, gamma, grids)
+    offers = {str(bits): (partial(rounded, grid=IntGrid(bits, period=32)), 100 * bits) for bits in BITS}
+    options = options_of(W.T.contiguous(), H, gamma, offers)
     assert [(option.label, option.nbytes) for option in options] == [(str(bits), 100 * bits) for bits in BITS]
     losses = [option.loss for option in options]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > 100 * losses[-1] > 0
-    D = rounded(W.T.contiguous(), H.diagonal(), grids["3"][0]) - W.T
+    D = rounded(W.T.contiguous(), H.diagonal(), IntGrid(3, period=32)) - W.T
     slow = sum(float(gamma[o]) * error(D[o, :, None], 0 * D[o, :, None], H) for o in range(32)) / 2
     assert losses[1] == pytest.approx(slow, rel=1e-4)
 
@@ -60,10 +61,9 @@ def test_a_mixture_beats_uniform_bits_of_the_same_size():
     options = {}
     for place, level in enumerate([0.001, 0.03, 1.0, 30.0]):
         W, H = problem(64, 32, seed=place)
-        grids = {
-            str(bits): (grid := IntGrid(bits, period=32), packed_bytes((32, 64), grid)) for bits in BITS
-        }  # fmt: skip
-        options[f"l{place}"] = options_of(W.T.contiguous(), H, torch.full((32,), level), grids)
+        grids = [IntGrid(bits, period=32) for bits in BITS]
+        offers = {str(grid.bits): (partial(rounded, grid=grid), packed_bytes((32, 64), grid)) for grid in grids}
+        options[f"l{place}"] = options_of(W.T.contiguous(), H, torch.full((32,), level), offers)
     uniform = [next(o for o in choices if o.label == "4") for choices in options.values()]
     budget = sum(option.nbytes for option in uniform)
     chosen = allocate(options, budget)
@@ -89,8 +89,12 @@ def predicted(folder, text, passed, bits_of, scratch):
     windows = calibration_windows(folder, text, SMALL["calibration_tokens"], SMALL["calibration_length"])
     gamma = measure(model, windows, scratch, 17, lambda *a: None, torch.float32)
     return sum(
-        options_of(model.weight(n), calibration.hessian(n), gamma[n], {"": (IntGrid(bits_of(n), period=32), 0)})[0].loss
+        option.loss
         for n in model.linears()
+        for grid in [IntGrid(bits_of(n), period=32)]
+        for option in options_of(
+            model.weight(n), calibration.hessian(n), gamma[n], {"": (partial(rounded, grid=grid), 0)}
+        )
     )
 
 
