@@ -12,7 +12,7 @@ import numpy.typing as npt
 from compress.errors import ArtifactError
 from compress.extras import need
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.onnx_family import Spec
+from export.onnx_family import Family, Spec, family_of
 from export.onnx_weights import Codes, dequantize
 from export.probes import PROBES, chat_probes
 from export.tokenizer import load_tokenizer
@@ -51,14 +51,14 @@ def _shapes(spec: Spec, checkpoint: Checkpoint, have: set[str]) -> Iterator[tupl
         linears = {name: (count, hidden) for name, count in rows.items()} | {family.out: (hidden, query)}
         linears |= _ffn(spec, checkpoint, block, have)
         for linear, shape in linears.items():
-            turned = family.conv1d and family.tensor(block, f"{linear}.qweight") not in checkpoint.entries
+            turned = _turned(checkpoint, family, family.tensor(block, linear))
             yield family.tensor(block, f"{linear}.weight"), shape[::-1] if turned else shape
 
 
 def _ffn(spec: Spec, checkpoint: Checkpoint, block: int, have: set[str]) -> dict[str, tuple[int, int]]:
     """The FFN may be as wide as its down projection reads (pruning can make blocks differ)."""
     family, name = spec.family, spec.family.tensor(block, f"{spec.family.down}.weight")
-    turned = family.conv1d and family.tensor(block, f"{family.down}.qweight") not in checkpoint.entries
+    turned = _turned(checkpoint, family, family.tensor(block, family.down))
     inner = checkpoint.shape(name)[0 if turned else 1] if name in have else 0
     fused = 2 if family.gated and len(family.up) == 1 else 1
     return {family.down: (spec.hidden, inner)} | dict.fromkeys(family.up, (fused * inner, spec.hidden))
@@ -120,10 +120,11 @@ def compare_weights(path: Path, source: Path, linears: dict[str, list[str]]) -> 
     Raises ArtifactError naming the first product that differs.
     """
     graph, checkpoint = GraphWeights(path), open_checkpoint(source)
+    family = family_of(checkpoint.config).found_in(checkpoint.names())
     counts = {"weights_equal": 0, "weights_rounded": 0}
     for name, modules in linears.items():
         got, steps = graph.product(name)
-        expected = _weight(checkpoint, modules, got.shape)
+        expected = _weight(checkpoint, family, modules)
         coded = f"{modules[0]}.qweight" in checkpoint.entries
         if steps is None or coded:
             half = graph.model.graph.output[0].type.tensor_type.elem_type == 10
@@ -137,11 +138,18 @@ def compare_weights(path: Path, source: Path, linears: dict[str, list[str]]) -> 
     return counts
 
 
-def _weight(checkpoint: Checkpoint, modules: list[str], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """The linears' weights under each other; those of Conv1D are stored the other way round."""
+def _weight(checkpoint: Checkpoint, family: Family, modules: list[str]) -> npt.NDArray[np.float32]:
+    """float32 [N, K] of linears under each other."""
     parts = [checkpoint.rows(f"{m}.weight", 0, checkpoint.shape(f"{m}.weight")[0]) for m in modules]
-    stacked = np.concatenate(parts)
-    return stacked if stacked.shape == shape else stacked.T
+    return np.concatenate(
+        [part.T if _turned(checkpoint, family, m) else part for m, part in zip(modules, parts, strict=True)]
+    )
+
+
+def _turned(checkpoint: Checkpoint, family: Family, module: str) -> bool:
+    """Whether the folder stores ``module`` as [in, out]."""
+    inside = f"{family.prefix}{family.blocks}."
+    return family.conv1d and module.startswith(inside) and f"{module}.qweight" not in checkpoint.entries
 
 
 def compare_tokens(folder: Path, source: Path) -> int:
