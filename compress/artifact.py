@@ -27,7 +27,7 @@ from compress.errors import ArtifactError
 RECORD = "artifact.json"
 MEASUREMENTS = "measurements.json"
 OUTSIDE_DIGEST = frozenset({RECORD, MEASUREMENTS})
-KINDS = ("adapter", "bundle", "calibration", "data", "gguf", "gptq", "hf", "onnx", "parity", "proof")
+KINDS = ("adapter", "bundle", "calibration", "data", "gguf", "gptq", "hf", "imatrix", "onnx", "parity", "proof")
 
 
 @dataclass(frozen=True)
@@ -66,24 +66,25 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def list_files(folder: Path) -> list[Path]:
-    """Content files below ``folder`` in a fixed order. A link is refused: content must be inside."""
+def list_files(folder: Path, *, links: bool = False) -> list[Path]:
+    """Content files below ``folder`` in a fixed order. A link is refused (content must be inside) unless ``links``:
+    then one to a file counts as that file, as in the hub's cache."""
     found = []
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
+        if path.is_symlink() and not (links and path.is_file()):
             raise ArtifactError(
-                f"{path} is a link; an artifact holds its own files", next="replace the link by the file"
+                f"{path} is a link; an artifact holds its own files", next="replace the link by its file"
             )
         if path.is_file() and path.relative_to(folder).as_posix() not in OUTSIDE_DIGEST:
             found.append(path)
     return found
 
 
-def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """``{relative path: {size, sha256}}`` of an artifact's content."""
+def hash_files(folder: Path, *, links: bool = False) -> dict[str, dict[str, Any]]:
+    """``{relative path: {size, sha256}}`` of an artifact's content; ``links`` as in ``list_files``."""
     return {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in list_files(folder)
+        for path in list_files(folder, links=links)
     }
 
 
@@ -168,7 +169,7 @@ def _open_foreign(path: Path) -> Artifact:
     if path.is_file():
         files = {path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}}
     else:
-        files = hash_files(path)
+        files = hash_files(path, links=True)
     return Artifact(kind, path, digest_json({"kind": kind, "files": files}), {}, {"files": files, "kind": kind})
 
 

@@ -129,7 +129,7 @@ class Fingerprints:
         """Digest of a file's bytes, or of a folder's content."""
         stamp = digest_json([str(path.resolve()), _stamps(path)])
         if stamp not in self.known:
-            self.known[stamp] = sha256_file(path) if path.is_file() else digest_json(hash_files(path))
+            self.known[stamp] = sha256_file(path) if path.is_file() else digest_json(hash_files(path, links=True))
             write_json(self.path, self.known)
         return self.known[stamp]
 

@@ -68,6 +68,22 @@ def test_a_link_is_refused(tmp_path):
         seal(tmp_path / "a", **RECORD)
 
 
+def test_links_in_a_model_folder_count_as_their_files(tmp_path):
+    """The hub's cache holds snapshots of links into a folder of blobs."""
+    plain, snapshot, blobs = tmp_path / "plain", tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    for folder in (plain, snapshot, blobs):
+        folder.mkdir(parents=True)
+    for number, name in enumerate(("config.json", "model.safetensors")):
+        (plain / name).write_text("{}")
+        (blobs / str(number)).write_text("{}")
+        (snapshot / name).symlink_to(f"../../blobs/{number}")
+    assert open_artifact(snapshot).digest == open_artifact(plain).digest
+    assert Fingerprints(tmp_path).of(snapshot) == Fingerprints(tmp_path).of(plain)
+    (blobs / "1").unlink()
+    with pytest.raises(ArtifactError, match="is a link"):
+        open_artifact(snapshot)
+
+
 def test_only_one_worker_at_a_time(tmp_path):
     store = Store(tmp_path)
     entered = threading.Event()
