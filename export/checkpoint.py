@@ -33,15 +33,19 @@ class Checkpoint:
         """Names of the float tensors, sorted; the weights of GPTQ linears under their plain names."""
         return sorted(self.entries)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """[out, in] of a matrix, [n] of a vector."""
-        return self.entries[name].shape
+    def shape(self, name: str, *, turned: bool = False) -> tuple[int, ...]:
+        """[out, in] of a matrix, [n] of a vector. ``turned``: the model stores it as [in, out] (GPT-2's Conv1D)."""
+        shape = self.entries[name].shape
+        return shape[::-1] if turned else shape
 
-    def rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def rows(self, name: str, start: int, stop: int, *, turned: bool = False) -> npt.NDArray[np.float32]:
         """Rows ``start``..``stop`` as float32 [stop - start, in]; a vector counts as one row."""
         self.require_float(name)
         entry = self.entries[name]
         columns = entry.shape[-1]
+        if turned:
+            whole = as_float32(self.raw(name, 0, math.prod(entry.shape)), entry.dtype).reshape(entry.shape)
+            return np.ascontiguousarray(whole[:, start:stop].T)
         raw = self.raw(name, start * columns, (stop - start) * columns)
         return as_float32(raw, entry.dtype).reshape(stop - start, columns)
 
@@ -90,17 +94,17 @@ class GptqCheckpoint(Checkpoint):
         parts = {module + part for module in self._packed for part in ("qweight", "qzeros", "scales", "g_idx")}
         return sorted((set(self.entries) - parts) | {f"{module}weight" for module in self._packed})
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """[out, in] of a matrix, [n] of a vector."""
+    def shape(self, name: str, *, turned: bool = False) -> tuple[int, ...]:
+        """[out, in] of a matrix, [n] of a vector; codes are stored [in, out] for every kind of linear."""
         module = name.removesuffix("weight")
         if module not in self._packed:
-            return super().shape(name)
+            return super().shape(name, turned=turned)
         return self.entries[f"{module}qweight"].shape[1], self.entries[f"{module}g_idx"].shape[0]
 
-    def rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+    def rows(self, name: str, start: int, stop: int, *, turned: bool = False) -> npt.NDArray[np.float32]:
         """Rows as float32, dequantized where the folder holds codes."""
         if name.removesuffix("weight") not in self._packed:
-            return super().rows(name, start, stop)
+            return super().rows(name, start, stop, turned=turned)
         return self._rows(name.removesuffix("weight"))[start:stop]
 
     def require_float(self, name: str) -> None:

@@ -26,7 +26,9 @@ from compress.quantize.feedback import KINDS, Feedback, UpstreamBlocks, slab_row
 from compress.stage import CalibratedParams, Job, Needs, Stage
 from export import _ggml, gguf_mix
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.gguf_arch import Layout, Tensor, layout_of, permute_rotary, rope_factors, tensors_of, write_settings
+from export.gguf_layout import Layout, layout_of, write_settings
+from export.gguf_rope import rope_tensors
+from export.gguf_tensors import Tensor, permute_rotary, tensors_of
 
 FILE = "model.gguf"
 SLAB = 16 * 2**20
@@ -112,8 +114,6 @@ class Planned:
     kind: str
     tensor: Tensor | None = None
     values: npt.NDArray[np.float32] | None = None
-    head_dim: int = 1
-    """Rows that a rotary permutation mixes."""
     importance: npt.NDArray[np.float32] | None = None
 
     @property
@@ -161,19 +161,16 @@ def plan_tensors(
         heads_per_kv=layout.heads // layout.kv_heads,
         tied=all(t.name != "output.weight" for t in tensors),
         importance=bool(importance),
-        seventy=layout.layers == 80 and (layout.row.gguf != "llama" or layout.heads != layout.kv_heads),
+        seventy=gguf_mix.is_seventy(layout.row.gguf, layout.layers, layout.heads, layout.kv_heads),
     )
     planned = []
     for tensor in tensors:
         kind = gguf_mix.choose(tensor.name, tensor.shape, file_type, model)
-        weights = importance.get(tensor.source.removesuffix(".weight")) if len(tensor.shape) == 2 else None
+        weights = importance.get(tensor.module) if len(tensor.shape) == 2 else None
         _require(tensor, kind, file_type, weights)
-        head_dim = layout.head_dim if tensor.rotary else 1
-        planned.append(Planned(tensor.name, tensor.shape, kind, tensor, None, head_dim, weights))
-    factors = rope_factors(layout)
-    if factors is not None:
-        planned.append(Planned("rope_freqs.weight", factors.shape, "F32", values=factors))
-    return planned
+        planned.append(Planned(tensor.name, tensor.shape, kind, tensor, None, weights))
+    divisors = rope_tensors(layout.rope, layout.turned) if layout.turned else {}
+    return planned + [Planned(name, values.shape, "F32", values=values) for name, values in divisors.items()]
 
 
 def _require(tensor: Tensor, kind: str, file_type: str, weights: npt.NDArray[np.float32] | None) -> None:
@@ -197,7 +194,7 @@ def write_header(path: Path, layout: Layout, vocabulary: Any, plan: Sequence[Pla
     writer = gguf.GGUFWriter(path, layout.row.gguf)
     total = sum(math.prod(p.shape) for p in plan)
     writer.add_type("model")
-    writer.add_name(params.name or f"{layout.row.gguf} {_label(total)}")
+    writer.add_name(params.name or f"{layout.row.gguf} {_label(total)}".replace("phi3", "phi 3"))
     writer.add_size_label(_label(total))
     writer.add_file_type(gguf_mix.FILE_TYPES[params.type][0])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -272,7 +269,10 @@ def _feedback(job: Job[GgufParams], plan: Sequence[Planned]) -> Feedback | None:
     from compress.calibrate import Calibration
 
     feedback = Feedback(Calibration(job.calibration.path), job.threads, job.scratch / "solved")
-    kinds = {p.tensor.source.removesuffix(".weight"): p.kind for p in plan if p.tensor and p.name.startswith("blk.")}
+    kinds: dict[str, str] = {}
+    for tensor, kind in ((p.tensor, p.kind) for p in plan if p.tensor and p.name.startswith("blk.")):
+        whole = kinds.get(tensor.module, kind) == kind and tensor.factor == 1
+        kinds[tensor.module] = kind if whole else ""  # packed rows can be moved, not scaled or mixed
     if job.params.feedback == "upstream" and KINDS & set(kinds.values()):
         UpstreamBlocks(job, kinds, job.scratch / "solved").run()
     return feedback
@@ -286,27 +286,26 @@ def _pieces(
         yield planned.values.view(np.uint8)
         return
     assert planned.tensor is not None
-    group = planned.head_dim if planned.rows > 1 else 1
-    module = planned.tensor.source.removesuffix(".weight")
-    solved = feedback if feedback and len(planned.shape) == 2 and feedback.covers(module, planned.kind) else None
+    tensor, module, kind = planned.tensor, planned.tensor.module, planned.kind
+    group = tensor.head_dim if planned.rows > 1 else 1
+    solved = feedback if feedback and len(planned.shape) == 2 and feedback.covers(module, kind) else None
     step = slab_rows(planned.columns, group) if solved else max(1, SLAB // (planned.columns * group)) * group
     for start in range(0, planned.rows, step):
-        ready = solved.ready(module, start, min(start + step, planned.rows)) if solved else None
+        stop = min(start + step, planned.rows)
+        ready = solved.ready(module, tensor.first + start, tensor.first + stop) if solved else None
         if ready is not None:
-            yield permute_rotary(ready, planned.head_dim) if planned.tensor.rotary else ready
+            yield permute_rotary(ready, tensor.head_dim) if tensor.head_dim > 1 else ready
             continue
-        slab = checkpoint.rows(planned.tensor.source, start, min(start + step, planned.rows))
-        if planned.tensor.rotary:
-            slab = permute_rotary(slab, planned.head_dim)
+        slab = tensor.values(checkpoint, start, stop)
         if not np.isfinite(slab).all():
-            raise ArtifactError(f"{planned.tensor.source} holds NaN or infinity", next="train or merge the model again")
+            raise ArtifactError(f"{tensor.source} holds NaN or infinity", next="train or merge the model again")
         if solved:
-            yield solved.quantize(slab, planned.kind, module)
+            yield solved.quantize(slab, kind, module)
             continue
         try:
-            yield _ggml.quantize(slab, planned.kind, planned.importance, threads=threads)
+            yield _ggml.quantize(slab, kind, planned.importance, threads=threads)
         except ArtifactError as error:
-            raise ArtifactError(f"{planned.tensor.source}: {error.what}", next=error.next) from None
+            raise ArtifactError(f"{tensor.source}: {error.what}", next=error.next) from None
 
 
 def _facts(

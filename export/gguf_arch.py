@@ -1,298 +1,265 @@
-"""The table of architectures: how the tensors and settings of a Hugging Face model are called in GGUF.
+"""The table of architectures: how a Hugging Face model's settings are called, and what llama.cpp's graph computes.
 
-A new architecture is one row of ``ARCHITECTURES``. In a row's tensor list each line is::
-
-    <Hugging Face name in a block>   <GGUF name in a block>   <dimensions>   [flags]
-
-Dimensions: E hidden, Q all query heads, K all key/value heads, F feed-forward, V vocabulary.
-Flags: ``rotary`` - rows are permuted per head from the halves of Hugging Face's rotary embedding
-to llama.cpp's neighbouring pairs; ``optional`` - may be absent.
+A new architecture is one row of ``ARCHITECTURES`` and its tensor list in ``gguf_names.py``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from compress.errors import ArtifactError, UnsupportedArchitecture
-from export.checkpoint import Checkpoint
+from export import gguf_names as names
+from export.gguf_rope import FULL, SLIDING
 
-_OUTSIDE = """
-model.embed_tokens.weight         token_embd.weight    V E
-model.norm.weight                 output_norm.weight   E
-lm_head.weight                    output.weight        V E   optional
-"""
+Settings = Mapping[str, Any]
+"""A config.json in Llama's names, with what transformers takes where it is silent."""
 
-_LLAMA = """
-input_layernorm.weight            attn_norm.weight     E
-self_attn.q_proj.weight           attn_q.weight        Q E   rotary
-self_attn.q_proj.bias             attn_q.bias          Q     rotary optional
-self_attn.k_proj.weight           attn_k.weight        K E   rotary
-self_attn.k_proj.bias             attn_k.bias          K     rotary optional
-self_attn.v_proj.weight           attn_v.weight        K E
-self_attn.v_proj.bias             attn_v.bias          K     optional
-self_attn.o_proj.weight           attn_output.weight   E Q
-self_attn.o_proj.bias             attn_output.bias     E     optional
-post_attention_layernorm.weight   ffn_norm.weight      E
-mlp.gate_proj.weight              ffn_gate.weight      F E
-mlp.gate_proj.bias                ffn_gate.bias        F     optional
-mlp.up_proj.weight                ffn_up.weight        F E
-mlp.up_proj.bias                  ffn_up.bias          F     optional
-mlp.down_proj.weight              ffn_down.weight      E F
-mlp.down_proj.bias                ffn_down.bias        E     optional
-"""
 
-_QWEN2 = """
-input_layernorm.weight            attn_norm.weight     E
-self_attn.q_proj.weight           attn_q.weight        Q E
-self_attn.q_proj.bias             attn_q.bias          Q
-self_attn.k_proj.weight           attn_k.weight        K E
-self_attn.k_proj.bias             attn_k.bias          K
-self_attn.v_proj.weight           attn_v.weight        K E
-self_attn.v_proj.bias             attn_v.bias          K
-self_attn.o_proj.weight           attn_output.weight   E Q
-post_attention_layernorm.weight   ffn_norm.weight      E
-mlp.gate_proj.weight              ffn_gate.weight      F E
-mlp.up_proj.weight                ffn_up.weight        F E
-mlp.down_proj.weight              ffn_down.weight      E F
-"""
+def _nowhere(settings: Settings) -> list[bool]:
+    return [False] * settings["num_hidden_layers"]
+
+
+def _everywhere(settings: Settings) -> list[bool]:
+    return [bool(settings.get("sliding_window"))] * settings["num_hidden_layers"]
+
+
+def _qwen(settings: Settings) -> list[bool]:
+    """Blocks from ``max_window_layers`` on, if the window is switched on."""
+    if not (settings["use_sliding_window"] and settings["sliding_window"]):
+        return _nowhere(settings)
+    return _typed(settings, lambda block: block >= settings["max_window_layers"])
+
+
+def _gemma2(settings: Settings) -> list[bool]:
+    return _typed(settings, lambda block: block % 2 == 0)
+
+
+def _gemma3(settings: Settings) -> list[bool]:
+    pattern = settings.get("sliding_window_pattern") or settings.get("_sliding_window_pattern") or 6
+    return _typed(settings, lambda block: (block + 1) % int(pattern) != 0)
+
+
+def _typed(settings: Settings, default: Callable[[int], bool]) -> list[bool]:
+    """Which blocks have a window, from ``layer_types`` or by the family's rule."""
+    blocks, types = settings["num_hidden_layers"], settings.get("layer_types")
+    if types is None:
+        return [default(block) for block in range(blocks)]
+    if not isinstance(types, Sequence) or len(types) < blocks or set(types[:blocks]) - {FULL, SLIDING}:
+        raise ArtifactError(f"config.json's layer_types do not name {blocks} kinds of attention", next=_COMPLETE)
+    return [kind == SLIDING for kind in types[:blocks]]
+
+
+_COMPLETE = "give a complete config.json"
+_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One row: the GGUF name of the architecture and its block's tensors."""
+    """One row: what a family's tensors and settings are called, and what llama.cpp's graph of it computes."""
 
     gguf: str
+    model_type: str
     block: str
+    outside: str = names.OUTSIDE
+    prefix: str = "model."
+    """Before the names of all but the head; some folders leave it out."""
+    stack: str = "layers"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Llama's name -> this family's name in config.json."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What transformers takes where config.json is silent."""
+    activations: tuple[str, ...] = ("silu", "swish")
+    ropes: tuple[str, ...] = ("keys", "yarn")
+    """What the graph offers of ``gguf_rope.needs``; none where positions are learned."""
+    partial: bool = False
+    """Whether some of a head's dimensions may stay unturned."""
+    pairs: bool = False
+    """The graph turns neighbouring rows of a head, not halves."""
+    two_ropes: bool = False
+    """Blocks with a window turn with a base of their own."""
+    windows: Callable[[Settings], list[bool]] = _nowhere
+    """Which blocks see a window only."""
+    window: Literal["", "key", "graph"] = ""
+    """Whether the graph computes windows (else the context ends where the window does), or the header only names it."""
+    pattern: int = 0
+    """The graph's own pattern: every so many blocks one without window."""
+    square: bool = False
+    """The graph wants heads that are as wide together as the hidden state."""
+    tied_only: bool = False
+    """The graph has no output head of its own."""
+    layer_norm: bool = False
+    scaled_as: int = 0
+    """With so many blocks the graph takes hidden / heads for head_dim in its attention scale."""
+    fixed: Mapping[str, bool] = field(default_factory=dict)
+    """Options whose only value the graph computes."""
+    otherwise: Architecture | None = None
+    """Another graph for what this one does not compute."""
 
 
-ARCHITECTURES = {
-    "LlamaForCausalLM": Architecture("llama", _LLAMA),
-    "MistralForCausalLM": Architecture("llama", _LLAMA),
-    "Qwen2ForCausalLM": Architecture("qwen2", _QWEN2),
+_ROPES = ("keys", "yarn", "divisors", "long")
+_LLAMA_ROW = Architecture("llama", "llama", names.LLAMA, ropes=_ROPES, pairs=True)
+_QWEN2_ROW = Architecture(
+    "qwen2",
+    "qwen2",
+    names.QWEN2,
+    defaults={
+        "max_position_embeddings": 32768,
+        "max_window_layers": 28,
+        "sliding_window": 4096,
+        "use_sliding_window": False,
+    },
+    windows=_qwen,
+    square=True,
+)
+_GEMMA2_ROW = Architecture(
+    "gemma2",
+    "gemma2",
+    names.GEMMA2,
+    outside=names.GEMMA_OUTSIDE,
+    keys={"hidden_act": "hidden_activation"},
+    defaults={
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "head_dim": 256,
+        "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192,
+        "num_key_value_heads": 4,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "tie_word_embeddings": True,
+    },
+    activations=_GELU,
+    windows=_gemma2,
+    window="graph",
+    pattern=2,
+    tied_only=True,
+    scaled_as=46,
+    fixed={"attention_bias": False, "use_bidirectional_attention": False},
+)
+_PHI3_ROW = Architecture(
+    "phi3",
+    "phi3",
+    names.PHI3,
+    defaults={
+        "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "sliding_window": None,
+    },
+    ropes=("keys", "long"),
+    partial=True,
+    windows=_everywhere,
+    window="key",
+    square=True,
+)
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "GPT2LMHeadModel": Architecture(
+        "gpt2",
+        "gpt2",
+        names.GPT2,
+        outside=names.GPT2_OUTSIDE,
+        prefix="transformer.",
+        stack="h",
+        keys={
+            "hidden_act": "activation_function",
+            "hidden_size": "n_embd",
+            "intermediate_size": "n_inner",
+            "max_position_embeddings": "n_positions",
+            "num_attention_heads": "n_head",
+            "num_hidden_layers": "n_layer",
+            "rms_norm_eps": "layer_norm_epsilon",
+        },
+        defaults={
+            "hidden_act": "gelu_new",
+            "max_position_embeddings": 1024,
+            "rms_norm_eps": 1e-5,
+            "scale_attn_weights": True,
+            "tie_word_embeddings": True,
+        },
+        activations=_GELU,
+        ropes=(),
+        square=True,
+        layer_norm=True,
+        fixed={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+    ),
+    "Gemma2ForCausalLM": _GEMMA2_ROW,
+    "Gemma3ForCausalLM": replace(
+        _GEMMA2_ROW,
+        gguf="gemma3",
+        model_type="gemma3_text",
+        block=names.GEMMA3,
+        defaults={
+            **_GEMMA2_ROW.defaults,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "max_position_embeddings": 131072,
+        },
+        ropes=("keys",),
+        two_ropes=True,
+        windows=_gemma3,
+        pattern=6,
+        tied_only=False,
+        scaled_as=62,
+        fixed={**_GEMMA2_ROW.fixed, "attn_logit_softcapping": False},
+    ),
+    "LlamaForCausalLM": _LLAMA_ROW,
+    "MistralForCausalLM": replace(
+        _LLAMA_ROW,
+        model_type="mistral",
+        defaults={"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+        windows=_everywhere,
+    ),
+    "Phi3ForCausalLM": replace(
+        _PHI3_ROW,
+        otherwise=replace(
+            _PHI3_ROW, gguf="llama", block=names.PHI3_APART, partial=False, pairs=True, square=False, window=""
+        ),
+    ),
+    "Qwen2ForCausalLM": replace(
+        _QWEN2_ROW, otherwise=replace(_QWEN2_ROW, gguf="llama", ropes=_ROPES, pairs=True, square=False)
+    ),
+    "Qwen3ForCausalLM": replace(
+        _QWEN2_ROW,
+        gguf="qwen3",
+        model_type="qwen3",
+        block=names.QWEN3,
+        defaults={**_QWEN2_ROW.defaults, "head_dim": 128},
+        square=False,
+        fixed={"attention_bias": False},
+    ),
 }
 """``architectures[0]`` of config.json -> row."""
-
-_SKIPPED = (".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias")
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor to write: its source, its GGUF name and its shape [rows, columns] or [n]."""
-
-    source: str
-    name: str
-    shape: tuple[int, ...]
-    rotary: bool = False
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What GGUF needs to know of one model, read from its config.json."""
-
-    row: Architecture
-    config: Mapping[str, Any]
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    ffn: int
-    vocab: int
-    tied: bool
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """Sizes of the letters of the tensor lists."""
-        letters = {"E": self.hidden, "F": self.ffn, "V": self.vocab}
-        return letters | {"Q": self.heads * self.head_dim, "K": self.kv_heads * self.head_dim}
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
     """The table row of a config.json, or UnsupportedArchitecture."""
-    names = config.get("architectures") or [config.get("model_type", "unknown")]
-    row = ARCHITECTURES.get(names[0])
+    names = config.get("architectures")
+    if isinstance(names, list) and names:
+        row = ARCHITECTURES.get(str(names[0]))
+        name = str(names[0])
+    else:
+        name = str(config.get("model_type", "unknown"))
+        row = next((row for row in ARCHITECTURES.values() if row.model_type == name), None)
     if row is None:
         raise UnsupportedArchitecture(
-            f"GGUF export does not know the architecture {names[0]!r} (known: {', '.join(ARCHITECTURES)})",
-            next=f"add a row {names[0]!r} to ARCHITECTURES in export/gguf_arch.py",
+            f"GGUF export does not know the architecture {name!r} (known: {', '.join(ARCHITECTURES)})",
+            next=f"add a row {name!r} to ARCHITECTURES in export/gguf_arch.py",
         )
     return row
 
 
-def layout_of(config: Mapping[str, Any]) -> Layout:
-    """Sizes of a model. Raises UnsupportedArchitecture for a variant that llama.cpp's graph does not compute."""
-    row = architecture_of(config)
-    try:
-        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        layout = Layout(
-            row,
-            config,
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            hidden=hidden,
-            ffn=int(config["intermediate_size"]),
-            vocab=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ArtifactError(f"config.json lacks a valid size ({error!r})", next="give a complete config.json") from None
-    _refuse_variants(config, row)
-    return layout
+def settings_of(row: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` in Llama's names with the family's defaults."""
+    renamed = {name: config[key] for name, key in row.keys.items() if config.get(key) is not None}
+    same = {key: value for key, value in config.items() if key not in row.keys}
+    return {**_COMMON, **row.defaults, **same, **renamed}
 
 
-def _refuse_variants(config: Mapping[str, Any], row: Architecture) -> None:
-    found = []
-    if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        found.append(f"hidden_act {config['hidden_act']!r} (only silu)")
-    rope = rope_parameters(config)
-    if rope["rope_type"] not in ("default", "linear", "dynamic", "yarn", "llama3"):
-        found.append(f"rope type {rope['rope_type']!r} (only default, linear, dynamic, yarn, llama3)")
-    if float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor") or 1.0)) != 1.0:
-        found.append("partial_rotary_factor other than 1")
-    if found:
-        raise UnsupportedArchitecture(
-            f"llama.cpp's {row.gguf!r} graph does not compute this variant: {'; '.join(found)}",
-            next="add a row for it to ARCHITECTURES in export/gguf_arch.py if llama.cpp has another graph",
-        )
-
-
-def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings with ``rope_type`` and ``rope_theta``, from transformers 5's ``rope_parameters``
-    or the older ``rope_theta`` + ``rope_scaling``."""
-    given = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    given.setdefault("rope_type", given.pop("type", None) or "default")
-    theta = given.get("rope_theta") or config.get("rope_theta") or 10000.0
-    return given | {"rope_theta": float(theta)}
-
-
-def context_length(config: Mapping[str, Any]) -> int:
-    """Positions for which llama.cpp's graph answers as Hugging Face's: its llama and qwen2 graphs have no
-    sliding window, so a window that the model uses is where the equality ends."""
-    length = int(config.get("max_position_embeddings") or 2048)
-    window = config.get("sliding_window")
-    return min(length, int(window)) if window and config.get("use_sliding_window", True) else length
-
-
-def tensors_of(layout: Layout, checkpoint: Checkpoint) -> list[Tensor]:
-    """Every tensor to write, in llama.cpp's order (outside the blocks by name, then block by block).
-
-    Raises ArtifactError for a tensor that is missing, has another shape than config.json says, or is unknown.
-    """
-    have = set(checkpoint.names())
-    found: list[Tensor] = []
-    for line in _OUTSIDE.split("\n"):
-        found += _tensor(line, "", "", layout, have)
-    for block in range(layout.layers):
-        for line in layout.row.block.split("\n"):
-            found += _tensor(line, f"model.layers.{block}.", f"blk.{block}.", layout, have)
-    if layout.tied:
-        found = [t for t in found if t.name != "output.weight"]
-    elif not any(t.name == "output.weight" for t in found):
-        raise ArtifactError("lm_head.weight is missing and config.json does not tie it to the embedding", next=_SAVE)
-    _refuse_strays(found, have)
-    for tensor in found:
-        checkpoint.require_float(tensor.source)
-        if checkpoint.shape(tensor.source) != tensor.shape:
-            got = list(checkpoint.shape(tensor.source))
-            raise ArtifactError(f"{tensor.source} has shape {got}; config.json says {list(tensor.shape)}", next=_SAVE)
-    return sorted(found, key=lambda t: (_block(t.name), t.name))
-
-
-_SAVE = "save the model again with save_pretrained"
-
-
-def _tensor(line: str, source: str, target: str, layout: Layout, have: set[str]) -> list[Tensor]:
-    words = line.split()
-    if not words:
-        return []
-    flags = {"rotary", "optional"} & set(words)
-    shape = tuple(layout.dims[word] for word in words[2:] if word not in flags)
-    tensor = Tensor(source + words[0], target + words[1], shape, "rotary" in flags)
-    if tensor.source in have:
-        return [tensor]
-    if "optional" in flags:
-        return []
-    raise ArtifactError(f"the weights hold no {tensor.source}", next=_SAVE)
-
-
-def _refuse_strays(found: list[Tensor], have: set[str]) -> None:
-    strays = sorted(have - {t.source for t in found} - {"lm_head.weight"})
-    strays = [name for name in strays if not name.endswith(_SKIPPED)]
-    if strays:
-        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
-        raise ArtifactError(
-            f"the weights hold {strays[0]}{more}, which this architecture's row does not name",
-            next="merge adapters first (finetune.sft does), or extend the row in export/gguf_arch.py",
-        )
-
-
-def _block(name: str) -> int:
-    return int(name.split(".")[1]) if name.startswith("blk.") else -1
-
-
-def permute_rotary(rows: npt.NDArray[Any], head_dim: int) -> npt.NDArray[Any]:
-    """Per head: row order (first half, second half) -> (pairs i, i + half), for [heads * head_dim, in] or [1, n]."""
-    flat = rows.reshape(-1, head_dim, rows.shape[1]) if rows.shape[0] > 1 else rows.reshape(-1, head_dim, 1)
-    halves = flat.reshape(flat.shape[0], 2, head_dim // 2, flat.shape[2])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
-
-
-def rope_factors(layout: Layout) -> npt.NDArray[np.float32] | None:
-    """Divisors of the rotary frequencies, float32 [head_dim / 2], for Llama 3's scaling (else None)."""
-    rope = rope_parameters(layout.config)
-    if rope["rope_type"] != "llama3":
-        return None
-    steps = np.arange(0, layout.head_dim, 2, dtype=np.float32) / np.float32(layout.head_dim)
-    wavelength = 2 * math.pi * np.float32(rope["rope_theta"]) ** steps
-    factor, context = float(rope.get("factor", 8.0)), float(rope.get("original_max_position_embeddings", 8192))
-    low, high = float(rope.get("low_freq_factor", 1.0)), float(rope.get("high_freq_factor", 4.0))
-    smooth = (context / wavelength - low) / (high - low)
-    between = 1 / ((1 - smooth) / factor + smooth)
-    factors = np.where(wavelength < context / high, 1.0, np.where(wavelength > context / low, factor, between))
-    return factors.astype(np.float32)
-
-
-def write_settings(writer: Any, layout: Layout) -> None:
-    """The architecture's keys of the header (``gguf.GGUFWriter``)."""
-    config = layout.config
-    writer.add_block_count(layout.layers)
-    writer.add_context_length(context_length(config))
-    writer.add_embedding_length(layout.hidden)
-    writer.add_feed_forward_length(layout.ffn)
-    writer.add_head_count(layout.heads)
-    writer.add_head_count_kv(layout.kv_heads)
-    writer.add_key_length(layout.head_dim)
-    writer.add_value_length(layout.head_dim)
-    writer.add_rope_dimension_count(layout.head_dim)
-    writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
-    writer.add_vocab_size(layout.vocab)
-    _write_rope(writer, rope_parameters(config), config)
-
-
-def _write_rope(writer: Any, rope: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    import gguf
-
-    writer.add_rope_freq_base(rope["rope_theta"])
-    if rope["rope_type"] == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(float(rope["factor"]))
-    elif rope["rope_type"] == "yarn":
-        original = rope.get("original_max_position_embeddings") or config["max_position_embeddings"]
-        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-        writer.add_rope_scaling_factor(float(rope["factor"]))
-        writer.add_rope_scaling_orig_ctx_len(int(original))
-        for key, add in (
-            ("attention_factor", writer.add_rope_scaling_yarn_attn_factor),
-            ("beta_fast", writer.add_rope_scaling_yarn_beta_fast),
-            ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
-        ):
-            if rope.get(key) is not None:
-                add(float(rope[key]))
+_COMMON = {
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}

@@ -68,6 +68,11 @@ class Model:
     """Llama 70B's shape: attn_v is 8x smaller than attn_q, so it gets more bits."""
 
 
+def is_seventy(gguf: str, layers: int, heads: int, kv_heads: int) -> bool:
+    """Whether llama.cpp takes a model of this graph and shape for Llama 70B (``load_arch_hparams`` in src/models)."""
+    return layers == 80 and (gguf == "qwen2" or (gguf == "llama" and heads != kv_heads))
+
+
 def choose(name: str, shape: tuple[int, ...], file_type: str, model: Model) -> str:
     """The type of tensor ``name`` (GGUF name) with ``shape`` [rows, columns] or [n] in a file of ``file_type``."""
     base = FILE_TYPES[file_type][1]

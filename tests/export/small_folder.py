@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>"]
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
@@ -26,15 +30,13 @@ def pre_tokenizer(kind: str) -> Any:
     """The Hugging Face pre-tokenizer of a family of byte-level tokenizers."""
     from tokenizers import Regex, pre_tokenizers
 
-    from export.tokenizer import _LLAMA3, _QWEN2
-
     spaced = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bare = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     if kind == "gpt-2":
         return spaced
     if kind == "smollm":
         return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), spaced])
-    pattern = _QWEN2 if kind == "qwen2" else _LLAMA3
+    pattern = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}") if kind == "qwen2" else LLAMA3
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), bare])
 
 

@@ -15,7 +15,7 @@ from compress.artifact import Artifact
 from compress.stage import Job
 from export.checkpoint import Checkpoint
 from export.gguf import GgufParams, _stream, plan_tensors, write_header
-from export.gguf_arch import layout_of
+from export.gguf_layout import layout_of
 from export.gguf_mix import FILE_TYPES
 
 COMMON = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_XS", "F16")

@@ -15,7 +15,7 @@ from small_folder import SPECIAL, TEXT, write_config, write_tokenizer
 
 from compress.errors import ArtifactError
 from export.gguf import GgufParams, write_header
-from export.gguf_arch import layout_of
+from export.gguf_layout import layout_of
 from export.probes import PROBES, check_vocabulary, llama_vocabulary
 from export.tokenizer import load_tokenizer, read_vocabulary
 
