@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError
+from compress.safetensors_header import read_json
 
 RECORD = "artifact.json"
 MEASUREMENTS = "measurements.json"
@@ -182,9 +183,9 @@ def sniff_kind(path: Path) -> str:
         if (path / mark).is_file():
             return kind
     if (path / "config.json").is_file():
-        config = json.loads((path / "config.json").read_text())
-        quantized = (config.get("quantization_config") or {}).get("quant_method")
-        return "gptq" if quantized == "gptq" else "hf"
+        quantization = read_json(path / "config.json").get("quantization_config")
+        gptq = isinstance(quantization, dict) and quantization.get("quant_method") == "gptq"
+        return "gptq" if gptq else "hf"
     if path.is_dir() and list(path.glob("*.gguf")):
         return "gguf"
     raise ArtifactError(

@@ -16,6 +16,7 @@ STAGES = {
     "data.world": "finetune.world:WorldData",
     "export.bundle": "export.bundle:ExportBundle",
     "export.gguf": "export.gguf:ExportGguf",
+    "export.imatrix": "export.imatrix:ExportImatrix",
     "export.onnx": "export.onnx:ExportOnnx",
     "export.parity": "export.parity:ExportParity",
     "finetune.sft": "finetune.sft:Sft",

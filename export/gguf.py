@@ -29,6 +29,7 @@ from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf_layout import Layout, layout_of, write_settings
 from export.gguf_rope import rope_tensors
 from export.gguf_tensors import Tensor, permute_rotary, tensors_of
+from export.imatrix import by_module, matrix_of, read_matrix
 
 FILE = "model.gguf"
 SLAB = 16 * 2**20
@@ -43,13 +44,19 @@ class GgufParams(CalibratedParams):
 
     type: str = "Q4_K_M"
     """Named type of the file; most tensors get it, the sensitive ones more bits, as llama.cpp mixes them."""
-    imatrix: bool = True
-    """Weigh rounding errors by the calibration's mean squared inputs (the importance matrix)."""
+    imatrix: bool | Path = True
+    """Weigh rounding errors by the calibration's mean squared inputs (the importance matrix), or by those in a file
+    of llama-imatrix or ``export.imatrix``. Such a file has no Hessians, so errors are not fed back."""
     feedback: Literal["upstream", "shared", "off"] = "upstream"
     """GPTQ's error feedback inside the block formats, where a calibration pass is read: less error, more time.
     ``upstream`` calibrates each linear behind the ones already quantized, ``shared`` on the float model."""
     name: str = ""
     """``general.name`` in the file; by default architecture and size."""
+
+    @field_validator("feedback", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare off as false
 
     @field_validator("type")
     @classmethod
@@ -63,7 +70,7 @@ class ExportGguf(Stage[GgufParams]):
     """Writes ``model.gguf``."""
 
     Params = GgufParams
-    version = 2
+    version = 3
     accepts = frozenset({"hf", "gptq"})
     produces = "gguf"
     uses = frozenset({"calibration"})
@@ -72,8 +79,8 @@ class ExportGguf(Stage[GgufParams]):
     libraries = frozenset({"gguf", "llama-cpp-python"})
 
     def reads_calibration(self, params: GgufParams) -> bool:
-        """Not for types that keep floats, or when the importance matrix is turned off."""
-        return params.imatrix and gguf_mix.FILE_TYPES[params.type][1] not in _ggml.PLAIN
+        """Not for types that keep floats, or when the importance matrix is turned off or a file."""
+        return params.imatrix is True and gguf_mix.FILE_TYPES[params.type][1] not in _ggml.PLAIN
 
     def needs(self, job: Job[GgufParams]) -> Needs:
         """Disk: the bits of the type over 16; memory: slabs."""
@@ -93,7 +100,7 @@ class ExportGguf(Stage[GgufParams]):
 
         checkpoint = open_checkpoint(job.input.path)
         layout = layout_of(checkpoint.config)
-        importance = _importance(job)
+        importance = _importance(job, layout, checkpoint)
         plan = plan_tensors(checkpoint, layout, job.params.type, importance)
         tokenizer = load_tokenizer(job.input.path)
         vocabulary = read_vocabulary(job.input.path, tokenizer, layout.vocab)
@@ -134,10 +141,14 @@ def _bits(file_type: str) -> float:
     return _ggml.row_bytes(kind, 256) * 8 / 256
 
 
-def _importance(job: Job[GgufParams]) -> dict[str, npt.NDArray[np.float32]]:
+def _importance(job: Job[GgufParams], layout: Layout, checkpoint: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
     """GGUF importance by Hugging Face module name; empty when it is not wanted or would change nothing."""
-    if not ExportGguf().reads_calibration(job.params):
+    wanted = job.params.imatrix
+    if wanted is False or gguf_mix.FILE_TYPES[job.params.type][1] in _ggml.PLAIN:
         return {}
+    tensors = tensors_of(layout, checkpoint)
+    if isinstance(wanted, Path):
+        return by_module(wanted, read_matrix(wanted), tensors)
     if job.calibration is None:
         raise UsageError(
             "the importance matrix needs a calibration pass",
@@ -145,7 +156,7 @@ def _importance(job: Job[GgufParams]) -> dict[str, npt.NDArray[np.float32]]:
         )
     from compress.calibrate import Calibration
 
-    return dict(Calibration(job.calibration.path).diagonals())
+    return by_module(job.calibration.path, matrix_of(Calibration(job.calibration.path), tensors, ()), tensors)
 
 
 def plan_tensors(
@@ -313,11 +324,14 @@ def _facts(
 ) -> dict[str, Any]:
     parameters = sum(math.prod(p.shape) for p in plan)
     kinds = collections.Counter(p.kind for p in plan)
+    wanted, weighed = job.params.imatrix, [p for p in plan if p.importance is not None]
+    fed = wanted is True and any(p.kind in KINDS for p in weighed)
     return {
         "architecture": layout.row.gguf,
         "type": job.params.type,
-        "importance_matrix": any(p.importance is not None for p in plan),
-        "feedback": job.params.feedback if any(p.importance is not None and p.kind in KINDS for p in plan) else "off",
+        "importance_matrix": bool(weighed),
+        "importance_from": (wanted.name if isinstance(wanted, Path) else "calibration") if weighed else None,
+        "feedback": job.params.feedback if fed else "off",
         "parameters": parameters,
         "bits_per_weight": round(sum(p.nbytes for p in plan) * 8 / parameters, 3),
         "tensor_types": dict(sorted(kinds.items())),
