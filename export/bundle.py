@@ -14,8 +14,10 @@ from pydantic import Field
 from compress.artifact import Artifact, hash_files, write_json
 from compress.errors import ArtifactError, HoldfastError, UsageError
 from compress.stage import Job, Params, Stage
-from export.bundle_papers import model_card, modelfile, sbom
+from export.bundle_papers import model_card, sbom
+from export.ollama import modelfile
 from runtime.manifest import FORMAT, MANIFEST, RULES, TEMPLATE, bundle_id
+from runtime.rules import load_rules
 
 ENGINES = {"gguf": ("llama.cpp", "llama-cpp-python"), "onnx": ("onnxruntime-genai", "onnxruntime-genai")}
 SMALLEST = "smallest_passing"
@@ -168,7 +170,7 @@ def ask_model(job: Job[BundleParams], chosen: Artifact, model: Path, out: Path) 
             "golden": make_golden(session, prompts, max_tokens=job.params.golden_tokens),
             "context": session.engine.context,
             "memory_bytes": session.engine.memory_bytes,
-            "stops": [session.engine.eos],
+            "stops": sorted(session.engine.stops),
         }
 
 
@@ -255,4 +257,6 @@ def write_papers(out: Path, content: Mapping[str, Any], told: Mapping[str, Any])
     (out / "README.md").write_text(model_card(content), encoding="utf-8")
     write_json(out / "sbom.json", sbom(content))
     if content["model"]["kind"] == "gguf":
-        (out / "Modelfile").write_text(modelfile(content, told["stops"]), encoding="utf-8")
+        system = load_rules(out / RULES).system_prompt() if (out / RULES).is_file() else ""
+        text = modelfile(out / "model.gguf", told["stops"], context=content["context"], system=system)
+        (out / "Modelfile").write_text(text, encoding="utf-8")

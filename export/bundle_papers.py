@@ -1,9 +1,9 @@
-"""The papers of a bundle: model card, software bill of materials, Modelfile. Pure functions of the manifest."""
+"""The papers of a bundle: model card and software bill of materials. Pure functions of the manifest."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -102,11 +102,3 @@ def sbom(content: Mapping[str, Any]) -> dict[str, Any]:
         "components": [*libraries, *upstream],
         "dependencies": [{"ref": model["bom-ref"], "dependsOn": [library["bom-ref"] for library in libraries]}],
     }
-
-
-def modelfile(content: Mapping[str, Any], stops: Sequence[str]) -> str:
-    """For ollama, which takes the chat template from the GGUF itself. The rules are not enforced there."""
-    lines = ["# Rules are enforced by the Holdfast runtime only.", "FROM ./model.gguf", "PARAMETER temperature 0"]
-    lines += [f"PARAMETER num_ctx {content['context']}"] if content["context"] else []
-    lines += [f'PARAMETER stop "{stop}"' for stop in stops if stop]
-    return "\n".join(lines) + "\n"
