@@ -22,6 +22,7 @@ from compress.quantize.gptq_math import Inputs, Plan, Solution, prepare, solve, 
 from compress.quantize.kformats import FORMATS
 from compress.quantize.kgrids import BlockGrid, grid_of
 from compress.quantize.upstream import Moments, TwoStreams
+from compress.quantize.walk import damping
 from compress.streaming import block_file, finished_blocks
 from compress.windows import calibration_windows
 
@@ -45,7 +46,7 @@ class Feedback:
 
         torch.set_num_threads(threads)
         self.calibration, self.solved = calibration, solved
-        self._prepared: tuple[object, Inputs] | None = None
+        self._prepared: tuple[object, Inputs, Plan] | None = None
 
     def covers(self, module: str, kind: str) -> bool:
         """Whether the type has a grid and the module's inputs are known."""
@@ -60,18 +61,25 @@ class Feedback:
         """float32 ``[n, in]``, some outputs of ``module`` -> uint8 ``[n, bytes per row]``."""
         import torch
 
-        grid, plan = grid_of(kind), Plan(sweeps=SWEEPS)
+        grid = grid_of(kind)
         with torch.inference_mode(), fast_products():
             W = torch.from_numpy(rows).T.contiguous().to(device())
-            return _bytes(solve_prepared(W, self._inputs(module, grid.period), grid, plan))
+            inputs, plan = self._inputs(module, grid.period)
+            return _bytes(solve_prepared(W, inputs, grid, plan))
 
-    def _inputs(self, module: str, period: int) -> Inputs:
+    def _inputs(self, module: str, period: int) -> tuple[Inputs, Plan]:
         """Order and factor of a module's inputs; those that several read one after the other are prepared once."""
         key = (*self.calibration.index["inputs"][module], period)
         if self._prepared is None or self._prepared[0] != key:
             self._prepared = None
-            self._prepared = (key, prepare(self.calibration.hessian(module).to(device()), period, Plan()))
-        return self._prepared[1]
+            H = self.calibration.hessian(module).to(device())
+            plan = _plan(self.calibration.tokens, len(H), module)
+            self._prepared = (key, prepare(H, period, plan), plan)
+        return self._prepared[1:]
+
+
+def _plan(tokens: int, width: int, name: str) -> Plan:
+    return Plan(sweeps=SWEEPS, damp=damping(Plan().damp, tokens, width, name))
 
 
 def slab_rows(columns: int, multiple: int) -> int:
@@ -129,9 +137,8 @@ class UpstreamBlocks:
             members = [name for name in names if self.kinds.get(name) == kind]
             rows = [self.model.weight(name) for name in members]
             W = torch.cat(rows).T.contiguous().to(device())
-            whole = solve(
-                W, moments.hessian, grid_of(kind), Plan(sweeps=SWEEPS), drift=moments.drift, consume=kind == kinds[-1]
-            )
+            plan = _plan(moments.tokens, W.shape[0], members[0])
+            whole = solve(W, moments.hessian, grid_of(kind), plan, drift=moments.drift, consume=kind == kinds[-1])
             for name, part in zip(members, whole.split([row.shape[0] for row in rows]), strict=True):
                 weights[name] = part.weights().T
                 np.save(_packed(self.folder, name), _bytes(part))
