@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from compress.decoder import Attention, layer_norm, rms_norm, soft_cap
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.families import LAYOUTS
 from compress.layout import BlockLayout, Part, Shape
+from compress.model_config import read_config
 from compress.narrow import narrowed
 from compress.rotary import Rope, rope_table
 from compress.weights import Weights
@@ -66,6 +66,22 @@ class ModelFolder:
     def parts(self) -> dict[str, Part]:
         """Role -> rows of a linear, named as inside a block."""
         return self._row.parts(self.shape)
+
+    def check_shapes(self) -> None:
+        """Raise ArtifactError where a weight has another shape than config.json says."""
+        shape, wanted = self.shape, dict[str, tuple[int, int]]()
+        for part in self.parts.values():
+            wanted[part.name] = (part.stop, shape.hidden)
+        wanted |= {
+            self.layout.out: (shape.hidden, shape.heads * shape.head_dim),
+            self.layout.down: (shape.hidden, shape.ffn),
+        }
+        full = {self.name(block, name): size for block in range(self.blocks) for name, size in wanted.items()}
+        full[self.layout.embed] = (shape.vocab, shape.hidden)
+        for name, size in full.items():
+            if self.linear_shape(name) != size:
+                found = f"{name}.weight is {self.linear_shape(name)}, and config.json says {size}"
+                raise ArtifactError(f"{self.path}: {found}", next="give the config.json of these very weights")
 
     @property
     def blocks(self) -> int:
@@ -223,18 +239,6 @@ class ModelFolder:
     ) -> dict[str, Any]:
         """config.json of a folder with these sizes and only these blocks; see ``compress.narrow.narrowed``."""
         return narrowed(self.config, self._row, self.settings, ffn=ffn, heads=heads, kv_heads=kv_heads, blocks=blocks)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """``config.json`` of a model folder; ArtifactError if it is missing or no JSON object."""
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{file} cannot be read ({error})", next="give a complete Hugging Face folder") from None
-    if not isinstance(config, dict):
-        raise ArtifactError(f"{file} is not a JSON object", next="give a complete Hugging Face folder")
-    return config
 
 
 def layout_of(config: Mapping[str, Any], path: Path) -> BlockLayout:

@@ -107,7 +107,7 @@ class Calibrate(Stage[CalibratedParams]):
 
     def check(self, job: Job[CalibratedParams]) -> None:
         """Known architecture, readable text."""
-        ModelFolder(job.input.path)
+        ModelFolder(job.input.path).check_shapes()
         source = calibration_source(job)
         if not source.is_file():
             raise DataError(source, None, "no such calibration file", next="check the path")
@@ -124,6 +124,7 @@ class Calibrate(Stage[CalibratedParams]):
         windows = calibration_windows(
             model.path, calibration_source(job), params.calibration_tokens, params.calibration_length
         )
+        _check_ids(model, windows)
         StreamingPass(model, windows, job.scratch, job.progress).run()
         publish(job.scratch, job.out, model.blocks)
         index = index_of(model, windows, job.out)
@@ -131,6 +132,15 @@ class Calibrate(Stage[CalibratedParams]):
         wanted = params.calibration_tokens // params.calibration_length
         facts = {key: index[key] for key in ("tokens", "windows", "length", "similarity")}
         return {**facts, "windows_wanted": wanted}
+
+
+def _check_ids(model: ModelFolder, windows: torch.Tensor) -> None:
+    if int(windows.max()) >= model.shape.vocab:
+        raise ArtifactError(
+            f"the tokenizer of {model.path} gives token {int(windows.max())}, and the embedding has "
+            f"{model.shape.vocab} rows",
+            next="resize the embedding to the tokenizer (model.resize_token_embeddings) and save again",
+        )
 
 
 def publish(scratch: Path, out: Path, blocks: int) -> None:

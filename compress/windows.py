@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.errors import ArtifactError, DataError
 from compress.extras import need
+from compress.safetensors_header import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,7 @@ def chat_template(folder: Path) -> str | None:
 def tokenizer_config(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json, or {}."""
     file = folder / "tokenizer_config.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def special_token(folder: Path, name: str) -> str:
@@ -80,14 +81,25 @@ def render_row(folder: Path, path: Path, number: int, row: dict[str, Any], *, ge
 def load_encoder(folder: Path) -> Encode:
     """``encode(texts, add_special_tokens) -> token ids`` of the folder's tokenizer."""
     if (folder / "tokenizer.json").is_file():
-        tokenizer = need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            tokenizer = need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises nothing narrower
+            raise _unreadable(folder, error) from None
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return lambda texts, special: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
     if not (folder / "tokenizer.model").is_file():
         raise ArtifactError(f"{folder} has no tokenizer.json", next="save the tokenizer into the model folder")
-    slow = need("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        slow = need("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # any of several libraries' own
+        raise _unreadable(folder, error) from None
     return lambda texts, special: slow(texts, add_special_tokens=special)["input_ids"]
+
+
+def _unreadable(folder: Path, error: Exception) -> ArtifactError:
+    what = str(error).partition("\n")[0]
+    return ArtifactError(f"the tokenizer of {folder} cannot be loaded ({what})", next="save the tokenizer again")
 
 
 def document_ids(folder: Path, path: Path) -> Iterator[list[int]]:

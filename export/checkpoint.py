@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import ArtifactError
+from compress.model_config import read_config
 from compress.safetensors_header import AGAIN, read_entries, read_json
 
 __all__ = ["Checkpoint", "GptqCheckpoint", "as_float32", "open_checkpoint", "read_config", "read_json", "unpack"]
@@ -162,8 +163,3 @@ def as_float32(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "BF16":
         return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return raw.astype(np.float32, copy=False)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` as a dictionary."""
-    return read_json(folder / "config.json")

@@ -29,6 +29,7 @@ ALLOWED = {
         "compress.calibrate",
         "compress.errors",
         "compress.extras",
+        "compress.model_config",
         "compress.quantize",
         "compress.safetensors_header",
         "compress.stage",
