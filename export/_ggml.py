@@ -142,7 +142,7 @@ def _quantizer(kind: str, weighed: bool) -> Quantizer:
     blocks = [np.zeros((19, row_bytes(kind, 512)), dtype=np.uint8) for _ in range(2)]
     for run, out in zip((ours, theirs), blocks, strict=True):
         run(rows.ctypes.data, out.ctypes.data, 19, 512, None if importance is None else importance.ctypes.data)
-    if np.array_equal(*blocks):
+    if np.array_equal(blocks[0], blocks[1]):
         return ours
     log.warning("the compiled %s differs from ggml's here: ggml's own, slower loops are used", kind)
     return theirs

@@ -9,34 +9,27 @@ from __future__ import annotations
 
 import collections
 import math
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
-from compress.artifact import digest_json
-from compress.errors import ArtifactError, UsageError
-from compress.quantize.feedback import KINDS, Feedback, UpstreamBlocks, slab_rows
+from compress.errors import UsageError
+from compress.quantize.feedback import KINDS, Feedback, UpstreamBlocks
 from compress.stage import CalibratedParams, Job, Needs, Stage
 from export import _ggml, gguf_mix
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.gguf_layout import Layout, layout_of, write_settings
-from export.gguf_rope import rope_tensors
-from export.gguf_tensors import Tensor, permute_rotary, tensors_of
+from export.gguf_layout import Layout, layout_of
+from export.gguf_plan import Planned, plan_tensors
+from export.gguf_tensors import tensors_of
+from export.gguf_write import SLAB, stream, write_header
 from export.imatrix import by_module, matrix_of, read_matrix
 
 FILE = "model.gguf"
-SLAB = 16 * 2**20
-"""Weights held at a time (64 MiB as float32)."""
-SAVE_EVERY = 64 * 2**20
-"""Bytes after which finished tensors are flushed to disk and noted, so that a killed run loses no more."""
-ALIGNMENT = 32
 
 
 class GgufParams(CalibratedParams):
@@ -50,6 +43,15 @@ class GgufParams(CalibratedParams):
     feedback: Literal["upstream", "shared", "off"] = "upstream"
     """GPTQ's error feedback inside the block formats, where a calibration pass is read: less error, more time.
     ``upstream`` calibrates each linear behind the ones already quantized, ``shared`` on the float model."""
+    mix: Literal["named", "measured"] = "named"
+    """Types of the block linears: ``named`` as llama.cpp mixes them for ``type``; ``measured`` those that cost least
+    KL divergence by a backward pass over the calibration text, in the bytes of the named mix or within a budget."""
+    budget_mb: float | None = Field(None, gt=0)
+    """With ``mix: measured``: size of the whole file in 10⁶ bytes."""
+    bits_per_weight: float | None = Field(None, gt=0)
+    """With ``mix: measured``: bits per weight of the block linears."""
+    choose: tuple[str, ...] = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
+    """With ``mix: measured``: tensor types to choose from (rows that do not fit fall back as in the named mix)."""
     name: str = ""
     """``general.name`` in the file; by default architecture and size."""
 
@@ -64,6 +66,25 @@ class GgufParams(CalibratedParams):
         if value not in gguf_mix.FILE_TYPES:
             raise ValueError(f"unknown type; known: {', '.join(gguf_mix.FILE_TYPES)}")
         return value
+
+    @field_validator("choose")
+    @classmethod
+    def _known_choices(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [kind for kind in value if kind not in _ggml.TYPE_IDS]
+        if unknown or not value:
+            raise ValueError(f"unknown tensor type {unknown[:1]}; known: {', '.join(_ggml.TYPE_IDS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _measurable(self) -> GgufParams:
+        budget = self.budget_mb is not None or self.bits_per_weight is not None
+        if budget and self.mix != "measured":
+            raise ValueError("budget_mb and bits_per_weight need mix: measured")
+        if self.budget_mb is not None and self.bits_per_weight is not None:
+            raise ValueError("give budget_mb or bits_per_weight, not both")
+        if self.mix == "measured" and (self.imatrix is not True or gguf_mix.FILE_TYPES[self.type][1] in _ggml.PLAIN):
+            raise ValueError("mix: measured needs imatrix: true and a quantized type")
+        return self
 
 
 class ExportGguf(Stage[GgufParams]):
@@ -106,34 +127,15 @@ class ExportGguf(Stage[GgufParams]):
         vocabulary = read_vocabulary(job.input.path, tokenizer, layout.vocab)
         part = job.scratch / f"{FILE}.part"
         header = write_header(job.scratch / "header", layout, vocabulary, plan, job.params)
-        _stream(part, header, plan, checkpoint, job)
+        if job.params.mix == "measured":
+            from export.gguf_budget import mixed
+
+            plan = mixed(job, plan, len(header))
+            header = write_header(job.scratch / "header", layout, vocabulary, plan, job.params)
+        stream(part, header, plan, checkpoint, job, _feedback(job, plan))
         probes = check_vocabulary(part, vocabulary, tokenizer)
         shutil.move(part, job.out / FILE)
         return _facts(job, layout, plan, vocabulary, probes)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One tensor of the file: where it comes from and how it is stored."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    tensor: Tensor | None = None
-    values: npt.NDArray[np.float32] | None = None
-    importance: npt.NDArray[np.float32] | None = None
-
-    @property
-    def columns(self) -> int:
-        return self.shape[-1]
-
-    @property
-    def rows(self) -> int:
-        return math.prod(self.shape[:-1])
-
-    @property
-    def nbytes(self) -> int:
-        return self.rows * _ggml.row_bytes(self.kind, self.columns)
 
 
 def _bits(file_type: str) -> float:
@@ -159,120 +161,6 @@ def _importance(job: Job[GgufParams], layout: Layout, checkpoint: Checkpoint) ->
     return by_module(job.calibration.path, matrix_of(Calibration(job.calibration.path), tensors, ()), tensors)
 
 
-def plan_tensors(
-    checkpoint: Checkpoint, layout: Layout, file_type: str, importance: Mapping[str, npt.NDArray[np.float32]]
-) -> list[Planned]:
-    """Type and place of every tensor, in the order of the file.
-
-    ``importance``: Hugging Face module name -> float32 [in]; empty for plain rounding.
-    """
-    tensors = tensors_of(layout, checkpoint)
-    model = gguf_mix.Model(
-        layers=layout.layers,
-        heads_per_kv=layout.heads // layout.kv_heads,
-        tied=all(t.name != "output.weight" for t in tensors),
-        importance=bool(importance),
-        seventy=gguf_mix.is_seventy(layout.row.gguf, layout.layers, layout.heads, layout.kv_heads),
-    )
-    planned = []
-    for tensor in tensors:
-        kind = gguf_mix.choose(tensor.name, tensor.shape, file_type, model)
-        weights = importance.get(tensor.module) if len(tensor.shape) == 2 else None
-        _require(tensor, kind, file_type, weights)
-        planned.append(Planned(tensor.name, tensor.shape, kind, tensor, None, weights))
-    divisors = rope_tensors(layout.rope, layout.turned) if layout.turned else {}
-    return planned + [Planned(name, values.shape, "F32", values=values) for name, values in divisors.items()]
-
-
-def _require(tensor: Tensor, kind: str, file_type: str, weights: npt.NDArray[np.float32] | None) -> None:
-    if weights is None and gguf_mix.needs_importance(tensor.name, kind, file_type):
-        raise UsageError(
-            f"{file_type} stores {tensor.name} in {kind}, which is useless without an importance matrix",
-            next="set imatrix: true and give calibration data, or choose Q2_K or larger",
-        )
-    if weights is not None and (weights.shape != (tensor.shape[-1],) or not np.isfinite(weights).all()):
-        raise ArtifactError(
-            f"the calibration of {tensor.source} does not fit: {weights.shape} for {tensor.shape[-1]} inputs, "
-            "or values that are not finite",
-            next="run the calibration again on this very model",
-        )
-
-
-def write_header(path: Path, layout: Layout, vocabulary: Any, plan: Sequence[Planned], params: GgufParams) -> bytes:
-    """All bytes before the tensors' data: settings, vocabulary, and the tensors' names, shapes and offsets."""
-    import gguf
-
-    writer = gguf.GGUFWriter(path, layout.row.gguf)
-    total = sum(math.prod(p.shape) for p in plan)
-    writer.add_type("model")
-    writer.add_name(params.name or f"{layout.row.gguf} {_label(total)}".replace("phi3", "phi 3"))
-    writer.add_size_label(_label(total))
-    writer.add_file_type(gguf_mix.FILE_TYPES[params.type][0])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    write_settings(writer, layout)
-    vocabulary.write(writer)
-    for p in plan:
-        kind = gguf.GGMLQuantizationType(_ggml.TYPE_IDS[p.kind])
-        writer.add_tensor_info(p.name, p.shape, np.dtype(np.float32), p.nbytes, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-    header = path.read_bytes()
-    path.unlink()
-    return header + bytes(-len(header) % ALIGNMENT)
-
-
-def _label(parameters: int) -> str:
-    for unit, name in ((1e9, "B"), (1e6, "M")):
-        if parameters >= unit:
-            return f"{parameters / unit:.1f}{name}"
-    return f"{parameters / 1e3:.0f}K"
-
-
-def _stream(part: Path, header: bytes, plan: Sequence[Planned], checkpoint: Checkpoint, job: Job[GgufParams]) -> None:
-    """Write the tensors after those that an earlier, killed run finished."""
-    feedback = _feedback(job, plan)
-    mark = part.with_suffix(".done")
-    stamp = digest_json({"header": header.hex()})
-    done = _resume(part, mark, stamp)
-    with open(part, "r+b" if done else "wb") as file:
-        if not done:
-            file.write(header)
-        file.seek(len(header) + sum(_padded(p.nbytes) for p in plan[:done]))
-        file.truncate()
-        unsaved = 0
-        for number, planned in enumerate(plan[done:], done + 1):
-            for piece in _pieces(planned, checkpoint, job.threads, feedback):
-                file.write(piece.tobytes())
-            file.write(bytes(_padded(planned.nbytes) - planned.nbytes))
-            unsaved += planned.nbytes
-            if unsaved >= SAVE_EVERY or number == len(plan):
-                _save(file, mark, stamp, number)
-                unsaved = 0
-            job.progress(number, len(plan), planned.name)
-
-
-def _padded(size: int) -> int:
-    return math.ceil(size / ALIGNMENT) * ALIGNMENT
-
-
-def _resume(part: Path, mark: Path, stamp: str) -> int:
-    """How many tensors of a file with this very header are whole."""
-    if not (part.is_file() and mark.is_file()):
-        return 0
-    written, _, count = mark.read_text().partition(" ")
-    return int(count) if written == stamp else 0
-
-
-def _save(file: IO[bytes], mark: Path, stamp: str, number: int) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    temporary = mark.with_suffix(".tmp")
-    temporary.write_text(f"{stamp} {number}")
-    os.replace(temporary, mark)
-
-
 def _feedback(job: Job[GgufParams], plan: Sequence[Planned]) -> Feedback | None:
     """What quantizes linears, with the blocks behind one another already done if so wished."""
     if job.calibration is None or job.params.feedback == "off" or not ExportGguf().reads_calibration(job.params):
@@ -289,36 +177,6 @@ def _feedback(job: Job[GgufParams], plan: Sequence[Planned]) -> Feedback | None:
     return feedback
 
 
-def _pieces(
-    planned: Planned, checkpoint: Checkpoint, threads: int, feedback: Feedback | None
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """A tensor's stored bytes, slab by slab."""
-    if planned.values is not None:
-        yield planned.values.view(np.uint8)
-        return
-    assert planned.tensor is not None
-    tensor, module, kind = planned.tensor, planned.tensor.module, planned.kind
-    group = tensor.head_dim if planned.rows > 1 else 1
-    solved = feedback if feedback and len(planned.shape) == 2 and feedback.covers(module, kind) else None
-    step = slab_rows(planned.columns, group) if solved else max(1, SLAB // (planned.columns * group)) * group
-    for start in range(0, planned.rows, step):
-        stop = min(start + step, planned.rows)
-        ready = solved.ready(module, tensor.first + start, tensor.first + stop) if solved else None
-        if ready is not None:
-            yield permute_rotary(ready, tensor.head_dim) if tensor.head_dim > 1 else ready
-            continue
-        slab = tensor.values(checkpoint, start, stop)
-        if not np.isfinite(slab).all():
-            raise ArtifactError(f"{tensor.source} holds NaN or infinity", next="train or merge the model again")
-        if solved:
-            yield solved.quantize(slab, kind, module)
-            continue
-        try:
-            yield _ggml.quantize(slab, kind, planned.importance, threads=threads)
-        except ArtifactError as error:
-            raise ArtifactError(f"{tensor.source}: {error.what}", next=error.next) from None
-
-
 def _facts(
     job: Job[GgufParams], layout: Layout, plan: Sequence[Planned], vocabulary: Any, probes: int
 ) -> dict[str, Any]:
@@ -329,6 +187,7 @@ def _facts(
     return {
         "architecture": layout.row.gguf,
         "type": job.params.type,
+        "mix": job.params.mix,
         "importance_matrix": bool(weighed),
         "importance_from": (wanted.name if isinstance(wanted, Path) else "calibration") if weighed else None,
         "feedback": job.params.feedback if fed else "off",

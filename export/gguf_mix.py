@@ -80,7 +80,7 @@ def choose(name: str, shape: tuple[int, ...], file_type: str, model: Model) -> s
         return "F32"
     if base in PLAIN:
         return base
-    return _fit(_mixed(name, shape[-1], file_type, base, model), shape[-1])
+    return fitting(_mixed(name, shape[-1], file_type, base, model), shape[-1])
 
 
 def needs_importance(name: str, kind: str, file_type: str) -> bool:
@@ -95,7 +95,7 @@ def _quantizable(name: str, shape: tuple[int, ...]) -> bool:
     return matrix and name.endswith("weight") and "_norm.weight" not in name and name != "position_embd.weight"
 
 
-def _fit(kind: str, columns: int) -> str:
+def fitting(kind: str, columns: int) -> str:
     """``kind``, or the type that llama.cpp falls back to for rows that are not whole blocks."""
     if columns % block_size(kind) == 0:
         return kind

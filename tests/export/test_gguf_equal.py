@@ -6,17 +6,22 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from family_models import save_family
 from small_folder import write_model
 
 from compress.artifact import Artifact
 from compress.stage import Job
 from export.checkpoint import Checkpoint
-from export.gguf import GgufParams, _stream, plan_tensors, write_header
+from export.gguf import GgufParams
 from export.gguf_layout import layout_of
 from export.gguf_mix import FILE_TYPES
+from export.gguf_plan import plan_tensors
+from export.gguf_tensors import tensors_of
+from export.gguf_write import stream, write_header
 
 COMMON = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_XS", "F16")
 QUANTIZED = [name for name in FILE_TYPES if name not in ("F32", "F16", "BF16")]
@@ -39,12 +44,11 @@ class Source:
         self.layout = layout_of(self.checkpoint.config)
         self.vocabulary = read_vocabulary(folder, load_tokenizer(folder), self.layout.vocab)
         draw = np.random.default_rng(7)
-        linears = [n for n in self.checkpoint.names() if n.endswith("_proj.weight")]
+        self.tensors = tensors_of(self.layout, self.checkpoint)
         self.importance = {
-            name.removesuffix(".weight"): np.exp(draw.standard_normal(self.checkpoint.shape(name)[1])).astype(
-                np.float32
-            )
-            for name in linears
+            tensor.module: np.exp(draw.standard_normal(tensor.shape[1])).astype(np.float32)
+            for tensor in self.tensors
+            if tensor.name.startswith("blk.") and len(tensor.shape) == 2
         }
         self.plain = self.ours("F32", {})
 
@@ -56,7 +60,7 @@ class Source:
         header = write_header(scratch / "header", self.layout, self.vocabulary, plan, params)
         source = Artifact("hf", self.checkpoint.folder, "0")
         job = Job(params=params, out=scratch, scratch=scratch, inputs=(source,), threads=2)
-        _stream(scratch / "model.gguf", header, plan, self.checkpoint, job)
+        stream(scratch / "model.gguf", header, plan, self.checkpoint, job)
         return scratch / "model.gguf"
 
     def theirs(self, file_type: str, importance: dict) -> Path:
@@ -66,8 +70,8 @@ class Source:
         params = llama.llama_model_quantize_default_params()
         params.ftype, params.nthread = FILE_TYPES[file_type][0], 2
         if importance:
-            names = {t.tensor.source: t.name for t in plan_tensors(self.checkpoint, self.layout, "F32", {})}
-            rows = [(names[f"{module}.weight"].encode(), values) for module, values in importance.items()]
+            matrices = [t for t in self.tensors if t.module in importance and len(t.shape) == 2]
+            rows = [(t.name.encode(), importance[t.module]) for t in matrices]
             table = (llama.llama_model_imatrix_data * (len(rows) + 1))()
             for slot, (name, values) in zip(table, rows, strict=False):
                 slot.name = name
@@ -93,6 +97,17 @@ SHAPES = {
     "odder": {"hidden": 48, "ffn": 72, "layers": 1, "heads": 3, "kv_heads": 1, "tied": False},
 }
 """Widths that are multiples of 256, of 32 only, and of neither; heads per KV head 4 and 1; tied and not."""
+WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {"n_embd": 256, "n_inner": 256, "n_layer": 8}),
+    "phi3": ("phi3", {**WIDE, "num_key_value_heads": 1}),
+    "phi3-apart": ("phi3-fewer-heads", {**WIDE, "num_attention_heads": 2, "head_dim": 64}),
+    "gemma3": ("gemma3", {**WIDE, "head_dim": 64, "num_key_value_heads": 4}),
+    "gemma2": ("gemma2-uncapped", {**WIDE, "head_dim": 64, "num_key_value_heads": 1}),
+    "qwen3": ("qwen3", {**WIDE, "num_key_value_heads": 4}),
+    "gpt2-odd": ("gpt2-untied-narrow", {"n_embd": 48}),
+    "phi3-odd": ("phi3-partial", {"hidden_size": 96}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +115,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Source]:
     @cache
     def make(shape: str) -> Source:
         place = tmp_path_factory.mktemp(shape)
-        return Source(write_model(place / "hf", **SHAPES[shape]), place)
+        if shape in SHAPES:
+            return Source(write_model(place / "hf", **SHAPES[shape]), place)
+        case, sizes = FAMILIES[shape]
+        return Source(save_family(case, place / "hf", **sizes), place)
 
     return make
 
@@ -123,6 +141,28 @@ def test_equal_where_rows_are_no_whole_blocks(source: Callable[[str], Source], s
 @pytest.mark.parametrize("file_type", spread(WITHOUT, ("Q4_K_M", "IQ4_NL")))
 def test_equal_without_importance(source: Callable[[str], Source], file_type: str) -> None:
     assert same(source("untied"), file_type, {})
+
+
+@pytest.mark.parametrize("file_type", spread(list(FILE_TYPES)[1:], ("F16", "Q4_K_M", "Q3_K_M")))
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "phi3"])
+def test_equal_in_other_families(source: Callable[[str], Source], family: str, file_type: str) -> None:
+    assert same(source(family), file_type, source(family).importance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_type", QUANTIZED)
+@pytest.mark.parametrize("family", ["gemma2", "gpt2-odd", "phi3-apart", "phi3-odd", "qwen3"])
+def test_equal_in_variants_of_families(source: Callable[[str], Source], family: str, file_type: str) -> None:
+    assert same(source(family), file_type, source(family).importance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_type", WITHOUT)
+@pytest.mark.parametrize("family", ["gpt2", "phi3"])
+def test_equal_in_other_families_without_importance(
+    source: Callable[[str], Source], family: str, file_type: str
+) -> None:
+    assert same(source(family), file_type, {})
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 from family_models import CASES, GELU, GEMMA, GPT2, LLAMA3, ODD_YARN, SIZES, WINDOW, YARN, save_family
-from llama_run import logits
+from llama_run import logits, logits_of
 from test_gguf_stage import export
 
 from compress.errors import ArtifactError, UnsupportedArchitecture
 from compress.families import LAYOUTS
 from export.checkpoint import Checkpoint
+from export.gguf import GgufParams
 from export.gguf_arch import ARCHITECTURES
 from export.gguf_layout import layout_of
+from export.gguf_plan import padded, plan_tensors
 from export.gguf_tensors import tensors_of
+from export.gguf_write import pieces, write_header
 
 POSITIONS = 140
 
@@ -30,15 +34,21 @@ class TableGelu(torch.nn.Module):
         return torch.where(x <= -10, 0.0, torch.where(x >= 10, x, inner))
 
 
+def table_gelu(model: torch.nn.Module) -> None:
+    """Give a transformers model ggml's GELU, where it has one."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if "gelu" in type(child).__name__.lower():
+                setattr(module, name, TableGelu())
+
+
 def reference(folder: Path, ids: list[int], *, table: bool = True) -> np.ndarray:
     """Hugging Face's logits in float32, with ggml's GELU if ``table``."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if table and "gelu" in type(child).__name__.lower():
-                setattr(module, name, TableGelu())
+    if table:
+        table_gelu(model)
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0].numpy()
 
@@ -185,3 +195,41 @@ def test_fused_rows_and_transposes_come_from_the_right_place(tmp_path: Path) -> 
     c_fc = gpt.rows("transformer.h.2.mlp.c_fc.weight", 0, 64)
     (up,) = [t for t in tensors_of(layout_of(gpt.config), gpt) if t.name == "blk.2.ffn_up.weight"]
     assert np.array_equal(up.values(gpt, 10, 20), c_fc.T[10:20])
+
+
+class NoVocabulary:
+    """llama.cpp's tokenizer "none": token ids only."""
+
+    def write(self, writer: Any) -> None:
+        writer.add_tokenizer_model("none")
+
+    def model_name(self, wanted: str) -> str:
+        return wanted
+
+
+def write_plain(folder: Path, place: Path) -> Path:
+    """A float32 .gguf of a folder, whatever its tokenizer is."""
+    checkpoint = Checkpoint(folder)
+    layout = layout_of(checkpoint.config)
+    plan = plan_tensors(checkpoint, layout, "F32", {})
+    with open(place / "plain.gguf", "wb") as file:
+        file.write(write_header(place / "header", layout, NoVocabulary(), plan, GgufParams(type="F32")))
+        for planned in plan:
+            stored = b"".join(piece.tobytes() for piece in pieces(planned, checkpoint, 1, None))
+            file.write(stored.ljust(padded(len(stored)), b"\0"))
+    return place / "plain.gguf"
+
+
+def test_a_trained_gpt2_sorts(shared_data: Path, tmp_path: Path) -> None:
+    """Six digits in, six out; all 729 inputs."""
+    folder = shared_data / "models/gpt-nano-sort"
+    path = write_plain(folder, tmp_path)
+    inputs = [list(digits) for digits in itertools.product(range(3), repeat=6)]
+    rows = [list(row) for row in inputs]
+    for _ in range(6):
+        for row, found in zip(rows, logits_of(path, rows), strict=True):
+            row.append(int(found[-1].argmax()))
+    assert [row[6:] for row in rows] == [sorted(row) for row in inputs]
+    ids = rows[500][:11]
+    expected, got = reference(folder, ids), logits(path, ids)
+    assert np.abs(got - expected).max() < 2e-4 * np.abs(expected).max()

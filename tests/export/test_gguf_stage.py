@@ -17,6 +17,7 @@ from compress.artifact import open_artifact
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.stage import Job
 from export import gguf as stage_module
+from export import gguf_write
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf import ExportGguf, GgufParams
 from export.gguf_arch import ARCHITECTURES
@@ -131,8 +132,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     folder = write_model(tmp_path / "hf")
     whole = export(folder, tmp_path / "whole", type="Q5_K_M").read_bytes()
-    monkeypatch.setattr(stage_module, "SAVE_EVERY", 1)
-    monkeypatch.setattr(stage_module, "SLAB", 2**14)
+    monkeypatch.setattr(gguf_write, "SAVE_EVERY", 1)
+    monkeypatch.setattr(gguf_write, "SLAB", 2**14)
     done: list[str] = []
 
     def progress(number: int, total: int, note: str = "") -> None:
@@ -155,7 +156,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 def test_threads_and_slabs_do_not_change_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model(tmp_path / "hf")
     first = export(folder, tmp_path, type="Q4_K_M").read_bytes()
-    monkeypatch.setattr(stage_module, "SLAB", 3000)
+    monkeypatch.setattr(gguf_write, "SLAB", 3000)
     job = job_of(folder, tmp_path, type="Q4_K_M")
     ExportGguf().run(Job(**{**vars(job), "threads": 1}))
     assert (job.out / "model.gguf").read_bytes() == first

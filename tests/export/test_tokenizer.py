@@ -14,8 +14,9 @@ import pytest
 from small_folder import SPECIAL, TEXT, write_config, write_tokenizer
 
 from compress.errors import ArtifactError
-from export.gguf import GgufParams, write_header
+from export.gguf import GgufParams
 from export.gguf_layout import layout_of
+from export.gguf_write import write_header
 from export.probes import PROBES, check_vocabulary, llama_vocabulary
 from export.tokenizer import load_tokenizer, read_vocabulary
 
