@@ -220,16 +220,17 @@ def write_plain(folder: Path, place: Path) -> Path:
     return place / "plain.gguf"
 
 
-def test_a_trained_gpt2_sorts(shared_data: Path, tmp_path: Path) -> None:
-    """Six digits in, six out; all 729 inputs."""
+@pytest.mark.parametrize("step", [20, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_trained_gpt2_sorts(shared_data: Path, tmp_path: Path, step: int) -> None:
+    """Six digits in, six out; all 729 inputs, or every so many."""
     folder = shared_data / "models/gpt-nano-sort"
     path = write_plain(folder, tmp_path)
-    inputs = [list(digits) for digits in itertools.product(range(3), repeat=6)]
+    inputs = [list(digits) for digits in itertools.product(range(3), repeat=6)][::step]
     rows = [list(row) for row in inputs]
     for _ in range(6):
         for row, found in zip(rows, logits_of(path, rows), strict=True):
             row.append(int(found[-1].argmax()))
     assert [row[6:] for row in rows] == [sorted(row) for row in inputs]
-    ids = rows[500][:11]
+    ids = rows[-2][:11]
     expected, got = reference(folder, ids), logits(path, ids)
     assert np.abs(got - expected).max() < 2e-4 * np.abs(expected).max()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from family_models import PLAIN, save_family
+from llama_run import logits_of
+from small_folder import TEXT
+from test_gguf_stage import divergence
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compress"))
 from stages import run_stage
@@ -15,6 +20,7 @@ from stages import run_stage
 from compress.calibrate import Calibration
 from compress.quantize import feedback
 from export.checkpoint import open_checkpoint
+from export.tokenizer import load_tokenizer
 
 CALIBRATION = {"calibration_tokens": 2048, "calibration_length": 64}
 
@@ -83,6 +89,35 @@ def test_slabs_change_nothing_that_matters(tiny_llama, chat_jsonl, passed, tmp_p
     parts = stored(export(tiny_llama, chat_jsonl, passed, tmp_path / "b", feedback="shared").path)
     errors = [output_error(found, tiny_llama, passed) for found in (whole, parts)]
     assert errors[1] == pytest.approx(errors[0], rel=0.02)
+
+
+FAST = ("gemma3", "gpt2", "phi3")
+FAMILIES = [
+    case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in (*PLAIN, "phi3-fewer-heads")
+]
+SIZES = {"gpt2": {"n_embd": 128}}
+
+
+@pytest.mark.parametrize("case", ["phi3", *SLOW])
+def test_less_divergence_in_every_family(tmp_path, case):
+    """KL of llama.cpp's answers on text like the calibration's; embedding and head are rounded alike."""
+    folder = save_family(case, tmp_path / "hf", **SIZES.get(case, {"hidden_size": 128, "intermediate_size": 256}))
+    rows = [f"{line} {number}" for number in range(40) for line in TEXT]
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    passed = run_stage("calibrate", folder, tmp_path / "c", calibration=text, **CALIBRATION)
+    tokenizer = load_tokenizer(folder)
+    ids = [tokenizer.encode(f"{TEXT[n]} {77 + n} {TEXT[n + 1]} {n + 500}")[:140] for n in range(3)]
+    made = {
+        mode: export(folder, text, passed, tmp_path / mode, feedback=mode) for mode in ("off", "shared", "upstream")
+    }
+    expected = logits_of(export(folder, text, None, tmp_path / "f32", type="F32").path / "model.gguf", ids)
+    kl = {}
+    for mode, artifact in made.items():
+        got = logits_of(artifact.path / "model.gguf", ids)
+        kl[mode] = np.mean([divergence(a, b) for a, b in zip(expected, got, strict=True)])
+    assert kl["off"] > 1e-5
+    assert max(kl["shared"], kl["upstream"]) < 0.7 * kl["off"]
 
 
 @pytest.mark.slow
