@@ -88,29 +88,47 @@ class GraphWeights:
         return np.memmap(data, dtype=kind, mode="r", offset=int(place["offset"]), shape=tuple(tensor.dims))
 
     def product(self, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """float32 [N, K] that the node ``name`` multiplies with, and its rounding steps [N, K] where it holds codes."""
+        """float32 [N, K] that the node ``name`` multiplies with or picks rows of, and its rounding steps [N, K] where
+        it holds codes (an embedding's K is a whole number of blocks)."""
         node = self._nodes[name]
-        if node.op_type != "MatMulNBits":
-            values = self.array(node.input[1])
-            return np.asarray(values if node.op_type == "FusedMatMul" else values.T, dtype=np.float32), None
+        if node.op_type not in CODED:
+            return _float_weight(node, self.array), None
         codes = _codes(node, self._stored, self.array)
         return dequantize(codes), np.abs(codes.scales)[:, np.arange(codes.columns) // codes.block]
 
 
+CODED = ("GatherBlockQuantized", "MatMulNBits")
+Read = Callable[[str], npt.NDArray[Any]]
+
+
 def graph_weight(node: Any, stored: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """float32 [N, K] of a MatMulNBits node; ``stored``: initializers by name, with their data."""
+    """float32 [N, K] of a node with weights; ``stored``: initializers by name, with their data."""
     from onnx import numpy_helper
 
-    return dequantize(_codes(node, stored, lambda name: numpy_helper.to_array(stored[name])))
+    def read(name: str) -> npt.NDArray[Any]:
+        return numpy_helper.to_array(stored[name])
+
+    return dequantize(_codes(node, stored, read)) if node.op_type in CODED else _float_weight(node, read)
 
 
-def _codes(node: Any, stored: dict[str, Any], array: Callable[[str], npt.NDArray[Any]]) -> Codes:
+def _float_weight(node: Any, read: Read) -> npt.NDArray[np.float32]:
+    if node.op_type == "Gather":
+        return read(node.input[0]).astype(np.float32)
+    values = read(node.input[1]).astype(np.float32)
+    return values if node.op_type == "FusedMatMul" else values.T
+
+
+def _codes(node: Any, stored: dict[str, Any], read: Read) -> Codes:
     size = {a.name: a.i for a in node.attribute}
-    scales = array(node.input[2]).astype(np.float32).reshape(size["N"], -1)
-    zeros = array(node.input[3]).reshape(size["N"], -1) if len(node.input) > 3 and node.input[3] else None
+    if node.op_type == "GatherBlockQuantized":  # rows of a table whose scales lie beside it
+        packed = read(node.input[0])
+        scales = read(f"{node.input[0].removesuffix('qweight')}scales").astype(np.float32)
+        return Codes(packed.shape[1] * size["block_size"], size["bits"], size["block_size"], packed, scales)
+    scales = read(node.input[2]).astype(np.float32).reshape(size["N"], -1)
+    zeros = read(node.input[3]).reshape(size["N"], -1) if len(node.input) > 3 and node.input[3] else None
     ordered = f"{node.input[1]}.order"
-    order = array(ordered) if ordered in stored else None
-    return Codes(size["K"], size["bits"], size["block_size"], array(node.input[1]), scales, zeros, order)
+    order = read(ordered) if ordered in stored else None
+    return Codes(size["K"], size["bits"], size["block_size"], read(node.input[1]), scales, zeros, order)
 
 
 def compare_weights(path: Path, source: Path, linears: dict[str, list[str]]) -> dict[str, int]:
@@ -125,6 +143,7 @@ def compare_weights(path: Path, source: Path, linears: dict[str, list[str]]) -> 
     for name, modules in linears.items():
         got, steps = graph.product(name)
         expected = _weight(checkpoint, family, modules)
+        got, steps = got[:, : expected.shape[1]], None if steps is None else steps[:, : expected.shape[1]]
         coded = f"{modules[0]}.qweight" in checkpoint.entries
         if steps is None or coded:
             half = graph.model.graph.output[0].type.tensor_type.elem_type == 10

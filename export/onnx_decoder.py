@@ -82,9 +82,11 @@ class Decoder:
         g, bits, block = self.graph, self.precision.head_bits, self.precision.block
         if bits is None:
             table = g.float_weight(f"{EMBEDDING}.weight", self.linears.rows(tensor))
+            self.linears.products[f"{name}/Gather"] = [tensor.removesuffix(".weight")]
             return g.node("Gather", [table, "input_ids"], f"{name}/Gather")
         codes = round_to_nearest(self.linears.checkpoint, tensor, bits, block)
         self.linears.read.add(tensor)
+        self.linears.products[f"{name}/GatherBlockQuantized"] = [tensor.removesuffix(".weight")]
         packed, scales = self.linears.store(EMBEDDING, codes)
         blocks, hidden = codes.packed.shape[1], self.spec.hidden
         column = g.node("Reshape", [scales, g.constant([self.spec.vocab, blocks, 1])], f"{name}/scales")

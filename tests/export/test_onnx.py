@@ -80,7 +80,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_codes_reach_the_graph_untouched(built: dict[str, Any]) -> None:
-    assert built["facts"]["weights_equal"] == 15
+    assert built["facts"]["weights_equal"] == 16
     from export.onnx_check import compare_weights
 
     linears = {"/model/layers.0/mlp/up_proj/MatMulNBits": ["model.layers.0.mlp.up_proj"]}
@@ -164,7 +164,7 @@ def test_inputs_in_an_order_of_their_own_are_computed_exactly(built: dict[str, A
         tensors[name] = tensors[name][own]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     out, facts = export(folder, tmp_path / "onnx", head="float", accuracy_level=1)
-    assert facts["weights_equal"] == 15
+    assert facts["weights_equal"] == 16
     model = load_hf(built["source"], {name: value.numpy() for name, value in dequantize_folder(folder).items()})
     prompts = [draw.integers(6, 300, 12).tolist() for _ in range(8)]
     assert sum(greedy(out, p, 8) == greedy_hf(model, p, 8) for p in prompts) >= 7
@@ -190,8 +190,8 @@ def rewrite(folder: Path, **settings: Any) -> None:
         ({"vocab_size": 390}, ArtifactError, r"embed_tokens.weight has shape \(383, 64\) where .* \(390, 64\)"),
         ({"num_hidden_layers": 3}, ArtifactError, r"lacks model.layers.2.input_layernorm.weight"),
         ({"num_hidden_layers": 1}, UnsupportedArchitecture, r"no place for model.layers.1"),
-        ({"num_key_value_heads": 3}, ArtifactError, "4 attention heads do not share 3"),
-        ({"intermediate_size": "many"}, ArtifactError, "transformers cannot read"),
+        ({"num_key_value_heads": 3}, ArtifactError, "key/value heads"),
+        ({"intermediate_size": "many"}, ArtifactError, "intermediate_size"),
         ({"tie_word_embeddings": False}, ArtifactError, "lacks lm_head.weight"),
     ],
 )
@@ -247,7 +247,7 @@ def test_every_width_reaches_the_graph_untouched(
     write_codes(built["source"], folder, bits, symmetric, group)
     precision = "int8" if bits == 8 else "int4"
     out, facts = export(folder, tmp_path / "onnx", head="float", precision=precision, accuracy_level=1)
-    assert facts["weights_equal"] == 15
+    assert facts["weights_equal"] == 16
     model = load_hf(built["source"], {name: value.numpy() for name, value in dequantize_folder(folder).items()})
     prompts = np.random.default_rng(3).integers(6, 300, (8, 12)).tolist()
     assert sum(greedy(out, p, 4) == greedy_hf(model, p, 4) for p in prompts) >= 7
@@ -290,7 +290,7 @@ def test_float_linears_of_a_gptq_folder_stay_float(built: dict[str, Any], tmp_pa
     tensors["model.layers.1.self_attn.v_proj.weight"] = float_["model.layers.1.self_attn.v_proj.weight"]
     save_file(tensors, tmp_path / "4" / "model.safetensors", metadata={"format": "pt"})
     out, facts = export(tmp_path / "4", tmp_path / "onnx", head="float")
-    assert facts["weights_equal"] == 15
+    assert facts["weights_equal"] == 16
     assert facts["weights_rounded"] == 0
     widths = {n.name: {a.name: a.i for a in n.attribute}["bits"] for n in nodes(out) if n.op_type == "MatMulNBits"}
     assert widths["/model/layers.0/mlp/down_proj/MatMulNBits"] == 8
@@ -308,7 +308,7 @@ def nodes(folder: Path) -> list[Any]:
 def test_a_graph_for_cuda_holds_the_same_codes(built: dict[str, Any], tmp_path: Path) -> None:
     """It cannot run on CUDA here; its float16 kernels also exist on the CPU."""
     out, facts = export(built["gptq"], tmp_path / "onnx", provider="cuda", head="float")
-    assert facts["weights_equal"] == 15
+    assert facts["weights_equal"] == 16
     config = json.loads((out / "genai_config.json").read_text())
     assert "cuda" in config["model"]["decoder"]["session_options"]["provider_options"][0]
     config["model"]["decoder"]["session_options"]["provider_options"] = []
