@@ -91,10 +91,7 @@ def test_slabs_change_nothing_that_matters(tiny_llama, chat_jsonl, passed, tmp_p
     assert errors[1] == pytest.approx(errors[0], rel=0.02)
 
 
-FAST = ("gemma3", "gpt2", "phi3")
-FAMILIES = [
-    case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in (*PLAIN, "phi3-fewer-heads")
-]
+SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in (*PLAIN, "phi3-fewer-heads") if case != "phi3"]
 SIZES = {"gpt2": {"n_embd": 128}}
 
 
