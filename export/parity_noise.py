@@ -42,7 +42,7 @@ def rounded(x: Tensor, how: str) -> Tensor:
 @contextmanager
 def arithmetic(model: Any, roundings: Mapping[str, str], *, half_cache: bool) -> Iterator[None]:
     """Let ``model`` (torch) compute as the runtime does. ``roundings``: module name -> how its input is rounded;
-    ``half_cache``: attention sees its inputs, and gives its output, in float16."""
+    ``half_cache``: attention sees its inputs, and gives its output, in float16, and so do GELUs (ggml has a table)."""
     hooks = []
     for name, module in model.named_modules():
         if roundings.get(name):
@@ -50,8 +50,11 @@ def arithmetic(model: Any, roundings: Mapping[str, str], *, half_cache: bool) ->
         last = name.rpartition(".")[2]
         if half_cache and last in ATTENTION_INPUTS:
             hooks.append(module.register_forward_hook(_after))
-        if half_cache and last in ATTENTION_OUTPUTS:
+        table = type(module).__name__.lower().startswith(("gelu", "newgelu", "fastgelu"))
+        if half_cache and (last in ATTENTION_OUTPUTS or table):
             hooks.append(module.register_forward_pre_hook(_before("f16")))
+        if half_cache and table:
+            hooks.append(module.register_forward_hook(_after))
     try:
         yield
     finally:

@@ -1,13 +1,15 @@
 """The weights of an onnxruntime-genai graph under their Hugging Face names.
 
-The model builder stacks q, k and v (and gate and up) or leaves them apart, whatever Hugging Face does: both sides are
-read as one stack per block, which is then cut where the reference cuts it.
+Products are found by the names that onnxruntime-genai's model builder gives them (``/model/layers.N/attn/qkv_proj/…``).
+q, k and v (and gate and up) may be stacked in the graph, in the reference, in both or in neither: both sides are read
+as one stack per block, which is then cut where the reference cuts it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,80 +17,135 @@ import numpy as np
 
 from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint
-from export.parity_weights import HEAD, NORM_PLUS_ONE, Floats, Stored
+from export.parity_weights import HEAD, NORM_PLUS_ONE, Floats, Stored, is_turned
 
-_LINEAR = re.compile(r"/model/layers\.(\d+)/(?:attn|mlp)/(\w+)/MatMul")
-_BIAS = re.compile(r"model\.layers\.(\d+)\.(?:attn|mlp)\.(\w+)\.Add\.bias$")
-_HF = re.compile(r"model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.(weight|bias)$")
+_PRODUCT = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMul")
+_BIAS = re.compile(r"model\.layers\.(\d+)\.(attn|mlp)\.(\w+)\.Add\.bias$")
+_HF = re.compile(r"(?:.*\.)?(?:layers|h)\.(\d+)\.(?:self_)?(attn|mlp)\.(\w+)\.(weight|bias)$")
 STACKS = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
 """Stacked linear -> its parts, top to bottom."""
+ALIASES = {"c_attn": "qkv_proj"}
+
+Key = tuple[str, str, str, str]
+"""Block, attn or mlp, stack, weight or bias."""
+Part = tuple[Floats, str, str]
+"""float32 [out, in] or [out], its type, and how the product rounds its other side."""
 
 
-def _place(linear: str) -> tuple[str, int]:
-    """``(stack, number of the part in it)``; a linear that is never stacked is a stack of its own."""
+def _place(block: str, room: str, linear: str, kind: str) -> tuple[Key, int]:
+    """Where a linear belongs, and its number in the stack (a linear that is never stacked is a stack of its own)."""
+    linear = ALIASES.get(linear, linear)
     for stack, parts in STACKS.items():
         if linear in parts:
-            return stack, parts.index(linear)
-    return linear, 0
+            return (block, room, stack, kind), parts.index(linear)
+    return (block, room, linear, kind), 0
 
 
 class Graph:
-    """Linears, norms and embeddings of a ``model.onnx``."""
+    """Products, norms and embeddings of a ``model.onnx``."""
 
     def __init__(self, folder: Path) -> None:
         import onnx
-        from onnx import numpy_helper
 
         graph = onnx.load(str(folder / "model.onnx")).graph
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
-        self.array = lambda name: numpy_helper.to_array(self.stored[name]).astype(np.float32)
+        self.makers = {output: node for node in graph.node for output in node.output}
         self.nodes = list(graph.node)
-        self.parts: dict[tuple[str, str, str], dict[int, tuple[Floats, str, str]]] = {}
-        self.head: tuple[Floats, str, str] | None = None
+
+    def array(self, name: str) -> Any:
+        """An initializer."""
+        from onnx import numpy_helper
+
+        return numpy_helper.to_array(self.stored[name])
+
+    def floats(self, name: str) -> Part:
+        """A tensor that is stored in floating point."""
+        values = self.array(name)
+        half = values.dtype == np.float16
+        return values.astype(np.float32), "F16" if half else "F32", "f16" if half else ""
+
+    @cached_property
+    def parts(self) -> dict[Key, dict[int, Part]]:
+        """Linears of the blocks, and their biases."""
+        found: dict[Key, dict[int, Part]] = {}
         for node in self.nodes:
-            self._take(node)
+            if node.op_type in ("MatMul", "MatMulNBits") and (match := _PRODUCT.match(node.name)):
+                key, number = _place(match[1], match[2], match[3], "weight")
+                found.setdefault(key, {})[number] = self.product(node)
         for name in self.stored:
-            if found := _BIAS.match(name):
-                stack, part = _place(found[2])
-                self.parts.setdefault((found[1], stack, "bias"), {})[part] = (self.array(name), "F32", "")
+            if match := _BIAS.match(name):
+                key, number = _place(match[1], match[2], match[3], "bias")
+                found.setdefault(key, {})[number] = self.floats(name)
+        return found
 
-    def _take(self, node: Any) -> None:
-        if node.op_type not in ("MatMul", "MatMulNBits"):
-            return
-        found = _LINEAR.match(node.name)
-        if found:
-            stack, part = _place(found[2])
-            self.parts.setdefault((found[1], stack, "weight"), {})[part] = self._weight(node)
-        elif node.name.startswith("/lm_head/MatMul"):
-            self.head = self._weight(node)
+    @cached_property
+    def head(self) -> Part | None:
+        """The product that makes logits."""
+        kinds = ("MatMul", "FusedMatMul", "MatMulNBits")
+        made = [node for node in self.nodes if node.name.startswith("/lm_head/MatMul") and node.op_type in kinds]
+        return self.product(made[0]) if made else None
 
-    def _weight(self, node: Any) -> tuple[Floats, str, str]:
-        """float32 [out, in], type, and how the product rounds its other side."""
-        if node.op_type == "MatMul":
-            return np.ascontiguousarray(self.array(node.input[1]).T), "F32", ""
-        size = {a.name: a.i for a in node.attribute}
-        rounding = f"int8/{size['block_size']}" if size.get("accuracy_level") == 4 else ""
-        return graph_weight(node, self.stored), f"int{size['bits']}", rounding
+    def product(self, node: Any) -> Part:
+        """What a node multiplies with."""
+        if node.op_type == "MatMulNBits":
+            size = _attributes(node)
+            rounding = f"int8/{size['block_size']}" if size.get("accuracy_level") == 4 else ""
+            return self._unordered(node, graph_weight(node, self.stored)), f"int{size['bits']}", rounding
+        values, kind, rounding = self.floats(self._origin(node.input[1]))
+        across = node.op_type == "FusedMatMul" and _attributes(node).get("transB")
+        return values if across else np.ascontiguousarray(values.T), kind, rounding
 
-    def embedding(self) -> tuple[Floats, str, str]:
-        """The token embedding: an initializer, or the head's own (a tied embedding is stored once)."""
-        for name in ("model.embed_tokens.weight",):
-            if name in self.stored:
-                return self.array(name), "F32", ""
-        assert self.head is not None, "the builder always writes a head"
-        return self.head[0], self.head[1], ""
+    def _unordered(self, node: Any, weight: Floats) -> Floats:
+        """Columns in the order of the model's inputs, where a Gather in front changes it."""
+        maker = self.makers.get(node.input[0])
+        if maker is None or maker.op_type != "Gather" or maker.input[1] not in self.stored:
+            return weight
+        restored = np.empty_like(weight)
+        restored[:, self.array(maker.input[1])] = weight
+        return restored
+
+    def _origin(self, name: str) -> str:
+        """The initializer behind reshapes and transposes."""
+        while name not in self.stored:
+            maker = self.makers.get(name)
+            if maker is None or not maker.input:
+                raise ArtifactError(f"the graph computes {name!r} in an unknown way", next="export the model again")
+            name = maker.input[0]
+        return name
+
+    def embedding(self) -> Part:
+        """The token embedding, [vocab, hidden], which may share its codes (or its transposed values) with the head."""
+        for node in self.nodes:
+            if node.op_type == "GatherBlockQuantized":
+                size = _attributes(node)
+                codes, scales = (self.array(self._origin(node.input[at])) for at in (0, 2))
+                zeros = self.array(self._origin(node.input[3])) if len(node.input) > 3 and node.input[3] else None
+                columns = codes.reshape(len(codes), -1).shape[1] * 8 // size["bits"]
+                shape = {"N": len(codes), "K": columns, "bits": size["bits"], "block_size": size["block_size"]}
+                return _dequantized(codes, scales, zeros, None, shape), f"int{size['bits']}", ""
+        if "model.embed_tokens.weight" in self.stored:
+            return self.floats("model.embed_tokens.weight")
+        if self.head is None:
+            raise _lacks("model.embed_tokens.weight")
+        return self.head
 
     def norm(self, name: str, last: str) -> Floats | None:
-        """The norm (or its bias) that Hugging Face calls ``name``; ``last`` is the one behind all blocks."""
+        """The norm (or its bias) that Hugging Face calls ``name``; ``last`` is the builder's name of the final one."""
         moved = name.replace(".self_attn.", ".attn.")
         stem, _, kind = moved.rpartition(".")
-        for candidate in (name, moved, f"{stem}.layernorm.{kind}", last if name == "model.norm.weight" else ""):
+        others = ["model.positions.weight"] if name.endswith("wpe.weight") else []
+        others += [last] if name.endswith(("model.norm.weight", "ln_f.weight")) else []
+        for candidate in (name, moved, f"{stem}.layernorm.{kind}", f"transformer.{name}", *others):
             if candidate in self.stored:
-                return self.array(candidate)
+                return self.floats(candidate)[0]
         return None
+
+
+def _attributes(node: Any) -> dict[str, int]:
+    return {a.name: a.i for a in node.attribute}
 
 
 def graph_weight(node: Any, stored: Mapping[str, Any]) -> Floats:
@@ -96,12 +153,13 @@ def graph_weight(node: Any, stored: Mapping[str, Any]) -> Floats:
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits)."""
     from onnx import numpy_helper
 
-    size = {a.name: a.i for a in node.attribute}
-    rows, columns, bits, block = size["N"], size["K"], size["bits"], size["block_size"]
     given = [numpy_helper.to_array(stored[name]) if name else None for name in node.input[1:5]]
     codes, scales, zeros, groups = [*given, None, None][:4]
-    assert codes is not None
-    assert scales is not None
+    return _dequantized(codes, scales, zeros, groups, _attributes(node))
+
+
+def _dequantized(codes: Any, scales: Any, zeros: Any, groups: Any, size: Mapping[str, int]) -> Floats:
+    rows, columns, bits = size["N"], size["K"], size["bits"]
     scales = scales.reshape(rows, -1).astype(np.float32)
     wide = _unpacked(codes.reshape(rows, -1), bits)[:, :columns]
     if zeros is None:
@@ -110,15 +168,15 @@ def graph_weight(node: Any, stored: Mapping[str, Any]) -> Floats:
         points = _unpacked(zeros.reshape(rows, -1), bits)[:, : scales.shape[1]]
     else:
         points = zeros.reshape(rows, -1).astype(np.float32)
-    group = np.arange(columns) // block if groups is None else groups[:columns]
-    return (wide - points[:, group]) * scales[:, group]
+    group = np.arange(columns) // size["block_size"] if groups is None else groups[:columns]
+    weight: Floats = (wide - points[:, group]) * scales[:, group]
+    return weight
 
 
 def _unpacked(packed: Any, bits: int) -> Floats:
-    """Codes as float32; two of 4 bits in a byte, the lower first."""
-    if bits != 8:
-        packed = np.stack([packed & 15, packed >> 4], axis=-1).reshape(packed.shape[0], -1)
-    return np.asarray(packed, dtype=np.float32)
+    """Codes as float32; several of 2 or 4 bits in a byte, the lowest first."""
+    parts = [(packed >> np.uint8(shift)) & np.uint8(2**bits - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(packed.shape[0], -1).astype(np.float32)
 
 
 def read_onnx(folder: Path, reference: Checkpoint) -> Iterator[Stored]:
@@ -127,18 +185,20 @@ def read_onnx(folder: Path, reference: Checkpoint) -> Iterator[Stored]:
     graph = Graph(folder)
     names = reference.names()
     stacks = _stacks(names)
-    layers = max(int(found[1]) for name in names if (found := _HF.match(name))) + 1
-    plus_one = str(reference.config.get("model_type", "")).removesuffix("_text") in NORM_PLUS_ONE
+    blocks = 1 + max((int(key[0]) for key in stacks), default=-1)
+    offset = np.float32(str(reference.config.get("model_type", "")).removesuffix("_text") in NORM_PLUS_ONE)
     for name in names:
-        if found := _HF.match(name):
-            yield from _linear(graph, name, found, stacks, reference)
-        elif name == "model.embed_tokens.weight":
-            yield Stored(name, *graph.embedding())
+        match = _HF.match(name)
+        if match and not match[3].endswith("norm"):
+            yield _linear(graph, name, match, stacks, reference)
+        elif name.endswith(("embed_tokens.weight", "wte.weight")):
+            values, kind, rounding = graph.embedding()
+            yield Stored(name, values[:, : reference.shape(name)[1]], kind, rounding)
         elif name != HEAD:
-            values = graph.norm(name, f"model.layers.{layers}.final_norm_layernorm.weight")
-            if values is None:
+            found = graph.norm(name, f"model.layers.{blocks}.final_norm_layernorm.weight")
+            if found is None:
                 raise _lacks(name)
-            yield Stored(name, values - np.float32(plus_one), "F32")
+            yield Stored(name, found - offset, "F32")
     if graph.head is None:
         raise _lacks(HEAD)
     yield Stored(HEAD, *graph.head)
@@ -148,31 +208,32 @@ def _lacks(name: str) -> ArtifactError:
     return ArtifactError(f"the graph holds no {name}", next="export the model again")
 
 
-def _stacks(names: list[str]) -> Mapping[tuple[str, str, str], dict[int, str]]:
-    """(layer, stack, weight or bias) -> part number -> Hugging Face name."""
-    found: dict[tuple[str, str, str], dict[int, str]] = {}
+def _stacks(names: list[str]) -> Mapping[Key, dict[int, str]]:
+    """Stack -> part number -> Hugging Face name."""
+    found: dict[Key, dict[int, str]] = {}
     for name in names:
-        if match := _HF.match(name):
-            stack, part = _place(match[2])
-            found.setdefault((match[1], stack, match[3]), {})[part] = name
+        if (match := _HF.match(name)) and not match[3].endswith("norm"):
+            key, number = _place(match[1], match[2], match[3], match[4])
+            found.setdefault(key, {})[number] = name
     return found
 
 
 def _linear(
-    graph: Graph, name: str, found: re.Match[str], stacks: Mapping[tuple[str, str, str], dict[int, str]], of: Checkpoint
-) -> Iterator[Stored]:
-    if found[2].endswith("norm"):
-        values = graph.norm(name, "")
-        if values is None:
-            raise _lacks(name)
-        plus_one = str(of.config.get("model_type", "")).removesuffix("_text") in NORM_PLUS_ONE
-        yield Stored(name, values - np.float32(plus_one), "F32")
-        return
-    stack, part = _place(found[2])
-    key = (found[1], stack, found[3])
+    graph: Graph, name: str, match: re.Match[str], stacks: Mapping[Key, dict[int, str]], reference: Checkpoint
+) -> Stored:
+    """One linear (or bias) of the reference, cut from the graph's stack."""
+    key, number = _place(match[1], match[2], match[3], match[4])
     if key not in graph.parts:
         raise _lacks(name)
     pieces = [graph.parts[key][n] for n in sorted(graph.parts[key])]
-    whole = np.concatenate([piece[0] for piece in pieces])
-    before = sum(of.shape(stacks[key][n])[0] for n in stacks[key] if n < part)
-    yield Stored(name, whole[before : before + of.shape(name)[0]], pieces[0][1], pieces[0][2])
+    stacked = np.concatenate([piece[0] for piece in pieces])
+    before = sum(_outputs(reference, other) for n, other in stacks[key].items() if n < number)
+    values = stacked[before : before + _outputs(reference, name)]
+    turned = is_turned(reference, name)
+    return Stored(name, np.ascontiguousarray(values.T) if turned else values, pieces[0][1], pieces[0][2])
+
+
+def _outputs(reference: Checkpoint, name: str) -> int:
+    """Rows of a linear as [out, in]."""
+    shape = reference.shape(name)
+    return shape[1] if is_turned(reference, name) and name in reference.entries else shape[0]

@@ -133,9 +133,18 @@ def _bits_of(checkpoint: Checkpoint, name: str, usual: int) -> int:
 
 
 def whole(checkpoint: Checkpoint, name: str) -> Floats:
-    """One tensor of a folder, float32 in its own shape."""
+    """One tensor of a folder, float32, in the shape of its transformers module."""
     shape = checkpoint.shape(name)
-    return checkpoint.rows(name, 0, shape[0] if len(shape) == 2 else 1).reshape(shape)
+    values = checkpoint.rows(name, 0, shape[0] if len(shape) == 2 else 1).reshape(shape)
+    return values.T if is_turned(checkpoint, name) and name not in checkpoint.entries else values
+
+
+def is_turned(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether the transformers module holds this weight [in, out] (packed folders hold it [out, in])."""
+    return checkpoint.config.get("model_type") == "gpt2" and name.endswith(_CONV1D)
+
+
+_CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
 # ---- what quantization explains ----

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,7 +169,7 @@ DEFECTS: dict[str, tuple[str, str, Callable[[Path], Path]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q2_K"])
+@pytest.mark.parametrize("kind", [pytest.param("Q8_0", marks=pytest.mark.slow), "Q2_K"])
 @pytest.mark.parametrize("defect", list(DEFECTS))
 def test_a_defect_is_found_and_named(made: dict[str, Path], tmp_path: Path, defect: str, kind: str) -> None:
     check, words, damage = DEFECTS[defect]
@@ -253,3 +255,16 @@ def test_two_bits_alone_pass_on_a_trained_model(shared_data: Path, tmp_path: Pat
     broken.swap_tensors(path, "blk.3.ffn_gate.weight", "blk.3.ffn_up.weight")
     with pytest.raises(ParityFailed, match=r"weights: row \d+ of model\.layers\.3\.mlp\.gate_proj\.weight"):
         ExportParity().run(job_of(tmp_path, folder, path, prompts_file=folder / "eval.jsonl", prompts=4))
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_the_gates_code(made: dict[str, Path], tmp_path: Path) -> None:
+    broken_file = broken.setting(broken.copy(made["Q2_K"], tmp_path / "broken"), "llama.rope.freq_base", "f", 20000.0)
+    for number, (path, code) in enumerate(((made["Q2_K"], 0), (broken_file, EXIT_GATE_FAIL))):
+        command = [sys.executable, "-m", "compress.cli", "run", "export.parity", "--from", made["hf"], "--from", path]
+        command += ["--with", f"prompts_file={made['prompts']}", "--with", "tokens=8", "--work-dir", tmp_path / "work"]
+        command += ["--out", tmp_path / f"out{number}"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert (tmp_path / f"out{number}" / "parity.json").is_file() == (code == 0)
+    assert "error: model is not the same model as hf: logits: logits are" in done.stderr
