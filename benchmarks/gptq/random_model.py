@@ -1,6 +1,8 @@
 """Write a random Llama-shaped checkpoint (bfloat16, sharded) with a byte tokenizer and calibration text.
 
-    python benchmarks/gptq/random_model.py OUT [--shape 87m|1b|7b]
+    python benchmarks/gptq/random_model.py OUT [--shape 87m|1b|7b] [--tokenizer FOLDER]
+
+FOLDER gives its tokenizer instead (llama.cpp's converter wants one that it knows); its tokens must fit the shape.
 
 Tensors are drawn and written slab by slab, so memory stays at a slab whatever the size.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,10 +67,12 @@ def specs(shape: str) -> list:
     return [TensorSpec(name, "BF16", size) for name, size in found]
 
 
-def write(out: Path, shape: str) -> None:
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def write(out: Path, shape: str, tokenizer: Path | None) -> None:
     """The whole folder."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     from compress.weights import write_model
 
@@ -85,16 +90,31 @@ def write(out: Path, shape: str) -> None:
         return tensor
 
     write_model(out, list(wanted.values()), draw)
-    (out / "config.json").write_text(json.dumps(config(shape), indent=2))
+    settings = config(shape)
+    if tokenizer is not None:
+        del settings["bos_token_id"], settings["eos_token_id"]  # the tokenizer's own
+    (out / "config.json").write_text(json.dumps(settings, indent=2))
+    if tokenizer is None:
+        byte_tokenizer(out / "tokenizer.json")
+    else:
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, out / name)
+    words = random.Random(1)
+    rows = (" ".join(words.choices(["kettle", "order", "refund", "please", "late", "box"], k=400)) for _ in range(64))
+    (out / "calibration.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+
+
+def byte_tokenizer(file: Path) -> None:
+    """A token per byte."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(out / "tokenizer.json"))
-    words = random.Random(1)
-    rows = (" ".join(words.choices(["kettle", "order", "refund", "please", "late", "box"], k=400)) for _ in range(64))
-    (out / "calibration.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    tokenizer.save(str(file))
 
 
 def main() -> None:
@@ -102,9 +122,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="87m")
+    parser.add_argument("--tokenizer", type=Path)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    write(options.out, options.shape)
+    write(options.out, options.shape, options.tokenizer)
 
 
 if __name__ == "__main__":
