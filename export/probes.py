@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import unicodedata
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,29 +13,11 @@ from typing import Any
 
 from compress.errors import ArtifactError
 from compress.extras import need
-from export.tokenizer import Vocabulary
+from export.chats import PROBES as PROBES
+from export.chats import chat_probes as chat_probes
+from export.vocabulary import BYTE, NORMAL, SPACE, Vocabulary
 
 log = logging.getLogger(__name__)
-
-PROBES = (
-    "Hello, world! How are you today?",
-    "  two  spaces   three    four\ttab\t\ttabs \n newline\n\n\nnewlines \r\n end  ",
-    "I've, you're, WE'LL, he'd, it's, o'clock, rock'n'roll, 'quoted' ''double''",
-    "0 1 12 123 1234 12345 1,234.56 3.14e-10 2026-01-31 +49 170 1234567 #42 50% $9.99 €7,50 ½ ² Ⅳ",
-    "ÄÖÜ äöü ß é è ñ ç å ø œ Ł ž İ ı ﬁ",
-    "Быстрая коричневая лиса; γρήγορη αλεπού; שלום עולם; مرحبا بالعالم ١٢٣; नमस्ते दुनिया ४५; สวัสดี; កាន់តែ",
-    "你好，世界！今天天气很好。日本語のテスト、カタカナ。한국어 문장입니다.",
-    "🙂 👍🏽 👩‍👩‍👧 🇩🇪 ❤️ 🚀🚀🚀 (normal) 😶\u200d🌫️",
-    "def f(x):\n    return x**2  # comment\n\nfor (int i=0;i<10;++i){a[i]&=~0x1F;}\n<html>&amp;</html>",
-    "!!??..,,;;::--__==++//\\\\||@@##$$%%^^&&**(())[[]]{{}}<<>>``~~\"\"''",
-    "a\u00a0b\u2003c\u3000d\u200be\u2028f\ufeffg",
-    "https://example.com/a?b=c&d=%20#e user.name+tag@example.co.uk C:\\Path\\file.txt",
-    '{"action": "answer", "priority": "P1", "citations": [], "reply": "Order 48213 ships on 3 May."}',
-    "x",
-    "1",
-    "The   quick\u0001brown\u007ffox",
-)
-"""Text of many kinds; llama.cpp must split each exactly as Hugging Face does."""
 
 
 @cache
@@ -92,54 +74,83 @@ def llama_vocabulary(path: Path) -> Iterator[LlamaVocabulary]:
         llama_cpp.llama_model_free(model)
 
 
-def chat_probes(tokenizer: Any) -> list[str]:
-    """Rendered conversations (none without a template): what the model is really asked."""
-    if not tokenizer.chat_template:
-        return []
-    turns = [{"role": "user", "content": PROBES[0]}, {"role": "assistant", "content": PROBES[12]}]
-    talks = [turns[:1], [*turns, {"role": "user", "content": PROBES[3]}]]
-    return [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in talks]
-
-
 def probes_for(vocabulary: Vocabulary, tokenizer: Any) -> list[str]:
-    """Probe strings, each also between special tokens, as far as llama.cpp can follow this tokenizer at all.
+    """Texts that llama.cpp must split as Hugging Face does: PROBES, alone and between special tokens, and every
+    token's own text in other company; less what ``Vocabulary.limits`` names."""
+    texts = [*PROBES, *token_lines(vocabulary, tokenizer)]
+    added = [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items())]
+    starts = ["", " ", *added[:1], *(token + " " for token in added[:1])]
+    forms = ([start + text.lstrip() * bool(start) or text for start in starts] for text in texts)
+    found = [next(filter(vocabulary.follows, form), None) for form in forms]
+    for token in added[:: max(1, len(added) // MOST_SPECIAL)]:
+        found += [f"{token}{PROBES[0]}{token}\n{PROBES[3]}", f"{PROBES[0]} {token} {PROBES[13]}{token}{token}"]
+    return [text for text in found if text is not None and vocabulary.follows(text)]
 
-    It has no NFC step, doubles a leading space where Hugging Face's Metaspace does not, and puts its space
-    before every stretch of text or before none (``Vocabulary.prefix_scheme``).
-    """
-    backend = tokenizer.backend_tokenizer
-    texts = [t for t in PROBES if backend.normalizer is None or unicodedata.is_normalized("NFC", t)]
-    if backend.pre_tokenizer is not None and vocabulary.model == "llama":
-        texts = [t.lstrip(" ") for t in texts]
-    control = [tokenizer.convert_ids_to_tokens(i) for i in sorted(set(vocabulary.special.values()))]
-    between = [f"{token}{texts[0]}{token}\n{texts[3]}" for token in control]
-    if vocabulary.prefix_scheme == "first" and vocabulary.space_prefix:
-        log.warning("llama.cpp puts a space after every special token, Hugging Face only at the start of a text")
-        return texts
-    if vocabulary.prefix_scheme == "first":
-        texts = [control[0] + t for t in texts]
-    return [*texts, *between, *chat_probes(tokenizer)]
+
+MOST_SPECIAL, MOST_TOKENS, PER_LINE = 64, 65536, 12
+
+
+def token_lines(vocabulary: Vocabulary, tokenizer: Any) -> list[str]:
+    """Texts of a dozen random tokens each, from a fixed seed, together at most MOST_TOKENS of the vocabulary."""
+    ids = [i for i, kind in enumerate(vocabulary.types) if kind == NORMAL]
+    draw = random.Random(0)
+    draw.shuffle(ids)
+    space = " " if vocabulary.model == "whitespace" else ""
+    pieces = [_text(vocabulary, i) for i in ids[:MOST_TOKENS]]
+    pieces = [piece for piece in pieces if piece]
+    return [space.join(pieces[at : at + PER_LINE]) for at in range(0, len(pieces), PER_LINE)]
+
+
+def _text(vocabulary: Vocabulary, token: int) -> str:
+    """What a token stands for; empty for part of a character."""
+    text = vocabulary.tokens[token]
+    if vocabulary.model != "gpt2" or vocabulary.pre == "sarvam-moe":
+        return text.replace(SPACE, " ")
+    try:
+        return bytes(_BYTE_OF[char] for char in text).decode()
+    except (KeyError, UnicodeDecodeError):
+        return ""
+
+
+_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTE_OF = {chr(byte): byte for byte in _PRINTED} | {
+    chr(256 + at): byte for at, byte in enumerate(byte for byte in range(256) if byte not in _PRINTED)
+}
+"""Byte-level BPE's character -> the byte (GPT-2's ``bytes_to_unicode``)."""
 
 
 def check_vocabulary(path: Path, vocabulary: Vocabulary, tokenizer: Any) -> int:
     """Compare token ids and end tokens of a written file with Hugging Face's; return the number of probes.
 
+    Chats are never left out: each as the file's own template renders it.
+
     Raises ArtifactError that shows the first difference.
     """
-    texts = probes_for(vocabulary, tokenizer)
+    asked = probes_for(vocabulary, tokenizer)
+    chats = chat_probes(tokenizer, vocabulary.chat_template)
+    texts, rendered = [*asked, *chat_probes(tokenizer)], [*asked, *chats]
     with llama_vocabulary(path) as llama:
-        for text in texts:
-            for add in (False, True):
-                expected = tokenizer.encode(text, add_special_tokens=add)
-                got = llama.encode(text, add_special=add)
-                if expected != got:
+        for add in (False, True):
+            wanted = tokenizer(texts, add_special_tokens=add)["input_ids"]
+            for text, expected in zip(rendered, wanted, strict=True):
+                if expected != (got := llama.encode(text, add_special=add)):
                     raise ArtifactError(_difference(text, expected, got), next=_NEXT)
-        deaf = [token for token in vocabulary.eos_ids if not llama.ends(token)]
+        _check_ends(llama, vocabulary)
+    return len(texts)
+
+
+def _check_ends(llama: LlamaVocabulary, vocabulary: Vocabulary) -> None:
+    deaf = [token for token in vocabulary.eos_ids if not llama.ends(token)]
     if deaf:
         raise ArtifactError(
             f"llama.cpp would not stop at end token(s) {deaf}", next="name at most three in eos_token_id"
         )
-    return len(texts)
+    words = [i for i, kind in enumerate(vocabulary.types) if kind in (NORMAL, BYTE) and i not in vocabulary.eos_ids]
+    if (stop := next(filter(llama.ends, words), None)) is not None:
+        raise ArtifactError(
+            f"llama.cpp would stop at token {stop} ({vocabulary.tokens[stop]!r}), an ordinary one",
+            next="name the end-of-sequence token in generation_config.json",
+        )
 
 
 _NEXT = "see docs/formats.md, tokenizers: which ones llama.cpp reproduces"
