@@ -187,7 +187,12 @@ def compare_tokens(folder: Path, source: Path) -> int:
         raise ArtifactError(f"onnxruntime-genai cannot load the exported folder ({error})", next=_BUG) from error
     texts = [*PROBES, *chat_probes(tokenizer)]
     for text in texts:
-        expected, got = tokenizer.encode(text, add_special_tokens=False), list(runtime.encode(text))
+        expected, got = tokenizer.encode(text, add_special_tokens=False), [int(i) for i in runtime.encode(text)]
+        if min(got, default=0) < 0:
+            raise ArtifactError(
+                f"onnxruntime-genai finds no token for a character of {text[:60]!r}; Hugging Face writes its <unk>",
+                next="use a tokenizer with byte tokens, or export.gguf",
+            )
         if expected not in (got, got[len(got) - len(expected) :]):
             at = next((i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), len(got))
             raise ArtifactError(

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from small_folder import write_model
 
 from compress.artifact import Artifact, open_artifact
-from compress.errors import DataError
+from compress.errors import ArtifactError, DataError
 from compress.stage import Job
 from export.onnx import ExportOnnx, OnnxParams
 
@@ -148,3 +148,9 @@ def test_real_models(shared_data: Path, tmp_path: Path, name: str) -> None:
     assert chosen["flips"] <= 0.02
     assert np.isfinite(chosen["kl"])
     assert chosen["kl"] < 0.002
+
+
+def test_a_tokenizer_without_tokens_for_every_character_is_refused(shared_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="finds no token for a character"):
+        export(shared_data / "models" / "babyllama105", tmp_path / "a")
+    assert not list((tmp_path / "a" / "out").iterdir())
