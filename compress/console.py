@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from compress.errors import EXIT_FAILURE, EXIT_INTERRUPTED, HoldfastError
+from compress.errors import EXIT_FAILURE, EXIT_INTERRUPTED, HoldfastError, ResourceError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,6 +46,11 @@ def errors(*, debug: bool) -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away
         raise SystemExit(EXIT_FAILURE) from None
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(ResourceError(f"{place}{error.strerror or error}", next="check that the place exists and can be written"))
     except Exception as error:
         if debug:
             raise

@@ -37,12 +37,15 @@ def _tokens(value: Any) -> bool:
 
 def _rotary(value: Any) -> bool:
     """A mapping of settings, or of such mappings by kind of block."""
-    if not isinstance(value, dict):
-        return False
-    return all(_rotary(item) if isinstance(item, dict) else _rotary_item(key, item) for key, item in value.items())
+    return isinstance(value, dict) and all(
+        _rotary(item) if key.endswith("_attention") and item is not None else _rotary_item(key, item)
+        for key, item in value.items()
+    )
 
 
 def _rotary_item(key: str, value: Any) -> bool:
+    if key in ("rope_type", "type"):
+        return value is None or isinstance(value, str)
     if key in ("rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor"):
         return value is None or _positive(value)
     if isinstance(value, list):
@@ -80,12 +83,23 @@ RULES: dict[str, Rule] = {
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a folder. Raises ArtifactError that names the file, the key and its value."""
     path = folder / "config.json"
+    config = _checked(path)
+    _check_heads(path, config)
+    return config
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """``generation_config.json``, or {} where there is none. Raises ArtifactError as `read_config` does."""
+    path = folder / "generation_config.json"
+    return _checked(path) if path.is_file() else {}
+
+
+def _checked(path: Path) -> dict[str, Any]:
     config = read_json(path)
     for key, value in config.items():
         fits, what = RULES.get(key, (None, ""))
         if fits is not None and value is not None and not fits(value):
-            raise ArtifactError(f"{path}: {key} is {value!r:.80}, not {what}", next="repair config.json")
-    _check_heads(path, config)
+            raise ArtifactError(f"{path}: {key} is {value!r:.80}, not {what}", next=f"repair {path.name}")
     return config
 
 

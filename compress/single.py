@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from compress.artifact import Artifact, open_artifact
 from compress.config import explain
-from compress.errors import ConfigError, UsageError
+from compress.errors import ConfigError, ResourceError, UsageError
 from compress.pipeline.plan import CALIBRATION_FIELDS, Graph, Node, add_calibration, reference_fields
 from compress.registry import load_stage, nearest
 from compress.stage import Stage
@@ -149,13 +149,29 @@ def deliver(artifact: Artifact, out: Path) -> Artifact:
     """Copy a finished artifact to the place the user named. ``out`` must not hold anything yet."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty", next="choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(artifact.path, staging)
-    for path in staging.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    if out.exists():
-        out.rmdir()
-    os.rename(staging, out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _copy(artifact.path, staging)
+        if out.exists():
+            out.rmdir()
+        os.rename(staging, out)
+    except OSError as error:
+        raise ResourceError(
+            f"{out} cannot be written: {error.strerror or error}",
+            next=f"free space there or choose another --out; the finished artifact is kept in {artifact.path}",
+        ) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return open_artifact(out, verify=False)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A folder's files, by anyone's leave to change them; the first that fails is the error."""
+    target.mkdir()
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            shutil.copyfile(path, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -81,16 +82,16 @@ def json_mutants(value: Any, count: int, *, seed: int) -> Iterator[str]:
 
 def _change(draw: random.Random, value: Any) -> Any:
     if not isinstance(value, dict | list) or not value or draw.random() < 0.1:
-        return draw.choice(VALUES)
+        return copy.deepcopy(draw.choice(VALUES))
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
     key = draw.choice(keys)
     harm = draw.random()
     if harm < 0.15:
         del value[key]
     elif harm < 0.25 and isinstance(value, dict):
-        value[draw.choice(["", "\0", "__metadata__", "x" * 300, str(key) + " "])] = value[key]
+        value[draw.choice(["", "\0", "__metadata__", "x" * 300, str(key) + " "])] = copy.deepcopy(value[key])
     elif harm < 0.35:
-        value[key] = draw.choice(list(value.values()) if isinstance(value, dict) else value)
+        value[key] = copy.deepcopy(draw.choice(list(value.values()) if isinstance(value, dict) else value))
     elif harm < 0.4:
         value[key] = {str(key): [value[key]]}
     else:

@@ -7,6 +7,7 @@ the end of the run. The child holds the store's lock; it dies when the process t
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -95,9 +96,9 @@ def _send_output_to(log: Path) -> None:
 def _os_error(task: Task, error: OSError) -> HoldfastError:
     from compress.errors import ResourceError
 
-    if error.errno == 28:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(
-            f"stage {task.node_id!r}: no space left on the disk of {task.store}",
+            f"stage {task.node_id!r}: {error.strerror or error} at {task.store}",
             next="free space there; finished stages are kept, run the same command again",
         )
     return HoldfastError(f"stage {task.node_id!r} failed: {error}", next=f"read {task.log}")
