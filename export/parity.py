@@ -10,7 +10,7 @@ that neither explains fails the stage.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Reference:
     own: words.Words
     talks: Sequence[words.Messages]
     texts: Sequence[str]
-    """Rendered prompts and plain texts: what is tokenized."""
+    """Prompts that are no conversations."""
     rows: Sequence[Sequence[int]]
     """Token ids of the prompts, cut to ``length``."""
     logits: Mapping[int, Floats]
@@ -163,13 +163,16 @@ def read_reference(job: Job[ParityParams]) -> Reference:
     prompts = [own.render(words.asked(talk), True) for talk in talks] if own.template else list(map(words.plain, talks))
     begin = [own.special["bos"]] if own.adds[0] else []
     spoken = [own.encode(text) for text in prompts if text]
-    written = [[*begin, *own.encode(text)] for text in texts]
+    written = [[*begin, *ids] for text in texts if (ids := own.encode(text))]
     limit = min(job.params.length, _context(checkpoint) - job.params.tokens)
     rows = [ids[:limit] for ids in (*spoken, *written) if ids]
+    if not rows:
+        raise UsageError(
+            f"{job.inputs[0].path} has no token ids for any prompt", next="give prompts that its tokenizer knows"
+        )
     few = rows[: job.params.noise_prompts]
     logits = dict(twin_of(checkpoint).logits(few))
-    everything = [*(text for text in prompts if text), *texts]
-    return Reference(job.names[0], checkpoint, own, talks, everything, rows, logits)
+    return Reference(job.names[0], checkpoint, own, talks, texts, rows, logits)
 
 
 def _context(checkpoint: Checkpoint) -> int:
@@ -208,7 +211,7 @@ def _read_alike(reference: Reference, own: words.Words, gguf: Path | None) -> li
     """Template, token ids, special tokens, end tokens."""
     theirs = reference.own
     talks = [*words.TALKS, *reference.talks, *map(words.asked, reference.talks)]
-    texts = list(reference.texts)
+    texts = list(_texts(reference, own))
     ids = list(words.token_ids(own, theirs, texts))
     figures = {}
     if gguf is not None:
@@ -223,6 +226,16 @@ def _read_alike(reference: Reference, own: words.Words, gguf: Path | None) -> li
         Check("special tokens", len(theirs.control), list(words.special_tokens(own, theirs))),
         Check("end tokens", len(theirs.ends), list(words.end_tokens(own, theirs)), _extra_stops(own, theirs)),
     ]
+
+
+def _texts(reference: Reference, own: words.Words) -> Iterator[tuple[str, str]]:
+    """Prompts as the reference and as a candidate has them: a candidate may render spaces otherwise."""
+    for talk in map(words.asked, reference.talks):
+        if reference.own.template is None:
+            yield words.plain(talk), words.plain(talk)
+        elif (expected := reference.own.render(talk, True)) is not None:
+            yield expected, own.render(talk, True) or expected
+    yield from zip(reference.texts, reference.texts, strict=True)
 
 
 def _extra_stops(own: words.Words, theirs: words.Words) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def llama_adds(path: Path) -> tuple[bool, bool]:
 
     with llama_vocabulary(path) as vocabulary:
         bare, full = (vocabulary.encode("a", add_special=add) for add in (False, True))
-    at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    at = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
     return at > 0, len(full) > at + len(bare)
 
 

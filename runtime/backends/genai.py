@@ -48,6 +48,7 @@ class GenaiBackend:
         self.context = min(context or min(trained, 4096), trained)
         self.slots, self.batch = slots, max(512, slots)
         eos = settings["eos_token_id"]
+        self._pad = settings.get("pad_token_id")
         self.stops = frozenset(eos if isinstance(eos, list) else [eos])
         self.controls = self._vocabulary.controls
         self.bos, self.eos = self._vocabulary.bos, self._vocabulary.eos
@@ -72,13 +73,19 @@ class GenaiBackend:
     def _append(self, span: Span) -> Rows:
         generator = self._generator(span.slot)
         if span.rows <= 1:
-            generator.append_tokens(np.asarray(span.tokens, np.int32))
+            for tokens in self._steps(span.tokens):
+                generator.append_tokens(np.asarray(tokens, np.int32))
             return self._last(generator) if span.rows else np.empty((0, self.n_vocab), np.float32)
         rows = []  # the graph gives the last position's logits only: every token on its own
         for token in span.tokens:
             generator.append_tokens(np.asarray([token], np.int32))
             rows.append(self._last(generator))
         return np.concatenate(rows)
+
+    def _steps(self, tokens: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The library takes padding at the end of several tokens for no tokens, and gives the logits before it."""
+        padded = len(tokens) > 1 and tokens[-1] == self._pad
+        return (tokens[:-1], tokens[-1:]) if padded else (tokens,)
 
     def _last(self, generator: Any) -> Rows:
         logits = np.asarray(generator.get_logits(), np.float32)

@@ -140,3 +140,12 @@ def test_codes_of_a_gptq_folder_are_the_same_model(made: dict[str, Path], tmp_pa
     assert ExportParity().run(job)["verdict"] == "PASS"
     error = checks_of(job)["weights"]["largest_row_error"]["int4"]
     assert error == 0 if reference == "gptq" else 0.01 < error < 0.45
+
+
+def test_a_prompt_may_end_with_padding(made: dict[str, Path], tmp_path: Path) -> None:
+    """onnxruntime-genai alone takes it for no token, and would go on from the token before."""
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"text": f"order {n} is here.{end}"} for n in range(8) for end in ("<pad>", "</s>", "")]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = job_of(tmp_path, made["hf"], made["onnx"], prompts_file=prompts, tokens=8)
+    assert ExportParity().run(job)["verdict"] == "PASS"
