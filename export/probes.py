@@ -15,7 +15,7 @@ from compress.errors import ArtifactError
 from compress.extras import need
 from export.chats import PROBES as PROBES
 from export.chats import chat_probes as chat_probes
-from export.vocabulary import BYTE, NORMAL, SPACE, Vocabulary
+from export.vocabulary import BYTE, BYTE_OF, NORMAL, SPACE, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -107,16 +107,9 @@ def _text(vocabulary: Vocabulary, token: int) -> str:
     if vocabulary.model != "gpt2" or vocabulary.pre == "sarvam-moe":
         return text.replace(SPACE, " ")
     try:
-        return bytes(_BYTE_OF[char] for char in text).decode()
+        return bytes(BYTE_OF[char] for char in text).decode()
     except (KeyError, UnicodeDecodeError):
         return ""
-
-
-_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_BYTE_OF = {chr(byte): byte for byte in _PRINTED} | {
-    chr(256 + at): byte for at, byte in enumerate(byte for byte in range(256) if byte not in _PRINTED)
-}
-"""Byte-level BPE's character -> the byte (GPT-2's ``bytes_to_unicode``)."""
 
 
 def check_vocabulary(path: Path, vocabulary: Vocabulary, tokenizer: Any) -> int:

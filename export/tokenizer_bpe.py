@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.tokenizer_spm import flat, pairs, require_reachable
-from export.vocabulary import Limit, unsupported
+from export.vocabulary import BYTE_OF, Limit, unsupported
 
 SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LONG, _GROUPED = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", "'(?i:[sdmt]|ll|ve|re)"
@@ -140,7 +140,7 @@ token without merging, and what it cannot follow. The first row with the tokeniz
 def byte_level(backend: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a Vocabulary for byte-level BPE."""
     model, added = backend["model"], [token["content"] for token in backend["added_tokens"]]
-    limits = _normalizer(backend)
+    limits = (*_normalizer(backend), *_missing_bytes(model))
     steps, flag = _plain(backend["pre_tokenizer"]), bool(model.get("ignore_merges"))
     rows = [row for row in PRE_TOKENIZERS if [dict(step) for step in row.steps] == steps]
     if not rows:
@@ -151,7 +151,6 @@ def byte_level(backend: Mapping[str, Any]) -> dict[str, Any]:
     row = next((row for row in rows if row.ignore_merges == flag), rows[0])
     if row.ignore_merges != flag:
         require_reachable(model, added)
-    _require_bytes(model)
     merges = [" ".join(pair) for pair in pairs(model)]
     return {"model": "gpt2", "pre": row.name, "merges": merges, "limits": (*limits, *row.limits)}
 
@@ -163,15 +162,16 @@ def _normalizer(backend: Mapping[str, Any]) -> tuple[Limit, ...]:
     return (COMPOSED,) if steps else ()
 
 
-def _require_bytes(model: Mapping[str, Any]) -> None:
-    """llama.cpp drops a byte without a token, Hugging Face puts the unknown token in its place if there is one."""
-    from tokenizers import pre_tokenizers
-
-    missing = [char for char in pre_tokenizers.ByteLevel.alphabet() if char not in model["vocab"]]
+def _missing_bytes(model: Mapping[str, Any]) -> tuple[Limit, ...]:
+    """Hugging Face drops a byte without a token before it merges and llama.cpp afterwards; with an unknown token
+    Hugging Face puts that in its place."""
+    missing = {byte for char, byte in BYTE_OF.items() if char not in model["vocab"]}
     if missing and model.get("unk_token"):
         raise unsupported(
             f"{len(missing)} bytes have no token and become {model['unk_token']}", "set unk_token to null"
         )
+    what = "characters with a byte that has no token are dropped after merging, not before"
+    return (Limit(what, lambda text: not missing.isdisjoint(text.encode())),) if missing else ()
 
 
 def _plain(pre: Mapping[str, Any] | None) -> list[dict[str, Any]]:

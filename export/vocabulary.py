@@ -13,6 +13,11 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """``enum llama_token_type``."""
 SPACE = "▁"
 """SentencePiece's mark for a space."""
+_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+BYTE_OF = {chr(byte): byte for byte in _PRINTED} | {
+    chr(256 + at): byte for at, byte in enumerate(byte for byte in range(256) if byte not in _PRINTED)
+}
+"""Byte-level BPE's character -> the byte (GPT-2's ``bytes_to_unicode``)."""
 _STRIPPING = re.compile("phi-?3", re.IGNORECASE)
 
 

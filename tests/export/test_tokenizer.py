@@ -101,13 +101,14 @@ def test_a_wrong_vocabulary_is_found_out(tmp_path: Path, spoil: Callable[[Vocabu
 
 
 @pytest.mark.slow
-def test_every_swap_of_two_neighbouring_merges_that_matters_is_found_out(tmp_path: Path) -> None:
+def test_every_swap_of_two_merges_that_matters_is_found_out(tmp_path: Path) -> None:
     """Of 60 swaps those that change ids of any of 600 other texts must change ids of a probe."""
     path, vocabulary, tokenizer = export(small(tmp_path, kind="gpt-2", vocab=1500, texts=RICH))
     texts, missed, caught = strings(600, SPECIAL), [], 0
     merges = list(vocabulary.merges)
-    for at in range(0, len(merges) - 1, len(merges) // 60):
-        other = [*merges[:at], merges[at + 1], merges[at], *merges[at + 2 :]]
+    for at in range(0, len(merges) // 2, len(merges) // 120):
+        other = list(merges)
+        other[at], other[-1 - at] = merges[-1 - at], merges[at]
         write_vocabulary(path, replace(vocabulary, merges=other))
         try:
             check_vocabulary(path, vocabulary, tokenizer)
@@ -116,7 +117,7 @@ def test_every_swap_of_two_neighbouring_merges_that_matters_is_found_out(tmp_pat
             continue
         if differences(path, vocabulary, tokenizer, texts)[0]:
             missed.append(at)
-    assert caught > 0
+    assert caught > 10
     assert not missed
 
 
