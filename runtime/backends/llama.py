@@ -157,6 +157,9 @@ class LlamaBackend:
         self.controls = tuple(sorted({text for t in controls if (text := self._text(t))}))
         self._controls = frozenset(controls)
         self.bos, self.eos = self._text(lib.llama_vocab_bos(vocab)), self._text(lib.llama_vocab_eos(vocab))
+        kind = ctypes.create_string_buffer(32)
+        lib.llama_model_meta_val_str(self._model, b"tokenizer.ggml.model", kind, len(kind))
+        self._words = kind.value == b"whitespace"  # whose tokens are words, and have no space in their text
         template = lib.llama_model_chat_template(self._model, None)
         self.template: str | None = template.decode() if template else None
         self._pieces: dict[int, bytes] = {}
@@ -186,7 +189,7 @@ class LlamaBackend:
             buffer = ctypes.create_string_buffer(size)
             count: int = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
             if count >= 0:
-                return buffer.raw[:count]
+                return b" " * self._words + buffer.raw[:count]
             size = -count
 
     def decode(self, spans: Sequence[Span]) -> Rows:
