@@ -199,3 +199,25 @@ def test_a_body_saved_without_its_prefix(tmp_path: Path) -> None:
     write(tmp_path / "hf", tmp_path / "onnx")
     ids = FAMILY_CASES.ids(1)[0].numpy()
     assert off(logits(session(tmp_path / "onnx"), ids), expected_of(model, ids)) < EXACT
+
+
+@pytest.mark.slow
+def test_more_than_two_gigabytes(tmp_path: Path) -> None:
+    """An embedding of 2.1 GiB, and a block behind it: protobuf could hold neither."""
+    save("llama-head-8", tmp_path / "hf")
+    tensors, vocab = load_file(tmp_path / "hf" / "model.safetensors"), 8_800_000
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors.pop(name, None)
+    tile = np.random.default_rng(0).standard_normal((1000, 64)).astype(np.float16)
+    tensors["model.embed_tokens.weight"] = np.tile(tile, (vocab // 1000, 1))
+    save_file(tensors, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+    config = read_config(tmp_path / "hf") | {"vocab_size": vocab, "tie_word_embeddings": True}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    linears = write(tmp_path / "hf", tmp_path / "onnx")
+    assert (tmp_path / "onnx" / "model.onnx").stat().st_size < 1_000_000
+    assert (tmp_path / "onnx" / "model.onnx.data").stat().st_size > 2**31
+    compared = {n: m for n, m in linears.items() if "layers.2" in n}  # the last bytes of the file
+    assert compare_weights(tmp_path / "onnx" / "model.onnx", tmp_path / "hf", compared)["weights_equal"] == 7
+    rows = logits(session(tmp_path / "onnx"), np.asarray([vocab - 1, 999, 5], np.int64))
+    assert np.array_equal(rows[:, :1000], rows[:, -1000:])
+    assert np.allclose(rows[0], logits(session(tmp_path / "onnx"), np.asarray([999], np.int64))[0], atol=1e-4)
