@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.extras import need
+from export.chats import PROBES, chat_probes
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.onnx_family import Family, Spec, family_of
 from export.onnx_weights import Codes, dequantize
-from export.probes import PROBES, chat_probes
 from export.tokenizer import load_tokenizer
 
 _BUG = "this is a defect of the exporter; report it with the versions of onnxruntime-genai and this package"
@@ -99,16 +99,6 @@ class GraphWeights:
 
 CODED = ("GatherBlockQuantized", "MatMulNBits")
 Read = Callable[[str], npt.NDArray[Any]]
-
-
-def graph_weight(node: Any, stored: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """float32 [N, K] of a node with weights; ``stored``: initializers by name, with their data."""
-    from onnx import numpy_helper
-
-    def read(name: str) -> npt.NDArray[Any]:
-        return numpy_helper.to_array(stored[name])
-
-    return dequantize(_codes(node, stored, read)) if node.op_type in CODED else _float_weight(node, read)
 
 
 def _float_weight(node: Any, read: Read) -> npt.NDArray[np.float32]:

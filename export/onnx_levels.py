@@ -17,8 +17,8 @@ import numpy.typing as npt
 from compress.errors import ArtifactError, DataError
 from compress.extras import need
 from compress.stage import Job
+from export.chats import PROBES
 from export.onnx_family import read_settings
-from export.probes import PROBES
 from export.tokenizer import load_tokenizer
 
 LEVELS = (4, 1)
