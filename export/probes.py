@@ -77,7 +77,7 @@ def llama_vocabulary(path: Path) -> Iterator[LlamaVocabulary]:
 def probes_for(vocabulary: Vocabulary, tokenizer: Any) -> list[str]:
     """Texts that llama.cpp must split as Hugging Face does: PROBES, alone and between special tokens, and every
     token's own text in other company; less what ``Vocabulary.limits`` names."""
-    texts = [*PROBES, *token_lines(vocabulary, tokenizer)]
+    texts = [*PROBES, *token_lines(vocabulary)]
     added = [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items())]
     starts = ["", " ", *added[:1], *(token + " " for token in added[:1])]
     forms = ([start + text.lstrip() * bool(start) or text for start in starts] for text in texts)
@@ -87,17 +87,19 @@ def probes_for(vocabulary: Vocabulary, tokenizer: Any) -> list[str]:
     return [text for text in found if text is not None and vocabulary.follows(text)]
 
 
-MOST_SPECIAL, MOST_TOKENS, PER_LINE = 64, 65536, 12
+MOST_SPECIAL, MOST_TOKENS, LEAST_TOKENS, PER_LINE = 64, 65536, 30000, 12
 
 
-def token_lines(vocabulary: Vocabulary, tokenizer: Any) -> list[str]:
-    """Texts of a dozen random tokens each, from a fixed seed, together at most MOST_TOKENS of the vocabulary."""
-    ids = [i for i, kind in enumerate(vocabulary.types) if kind == NORMAL]
-    draw = random.Random(0)
-    draw.shuffle(ids)
+def token_lines(vocabulary: Vocabulary) -> list[str]:
+    """Texts of a dozen random tokens each, from a fixed seed: every token, of a small vocabulary several times,
+    of a large one MOST_TOKENS."""
+    texts = [_text(vocabulary, i) for i, kind in enumerate(vocabulary.types) if kind == NORMAL]
+    texts = [text for text in texts if text]
+    draw, pieces = random.Random(0), list[str]()
+    while texts and len(pieces) < LEAST_TOKENS:
+        draw.shuffle(texts)
+        pieces += texts[:MOST_TOKENS]
     space = " " if vocabulary.model == "whitespace" else ""
-    pieces = [_text(vocabulary, i) for i in ids[:MOST_TOKENS]]
-    pieces = [piece for piece in pieces if piece]
     return [space.join(pieces[at : at + PER_LINE]) for at in range(0, len(pieces), PER_LINE)]
 
 

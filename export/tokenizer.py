@@ -134,14 +134,15 @@ def _strips(added: Sequence[Mapping[str, Any]], fields: dict[str, Any]) -> bool:
             "set lstrip and single_word to false",
         )
     names, right = {t["content"] for t in added}, sorted(t["content"] for t in added if t["rstrip"])
-    if {*right} == names - _PLAIN and {*_PLAIN, "</s>"} <= names:
-        return True
-    if right:
-        behind = re.compile(rf"(?:{'|'.join(map(re.escape, right))})\s").search
-        limit = Limit("spaces behind some special tokens stay", lambda text: behind(text) is not None)
-        fields["limits"] = (*fields.get("limits", ()), limit)
-        fields["repairs"] = replace(fields.get("repairs", Repairs()), stripped=tuple(right))
-    return False
+    if not right:
+        return False
+    known = {*right} == names - _PLAIN and {*_PLAIN, "</s>"} <= names
+    spaces = r"[\t-\r ]*[^\S\t-\r \x1c-\x1f]" if known else r"[^\S\x1c-\x1f]"
+    behind = re.compile(rf"(?:{'|'.join(map(re.escape, right))}){spaces}").search
+    what = f"{'spaces outside ASCII' if known else 'spaces'} behind some special tokens stay"
+    fields["limits"] = (*fields.get("limits", ()), Limit(what, lambda text: behind(text) is not None))
+    fields["repairs"] = replace(fields.get("repairs", Repairs()), stripped=tuple(right))
+    return known
 
 
 def end_ids(folder: Path, tokenizer: Any, size: int, *, required: bool = True) -> list[int]:
