@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.artifact import write_json
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
 from compress.quantize.budget import budget_bytes_of
-from compress.quantize.choose import choose
+from compress.quantize.choose import choose_kinds
 from export import _ggml, gguf_mix
 from export.gguf_plan import Planned
 
@@ -34,7 +32,6 @@ SLAB = 2**22
 def mixed(job: Job[GgufParams], plan: Sequence[Planned], header_bytes: int) -> list[Planned]:
     """``plan`` with other types for the block linears, as the job's budget allows; chosen once, kept in the scratch
     folder. Without a budget the linears take the bytes that they take in ``plan``."""
-    assert job.calibration is not None, "the pipeline makes the pass"
     file = job.scratch / "types.json"
     if not file.is_file():
         _choose(job, plan, header_bytes, file)
@@ -44,10 +41,6 @@ def mixed(job: Job[GgufParams], plan: Sequence[Planned], header_bytes: int) -> l
 
 def _choose(job: Job[GgufParams], plan: Sequence[Planned], header_bytes: int, file: Path) -> None:
     """Write tensor name -> type."""
-    import torch
-
-    assert job.calibration is not None
-    torch.set_num_threads(job.threads)
     linears = _linears(plan)
     fixed = header_bytes + sum(p.stored_bytes for p in plan) - sum(p.stored_bytes for p in linears.values())
     weights = sum(p.rows * p.columns for p in linears.values())
@@ -65,9 +58,7 @@ def _choose(job: Job[GgufParams], plan: Sequence[Planned], header_bytes: int, fi
             for kind in kinds
         }
 
-    model, calibration = ModelFolder(job.input.path), Calibration(job.calibration.path)
-    with torch.inference_mode():
-        chosen = choose(model, job, calibration, offers, list(linears), budget)
+    chosen = choose_kinds(job, offers, list(linears), budget)
     write_json(file, {linears[module].name: kind for module, kind in chosen.items()})
 
 

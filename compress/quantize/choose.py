@@ -43,6 +43,18 @@ def choose(
     return {name: option.label for name, option in allocate(options, budget_bytes).items()}
 
 
+def choose_kinds(
+    job: Job[Any], offers: Callable[[str], Offers], names: Sequence[str], budget_bytes: int
+) -> dict[str, str]:
+    """``choose`` for the job's own model and calibration pass."""
+    import torch
+
+    assert job.calibration is not None, "the pipeline makes the pass"
+    torch.set_num_threads(job.threads)
+    with torch.inference_mode():
+        return choose(ModelFolder(job.input.path), job, Calibration(job.calibration.path), offers, names, budget_bytes)
+
+
 def choose_bits(
     model: ModelFolder, job: Job[GptqParams], calibration: Calibration, names: Sequence[str]
 ) -> dict[str, int]:

@@ -8,7 +8,7 @@ llama.cpp reads. Outputs are independent, so memory holds the Hessian, its facto
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.blocks import ModelFolder
-from compress.calibrate import Calibration, calibration_source
-from compress.compute import device, fast_products, trim
-from compress.quantize.gptq_math import Inputs, Plan, Solution, prepare, solve, solve_prepared
+from compress.calibrate import Calibration
+from compress.compute import device, fast_products
+from compress.quantize.gptq_math import Inputs, Plan, Solution, prepare, solve_prepared
 from compress.quantize.kformats import FORMATS
 from compress.quantize.kgrids import BlockGrid, grid_of
-from compress.quantize.upstream import Moments, TwoStreams
-from compress.quantize.walk import damping
-from compress.streaming import block_file, finished_blocks
-from compress.windows import calibration_windows
+from compress.quantize.walk import Walk, damping
 
 if TYPE_CHECKING:
-    import torch
-
-    from compress.stage import CalibratedParams, Job
+    from compress.stage import Job
 
 KINDS = frozenset(FORMATS) - {"NF4", "NF4_ABSMAX", "Q8_0"}
 """Tensor types that gain from it; Q8_0 loses next to nothing by rounding."""
@@ -73,13 +68,9 @@ class Feedback:
         if self._prepared is None or self._prepared[0] != key:
             self._prepared = None
             H = self.calibration.hessian(module).to(device())
-            plan = _plan(self.calibration.tokens, len(H), module)
+            plan = Plan(sweeps=SWEEPS, damp=damping(Plan().damp, self.calibration.tokens, len(H), module))
             self._prepared = (key, prepare(H, period, plan), plan)
         return self._prepared[1:]
-
-
-def _plan(tokens: int, width: int, name: str) -> Plan:
-    return Plan(sweeps=SWEEPS, damp=damping(Plan().damp, tokens, width, name))
 
 
 def slab_rows(columns: int, multiple: int) -> int:
@@ -97,49 +88,37 @@ def _packed(folder: Path, module: str) -> Path:
     return folder / f"{re.sub('[^A-Za-z0-9_.-]', '_', module)}.npy"
 
 
-class UpstreamBlocks:
-    """All blocks, each linear calibrated behind the ones already quantized (``compress.quantize.upstream``).
+class UpstreamBlocks(Walk):
+    """All blocks, each linear calibrated behind the ones already quantized. Labels are tensor types.
 
-    Leaves one file of packed rows per linear, in the order of the Hugging Face folder; a killed run goes on with the
-    block that it did not finish. Linears without a grid count as they are.
+    Leaves one file of packed rows per linear, in the order of the Hugging Face folder. Linears without a grid count as
+    they are.
     """
 
     def __init__(self, job: Job[Any], kinds: Mapping[str, str], folder: Path) -> None:
-        self.job, self.kinds, self.folder = job, kinds, folder
+        folder.mkdir(exist_ok=True)
+        super().__init__(ModelFolder(job.input.path), job, folder, None)
+        self.kinds = kinds
 
-    def run(self) -> None:
-        """Quantize what is not done yet."""
-        import torch
+    def label(self, name: str) -> str | None:
+        """The tensor's type."""
+        kind = self.kinds.get(name, "")
+        return kind if kind in KINDS else None
 
-        self.folder.mkdir(exist_ok=True)
-        self.model = ModelFolder(self.job.input.path)
-        p: CalibratedParams = self.job.params
-        text = calibration_source(self.job)
-        windows = calibration_windows(self.model.path, text, p.calibration_tokens, p.calibration_length)
-        streams = TwoStreams(self.model, windows, self.folder)
-        first = finished_blocks(self.folder, self.model.blocks)
-        with torch.inference_mode(), fast_products():
-            if first == 0:
-                streams.begin()
-            for block in range(first, self.model.blocks):
-                self.job.progress(block, self.model.blocks, f"error feedback, block {block}")
-                streams.block(block, self._quantize)
-                (self.folder / block_file(block)).touch()
-                streams.forget(block)
-                trim()
+    def grid(self, label: str, width: int) -> BlockGrid:
+        """That of the type."""
+        del width
+        return grid_of(label)
 
-    def _quantize(self, names: Sequence[str], moments: Moments) -> dict[str, torch.Tensor]:
-        import torch
+    def plan(self, label: str, damp: Callable[[float], float]) -> Plan:
+        """The same for all types."""
+        del label
+        return Plan(sweeps=SWEEPS, damp=damp(Plan().damp))
 
-        weights: dict[str, torch.Tensor] = {}
-        kinds = sorted({self.kinds.get(name, "") for name in names} & KINDS)
-        for kind in kinds:
-            members = [name for name in names if self.kinds.get(name) == kind]
-            rows = [self.model.weight(name) for name in members]
-            W = torch.cat(rows).T.contiguous().to(device())
-            plan = _plan(moments.tokens, W.shape[0], members[0])
-            whole = solve(W, moments.hessian, grid_of(kind), plan, drift=moments.drift, consume=kind == kinds[-1])
-            for name, part in zip(members, whole.split([row.shape[0] for row in rows]), strict=True):
-                weights[name] = part.weights().T
-                np.save(_packed(self.folder, name), _bytes(part))
-        return weights
+    def keep(self, name: str, solution: Solution) -> None:
+        """Pack into a file."""
+        np.save(_packed(self.scratch, name), _bytes(solution))
+
+    def save(self, file: Path) -> None:
+        """The linears are on disk already."""
+        file.touch()

@@ -122,15 +122,15 @@ class Gptq(Stage[GptqParams]):
         import torch
 
         from compress.compute import fast_products
-        from compress.quantize.walk import Walk
+        from compress.quantize.gptq_walk import GptqWalk
 
         torch.set_num_threads(job.threads)
         model, params = ModelFolder(job.input.path), job.params
         calibration = _calibration(job) if self.reads_calibration(params) else None
         with torch.inference_mode(), fast_products():
             recipe = _recipe(model, job, calibration)
-            walk = Walk(model, job, recipe, calibration)
-            walk.run()
+        walk = GptqWalk(model, job, recipe, calibration)
+        walk.run(head=recipe.lm_head)
         write_folder(model, recipe, walk.files(), job.out)
         job.progress(model.blocks, model.blocks, "GPTQ written")
         return {**relative_errors(model, recipe, walk.files()), **_chosen(recipe, linears(model, params))}

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.artifact import write_json
 from compress.blocks import ModelFolder
 from compress.calibrate import Calibration, calibration_source
-from compress.compute import device, trim
+from compress.compute import device, fast_products, trim
 from compress.errors import ArtifactError
 from compress.quantize.gptq_math import Plan, Solution, solve
-from compress.quantize.grids import IntGrid
-from compress.quantize.packing import stored_weights, to_checkpoint
-from compress.quantize.recipe import FLOAT, Recipe
+from compress.quantize.grids import Grid
 from compress.quantize.upstream import Moments, TwoStreams
 from compress.streaming import HEAD_FILE, block_file, finished_blocks
-from compress.weights import write_tensors
 from compress.windows import calibration_windows
 
 if TYPE_CHECKING:
     import torch
 
-    from compress.quantize.gptq import GptqParams
     from compress.stage import Job
 
 log = logging.getLogger(__name__)
 AMPLE = 2
 """Calibration tokens per input of a linear below which its Hessian counts as thin."""
-FEW_SWEEPS, MANY_SWEEPS = 1, 4
-"""Above 3 bits more sweeps change little; below they still do."""
 
 
 def calibration_tokens(model: ModelFolder, job: Job[Any]) -> torch.Tensor:
@@ -52,45 +46,75 @@ def damping(damp: float, tokens: int, width: int, name: str) -> float:
     return raised
 
 
-class Walk:
-    """One run of the stage; what is finished stays in the scratch folder."""
+class Walk(ABC):
+    """One walk; what is finished stays in ``scratch``, so a killed run goes on with the block that it did not finish.
 
-    def __init__(
-        self, model: ModelFolder, job: Job[GptqParams], recipe: Recipe, calibration: Calibration | None
-    ) -> None:
-        self.model, self.job, self.recipe, self.calibration = model, job, recipe, calibration
-        self._tensors: dict[str, torch.Tensor] = {}
-        self._report: dict[str, Any] = {}
+    A subclass says how each linear is stored, and keeps what was solved.
+    """
 
-    def files(self) -> list[Path]:
-        """A safetensors file per block (and head), each with a report beside it (``.json``)."""
-        names = [block_file(block) for block in range(self.model.blocks)]
-        return [self.job.scratch / name for name in [*names, *([HEAD_FILE] if self.recipe.lm_head else [])]]
+    def __init__(self, model: ModelFolder, job: Job[Any], scratch: Path, calibration: Calibration | None) -> None:
+        """``calibration``: Hessians of the float model; None: each linear is calibrated behind those quantized before
+        it (``compress.quantize.upstream``)."""
+        self.model, self.job, self.scratch, self.calibration = model, job, scratch, calibration
 
-    def run(self) -> None:
-        """Quantize what has no file yet."""
-        first = finished_blocks(self.job.scratch, self.model.blocks)
-        streams = self._streams() if self.job.params.own_streams else None
+    @abstractmethod
+    def label(self, name: str) -> str | None:
+        """What linears that read one input and are stored alike have in common; None for one that stays as it is."""
+
+    @abstractmethod
+    def grid(self, label: str, width: int) -> Grid:
+        """The grid of linears with that label and ``width`` inputs."""
+
+    @abstractmethod
+    def plan(self, label: str, damp: Callable[[float], float]) -> Plan:
+        """How to solve them; ``damp`` raises a damping where calibration is thin."""
+
+    @abstractmethod
+    def keep(self, name: str, solution: Solution) -> None:
+        """Take a solution."""
+
+    def read_back(self, solution: Solution) -> torch.Tensor:
+        """The weights float32 ``[out, in]`` as they will be read."""
+        return solution.weights().T
+
+    @abstractmethod
+    def save(self, file: Path) -> None:
+        """Write what was kept since the last call; ``file`` may appear only once that is complete."""
+
+    def run(self, *, head: bool = False) -> None:
+        """Quantize the blocks (and the output head) that have no file yet."""
+        import torch
+
+        with torch.inference_mode(), fast_products():
+            self._blocks(head)
+
+    def _blocks(self, head: bool) -> None:
+        first = finished_blocks(self.scratch, self.model.blocks)
+        streams = None if self.calibration else self._streams()
         if streams and first == 0:
             streams.begin()
         for block in range(first, self.model.blocks):
-            self.job.progress(block, self.model.blocks, f"GPTQ block {block}")
+            self.job.progress(block, self.model.blocks, f"error feedback, block {block}")
             if streams:
                 streams.block(block, self.quantize)
             else:
                 self._shared(block)
-            self._save(self.job.scratch / block_file(block))
+            self._done(block_file(block))
             if streams:
                 streams.forget(block)
-        if self.recipe.lm_head and not (self.job.scratch / HEAD_FILE).is_file():
+        if head and not (self.scratch / HEAD_FILE).is_file():
             if streams:
                 streams.head(self.quantize)
             else:
                 self.quantize([self.model.head_name], self._moments(self.model.head_name))
-            self._save(self.job.scratch / HEAD_FILE)
+            self._done(HEAD_FILE)
+
+    def _done(self, name: str) -> None:
+        self.save(self.scratch / name)
+        trim()
 
     def _streams(self) -> TwoStreams:
-        return TwoStreams(self.model, calibration_tokens(self.model, self.job), self.job.scratch)
+        return TwoStreams(self.model, calibration_tokens(self.model, self.job), self.scratch)
 
     def _shared(self, block: int) -> None:
         """A block from the float model's Hessians."""
@@ -106,46 +130,25 @@ class Walk:
         return Moments(H.to(device()), None, self.calibration.tokens)
 
     def quantize(self, names: Sequence[str], moments: Moments) -> dict[str, torch.Tensor]:
-        """Solve linears that read one input, those of like bits side by side; for a stream, their new weights."""
+        """Solve linears that read one input, those of one label side by side; for a stream, their new weights."""
         weights: dict[str, torch.Tensor] = {}
-        widths = sorted({self.recipe.bits_of(name) for name in names} - {FLOAT})
-        for bits in widths:
-            members = [name for name in names if self.recipe.bits_of(name) == bits]
-            for name, solution in zip(members, self._solve(members, bits, moments, bits == widths[-1]), strict=True):
-                packed = to_checkpoint(solution)
+        labels = sorted({label for name in names if (label := self.label(name)) is not None})
+        for label in labels:
+            members = [name for name in names if self.label(name) == label]
+            for name, solution in zip(members, self._solve(members, label, moments, label == labels[-1]), strict=True):
+                self.keep(name, solution)
                 if moments.drift is not None:
-                    weights[name] = stored_weights(solution)
-                self._tensors.update({f"{name}.{part}": tensor for part, tensor in packed.items()})
-                energy = float(solution.energy.sum())
-                self._report[name] = {
-                    "bits": bits,
-                    "damp": solution.damp,
-                    "error": float(solution.error.sum()) / max(energy, 1e-30),
-                }
+                    weights[name] = self.read_back(solution)
         return weights
 
-    def _solve(self, names: Sequence[str], bits: int, moments: Moments, last: bool) -> list[Solution]:
+    def _solve(self, names: Sequence[str], label: str, moments: Moments, last: bool) -> list[Solution]:
         import torch
 
-        params = self.job.params
         rows = [self.model.weight(name) for name in names]
         sizes = [row.shape[0] for row in rows]
         W = torch.cat(rows).T.contiguous().to(device())
         del rows
         width = W.shape[0]
-        grid = IntGrid(bits, params.sym, params.mse, width if params.group_size == -1 else params.group_size)
-        plan = Plan(
-            damp=damping(params.damp, moments.tokens, width, names[0]),
-            order="inputs" if params.desc_act else "groups" if params.act_order else "none",
-            sweeps=params.sweeps if params.sweeps is not None else FEW_SWEEPS if bits > 3 else MANY_SWEEPS,
-            sparsity=params.sparsity,
-        )
-        whole = solve(W, moments.hessian, grid, plan, drift=moments.drift, consume=last)
+        plan = self.plan(label, lambda damp: damping(damp, moments.tokens, width, names[0]))
+        whole = solve(W, moments.hessian, self.grid(label, width), plan, drift=moments.drift, consume=last)
         return whole.split(sizes)
-
-    def _save(self, file: Path) -> None:
-        """The report first: a file that is there is complete."""
-        write_json(file.with_suffix(".json"), self._report)
-        write_tensors(file, self._tensors, durable=False)
-        self._tensors, self._report = {}, {}
-        trim()

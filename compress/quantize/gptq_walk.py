@@ -1,0 +1,84 @@
+"""The walk of ``quantize.gptq``: a safetensors file of packed tensors per finished block, with a report beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.artifact import write_json
+from compress.blocks import ModelFolder
+from compress.calibrate import Calibration
+from compress.quantize.gptq_math import Plan, Solution
+from compress.quantize.grids import IntGrid
+from compress.quantize.packing import stored_weights, to_checkpoint
+from compress.quantize.recipe import FLOAT, Recipe
+from compress.quantize.walk import Walk
+from compress.streaming import HEAD_FILE, block_file
+from compress.weights import write_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+    from compress.quantize.gptq import GptqParams
+    from compress.stage import Job
+
+FEW_SWEEPS, MANY_SWEEPS = 1, 4
+"""Above 3 bits more sweeps change little; below they still do."""
+
+
+class GptqWalk(Walk):
+    """Labels are bits."""
+
+    def __init__(
+        self, model: ModelFolder, job: Job[GptqParams], recipe: Recipe, calibration: Calibration | None
+    ) -> None:
+        super().__init__(model, job, job.scratch, None if job.params.own_streams else calibration)
+        self.recipe = recipe
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._report: dict[str, Any] = {}
+
+    def files(self) -> list[Path]:
+        """A safetensors file per block (and head), each with a report beside it (``.json``)."""
+        names = [block_file(block) for block in range(self.model.blocks)]
+        return [self.scratch / name for name in [*names, *([HEAD_FILE] if self.recipe.lm_head else [])]]
+
+    def label(self, name: str) -> str | None:
+        """Bits."""
+        bits = self.recipe.bits_of(name)
+        return None if bits == FLOAT else str(bits)
+
+    def grid(self, label: str, width: int) -> IntGrid:
+        """A range of integers per group."""
+        params = self.job.params
+        return IntGrid(int(label), params.sym, params.mse, width if params.group_size == -1 else params.group_size)
+
+    def plan(self, label: str, damp: Callable[[float], float]) -> Plan:
+        """As the job's parameters say."""
+        params = self.job.params
+        return Plan(
+            damp=damp(params.damp),
+            order="inputs" if params.desc_act else "groups" if params.act_order else "none",
+            sweeps=params.sweeps if params.sweeps is not None else FEW_SWEEPS if int(label) > 3 else MANY_SWEEPS,
+            sparsity=params.sparsity,
+        )
+
+    def keep(self, name: str, solution: Solution) -> None:
+        """Pack, and note errors and damping."""
+        packed = to_checkpoint(solution)
+        self._tensors.update({f"{name}.{part}": tensor for part, tensor in packed.items()})
+        self._report[name] = {
+            "bits": int(str(self.label(name))),
+            "damp": solution.damp,
+            "error": float(solution.error.sum()) / max(float(solution.energy.sum()), 1e-30),
+        }
+
+    def read_back(self, solution: Solution) -> torch.Tensor:
+        """With scales and zeros as the checkpoint holds them."""
+        return stored_weights(solution)
+
+    def save(self, file: Path) -> None:
+        """The report first: a file that is there is complete."""
+        write_json(file.with_suffix(".json"), self._report)
+        write_tensors(file, self._tensors, durable=False)
+        self._tensors, self._report = {}, {}
