@@ -19,7 +19,15 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256, "bos_token_id": 1, "eos_token_id": 2}
+GPT2 = {
+    "n_embd": 64,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 256,
+    "n_ctx": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 LLAMA3 = {
     "rope_theta": 500000.0,
     "rope_type": "llama3",
