@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def probes_for(vocabulary: Vocabulary, tokenizer: Any) -> list[str]:
     return [text for text in found if text is not None and vocabulary.follows(text)]
 
 
-MOST_SPECIAL, MOST_TOKENS, LEAST_TOKENS, PER_LINE = 64, 65536, 30000, 12
+MOST_SPECIAL, MOST_TOKENS, LEAST_TOKENS, PER_LINE = 64, 65536, 16384, 12
 
 
 def token_lines(vocabulary: Vocabulary) -> list[str]:
@@ -114,24 +115,45 @@ def _text(vocabulary: Vocabulary, token: int) -> str:
         return ""
 
 
-def check_vocabulary(path: Path, vocabulary: Vocabulary, tokenizer: Any) -> int:
-    """Compare token ids and end tokens of a written file with Hugging Face's; return the number of probes.
+@dataclass(frozen=True)
+class Probe:
+    """A text, and what Hugging Face makes of it."""
 
-    Chats are never left out: each as the file's own template renders it.
+    text: str
+    add_special: bool
+    """Whether BOS and EOS are added."""
+    ids: Sequence[int]
 
-    Raises ArtifactError that shows the first difference.
-    """
+
+def make_probes(vocabulary: Vocabulary, tokenizer: Any) -> list[Probe]:
+    """Every text without and with special tokens. Chats are never left out: each as the file's own template renders
+    it, with the ids that Hugging Face gives to its own rendering."""
     asked = probes_for(vocabulary, tokenizer)
     chats = chat_probes(tokenizer, vocabulary.chat_template)
     texts, rendered = [*asked, *chat_probes(tokenizer)], [*asked, *chats]
+    found = []
+    for add in (False, True):
+        wanted = tokenizer(texts, add_special_tokens=add)["input_ids"]
+        found += [Probe(text, add, ids) for text, ids in zip(rendered, wanted, strict=True)]
+    return found
+
+
+def check_vocabulary(path: Path, vocabulary: Vocabulary, tokenizer: Any) -> int:
+    """``check_probes`` with those of the tokenizer."""
+    return check_probes(path, vocabulary, make_probes(vocabulary, tokenizer))
+
+
+def check_probes(path: Path, vocabulary: Vocabulary, probes: Sequence[Probe]) -> int:
+    """Compare token ids and end tokens of a written file with Hugging Face's; return the number of texts.
+
+    Raises ArtifactError that shows the first difference.
+    """
     with llama_vocabulary(path) as llama:
-        for add in (False, True):
-            wanted = tokenizer(texts, add_special_tokens=add)["input_ids"]
-            for text, expected in zip(rendered, wanted, strict=True):
-                if expected != (got := llama.encode(text, add_special=add)):
-                    raise ArtifactError(_difference(text, expected, got), next=_NEXT)
+        for probe in probes:
+            if probe.ids != (got := llama.encode(probe.text, add_special=probe.add_special)):
+                raise ArtifactError(_difference(probe.text, probe.ids, got), next=_NEXT)
         _check_ends(llama, vocabulary)
-    return len(texts)
+    return len(probes) // 2
 
 
 def _check_ends(llama: LlamaVocabulary, vocabulary: Vocabulary) -> None:

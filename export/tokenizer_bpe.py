@@ -6,10 +6,10 @@ A row stands here only with a test in which both give the same ids on thousands 
 
 from __future__ import annotations
 
+import importlib
 import json
-import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,32 +61,27 @@ BARE = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
 DIGIT, DIGITS = ({"type": "Digits", "individual_digits": alone} for alone in (True, False))
 
 
-def _mixed_capitals(text: str) -> bool:
-    """A run of capitals, no other letter behind it, with one outside ASCII that llama.cpp takes for a small letter:
-    it cuts such a run before an ASCII capital, and does not cut it off from a letter without case."""
-    kinds = "".join(_kind(char) for char in text)
-    for match in re.finditer("(?<!u)u+(?![ulmoM])", kinds):
-        run, before = text[match.start() : match.end()], kinds[: match.start()][-1:]
-        if not run.isascii() and (run[-1].isascii() or before in tuple("moM")):
-            return True
-    return False
+def _cut_apart(theirs: str, letter: str) -> Callable[[str], bool]:
+    """Whether llama.cpp cuts a text otherwise: it knows no case outside ASCII, and no other ``letter`` than this."""
+    capitals, small = rf"(?:(?={letter})[^a-z])", rf"(?:(?={letter})[^A-Z])"
+    ours = theirs.replace(_UPPER, capitals).replace(_LOWER, small)
 
+    def hits(text: str) -> bool:
+        regex = importlib.import_module("regex")  # comes with transformers, without types
+        return bool(regex.findall(theirs, text) != regex.findall(ours, text))
 
-def _kind(char: str) -> str:
-    category = unicodedata.category(char)
-    return {"Lt": "u"}.get(category, category[1]) if category[0] == "L" else category[0]
-
-
-def _has_mark(text: str) -> bool:
-    return any(unicodedata.category(char)[0] == "M" for char in text)
+    return hits
 
 
 def _has_wide_space(text: str) -> bool:
     return any("\u1680" <= char <= "\u3000" and char.isspace() for char in text)
 
 
-CASE = Limit("words of capitals are cut behind one outside ASCII", _mixed_capitals)
-MARKS = Limit("letters with combining marks (Thai, Devanagari, ...) are cut at the marks", _has_mark)
+CASE = Limit("capitals outside ASCII inside or behind a word are cut elsewhere", _cut_apart(GPT4O, r"[\p{L}\p{M}]"))
+MARKS = Limit(
+    "letters with combining marks (Thai, Devanagari, ...), and such capitals, are cut elsewhere",
+    _cut_apart(TEKKEN, r"\p{L}"),
+)
 SPACES = Limit("spaces between U+1680 and U+3000 (ideographic, em, ...) are no word characters", _has_wide_space)
 COMPOSED = Limit("text that is not in NFC is not composed", lambda text: not unicodedata.is_normalized("NFC", text))
 
@@ -111,7 +106,7 @@ PRE_TOKENIZERS = (
     Row("qwen2", (_split(QWEN2), BARE)),
     Row("qwen35", (_split(QWEN35), BARE)),
     Row("granite-embed-multi-97m", (_split(GPT4O), BARE), ignore_merges=True, limits=(CASE,)),
-    Row("tekken", (_split(TEKKEN), BARE), ignore_merges=True, limits=(MARKS, CASE)),
+    Row("tekken", (_split(TEKKEN), BARE), ignore_merges=True, limits=(MARKS,)),
     Row("deepseek-v3", (_split(r"\p{N}{1,3}"), _split(_HAN), _split(DEEPSEEK3), BARE)),
     Row(
         "deepseek-coder",
