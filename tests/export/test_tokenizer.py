@@ -78,6 +78,13 @@ def swap_tokens(vocabulary: Vocabulary) -> Vocabulary:
     return replace(vocabulary, tokens=tokens)
 
 
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Vocabulary, Any]:
+    found = export(small(tmp_path_factory.mktemp("rich"), kind="gpt-2", vocab=1500, texts=RICH))
+    assert check_vocabulary(*found) > 300
+    return found
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -92,10 +99,11 @@ def swap_tokens(vocabulary: Vocabulary) -> Vocabulary:
     ],
     ids=["merges", "special", "tokens", "merge", "digits", "pre", "bos", "eos"],
 )
-def test_a_wrong_vocabulary_is_found_out(tmp_path: Path, spoil: Callable[[Vocabulary], Vocabulary]) -> None:
-    path, vocabulary, tokenizer = export(small(tmp_path, kind="gpt-2", vocab=1500, texts=RICH))
-    assert check_vocabulary(path, vocabulary, tokenizer) > 100
-    write_vocabulary(path, spoil(vocabulary))
+def test_a_wrong_vocabulary_is_found_out(
+    rich: tuple[Path, Vocabulary, Any], tmp_path: Path, spoil: Callable[[Vocabulary], Vocabulary]
+) -> None:
+    _, vocabulary, tokenizer = rich
+    path = write_vocabulary(tmp_path / "spoilt.gguf", spoil(vocabulary))
     with pytest.raises(ArtifactError, match=r"otherwise than Hugging Face: at token|llama.cpp would"):
         check_vocabulary(path, vocabulary, tokenizer)
 
