@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.errors import ArtifactError, UnsupportedArchitecture
 from export.gguf_arch import Architecture, architecture_of, settings_of
-from export.gguf_rope import FULL, SLIDING, needs, rope_of, write_rope
+from export.gguf_rope import FULL, SLIDING, needs, rope_of, rope_tensors, write_rope
 
 UNCAPPED = 2.0**30
 """A soft cap that changes no logit: x / 2^30 is so small that tanh gives it back."""
@@ -84,6 +84,26 @@ def layout_of(config: Mapping[str, Any]) -> Layout:
     """Sizes of a model. Raises UnsupportedArchitecture for a variant that no graph of llama.cpp computes, ArtifactError
     for a size that is missing or no positive number."""
     row = architecture_of(config)
+    try:
+        layout = _fitting(row, config)
+        write_settings(_Nowhere(), layout)
+        if layout.turned:
+            rope_tensors(layout.rope, layout.turned)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"config.json has a setting that is missing or no number ({error!r})"
+        raise ArtifactError(what, next=_COMPLETE) from None
+    return layout
+
+
+class _Nowhere:
+    """A header that is not kept: what cannot be written shows before anything is."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda value: value
+
+
+def _fitting(row: Architecture, config: Mapping[str, Any]) -> Layout:
+    """With the first graph of the row that computes this model."""
     layout = _layout(row, settings_of(row, config))
     found = problems(layout)
     while found and layout.row.otherwise:

@@ -30,7 +30,9 @@ def rope_of(settings: Mapping[str, Any], blocks: str | None = None) -> dict[str,
         _of_kind(settings, blocks) if blocks else settings.get("rope_scaling") or settings.get("rope_parameters") or {}
     )
     if not isinstance(given, Mapping):
-        raise ArtifactError(f"config.json has rotary settings that are no object: {given!r}", next="repair config.json")
+        raise ArtifactError(
+            f"config.json has rotary settings that are no object: {given!r}", next="give a complete config.json"
+        )
     rope = dict(given)
     longest = settings.get("max_position_embeddings") or 2048
     original = settings.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
@@ -72,7 +74,13 @@ def _standard(rope: Mapping[str, Any]) -> bool:
 
 def stretch(rope: Mapping[str, Any]) -> float:
     """How many times longer the scaled context is."""
-    return float(rope.get("factor") or rope["longest"] / rope["original"])
+    return _positive(rope.get("factor") or rope["longest"] / rope["original"])
+
+
+def _positive(value: Any) -> float:
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"a rotary factor of {value}")
+    return float(value)
 
 
 def attention_factor(rope: Mapping[str, Any]) -> float:
@@ -119,8 +127,9 @@ def _listed(rope: Mapping[str, Any], which: str, dim: int) -> npt.NDArray[np.flo
 def _llama3(rope: Mapping[str, Any], dim: int) -> npt.NDArray[np.float32]:
     steps = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
     wavelength = 2 * math.pi * np.float32(rope["rope_theta"]) ** steps
-    factor, context = float(rope.get("factor", 8.0)), float(rope["original"])
+    factor, context = _positive(rope.get("factor", 8.0)), float(rope["original"])
     low, high = float(rope.get("low_freq_factor", 1.0)), float(rope.get("high_freq_factor", 4.0))
+    _positive(high - low)
     smooth = (context / wavelength - low) / (high - low)
     between = 1 / ((1 - smooth) / factor + smooth)
     return np.where(wavelength < context / high, 1.0, np.where(wavelength > context / low, factor, between))
@@ -149,7 +158,7 @@ def write_rope(writer: Any, rope: Mapping[str, Any], dim: int) -> None:
     kind, factor = needs(rope), attention_factor(rope)
     if rope["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(float(rope["factor"]))
+        writer.add_rope_scaling_factor(_positive(rope["factor"]))
     elif kind == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(stretch(rope))

@@ -113,6 +113,13 @@ def test_a_variant_that_no_graph_computes_is_refused_with_the_reason(name: str) 
         {"head_dim": 15},
         {"intermediate_size": 2.5},
         {"sliding_window": "wide", "use_sliding_window": True, "max_window_layers": 0},
+        {"rope_scaling": {"type": "linear"}},
+        {"rope_scaling": {"type": "yarn", "factor": "4x"}},
+        {"rope_scaling": {"type": "llama3", "factor": 0}},
+        {"rope_scaling": "linear"},
+        {"rope_theta": "big"},
+        {"rms_norm_eps": None},
+        {"rope_parameters": {"rope_type": ["yarn"]}},
     ],
 )
 def test_sizes_that_make_no_model_are_refused(change: dict[str, Any]) -> None:
