@@ -116,15 +116,14 @@ class ExportGguf(Stage[GgufParams]):
 
     def run(self, job: Job[GgufParams]) -> Mapping[str, Any]:
         """Write the file, then let llama.cpp and Hugging Face split the same texts."""
-        from export.probes import check_vocabulary
-        from export.tokenizer import load_tokenizer, read_vocabulary
+        from export.probes import check_probes
+        from export.translation import translate
 
         checkpoint = open_checkpoint(job.input.path)
         layout = layout_of(checkpoint.config)
         importance = _importance(job, layout, checkpoint)
         plan = plan_tensors(checkpoint, layout, job.params.type, importance)
-        tokenizer = load_tokenizer(job.input.path)
-        vocabulary = read_vocabulary(job.input.path, tokenizer, layout.vocab)
+        vocabulary, probes = translate(job.input.path, layout.vocab, job.scratch)
         part = job.scratch / f"{FILE}.part"
         header = write_header(job.scratch / "header", layout, vocabulary, plan, job.params)
         if job.params.mix == "measured":
@@ -133,9 +132,9 @@ class ExportGguf(Stage[GgufParams]):
             plan = mixed(job, plan, len(header))
             header = write_header(job.scratch / "header", layout, vocabulary, plan, job.params)
         stream(part, header, plan, checkpoint, job, _feedback(job, plan))
-        probes = check_vocabulary(part, vocabulary, tokenizer)
+        texts = check_probes(part, vocabulary, probes)
         shutil.move(part, job.out / FILE)
-        return _facts(job, layout, plan, vocabulary, probes)
+        return _facts(job, layout, plan, vocabulary, texts)
 
 
 def _bits(file_type: str) -> float:
