@@ -3,9 +3,9 @@
     python benchmarks/gguf/speed.py MODEL --llama-cpp SOURCE [--type Q4_K_M] [--runs 3]
 
 SOURCE is llama.cpp's source tree (llama-cpp-python's source distribution has it in vendor/llama.cpp):
-convert_hf_to_gguf.py writes the 16-bit file, `llama_model_quantize` of the installed llama-cpp-python quantizes it with
-two threads. Ours is the whole command, fingerprints and copies included, in an empty work folder. Times are wall clock,
-memory the largest resident size of any process. Prints one JSON object.
+convert_hf_to_gguf.py writes the 16-bit file (``--between auto``: in the type of the source), `llama_model_quantize` of
+the installed llama-cpp-python quantizes it with two threads. Ours is the whole command, fingerprints and copies included,
+in an empty work folder. Times are wall clock, memory the largest resident size of any process. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def timed(command: list[str], folder: Path, **more: str) -> tuple[float, int]:
     return seconds, usage.ru_maxrss * 1024
 
 
-def theirs(model: Path, source: Path, kind: str, folder: Path) -> dict[str, float]:
+def theirs(model: Path, source: Path, kind: str, between: str, folder: Path) -> dict[str, float]:
     """Convert, then quantize."""
-    middle, out = folder / "f16.gguf", folder / "theirs.gguf"
-    convert = [sys.executable, str(source / "convert_hf_to_gguf.py"), str(model), "--outtype", "f16"]
+    middle, out = folder / "between.gguf", folder / "theirs.gguf"
+    convert = [sys.executable, str(source / "convert_hf_to_gguf.py"), str(model), "--outtype", between]
     first = timed([*convert, "--outfile", str(middle)], folder, PYTHONPATH=f"{source / 'gguf-py'}:{source}")
     second = timed([sys.executable, "-c", QUANTIZE, str(middle), str(out), kind], folder)
     return {
@@ -70,15 +70,16 @@ def ours(model: Path, kind: str, folder: Path) -> dict[str, float]:
     }
 
 
-def same(folder: Path) -> bool:
-    """Whether both files hold the same tensors, byte for byte."""
-    import gguf
-
-    found = [
-        {t.name: (t.tensor_type, t.data.tobytes()) for t in gguf.GGUFReader(path).tensors}
-        for path in (folder / "theirs.gguf", folder / "ours" / "model.gguf")
-    ]
-    return found[0] == found[1]
+SAME = """
+import sys
+import gguf
+one, two = ({t.name: t for t in gguf.GGUFReader(path).tensors} for path in sys.argv[1:])
+same = one.keys() == two.keys() and all(
+    (t.tensor_type, t.data.tobytes()) == (two[name].tensor_type, two[name].data.tobytes()) for name, t in one.items()
+)
+sys.exit(0 if same else "the tensors differ")
+"""
+"""In a process of its own: a child's peak is never below what its parent held when it was started."""
 
 
 def main() -> None:
@@ -87,15 +88,17 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--llama-cpp", type=Path, required=True)
     parser.add_argument("--type", default="Q4_K_M")
+    parser.add_argument("--between", default="auto", help="the converter's --outtype")
     parser.add_argument("--runs", type=int, default=3)
     given = parser.parse_args()
     peer, own, equal = [], [], True
     for _ in range(given.runs):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            peer.append(theirs(given.model.resolve(), given.llama_cpp.resolve(), given.type, folder))
+            peer.append(theirs(given.model.resolve(), given.llama_cpp.resolve(), given.type, given.between, folder))
             own.append(ours(given.model.resolve(), given.type, folder))
-            equal &= same(folder)
+            files = [str(folder / "theirs.gguf"), str(folder / "ours" / "model.gguf")]
+            equal &= subprocess.run([sys.executable, "-c", SAME, *files], check=False).returncode == 0
             shutil.rmtree(folder / "work")
 
     def middle(runs: list[dict[str, float]]) -> dict[str, float]:
