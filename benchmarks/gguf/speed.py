@@ -2,10 +2,11 @@
 
     python benchmarks/gguf/speed.py MODEL --llama-cpp SOURCE [--type Q4_K_M] [--runs 3]
 
-SOURCE is llama.cpp's source tree (llama-cpp-python's source distribution has it in vendor/llama.cpp):
+SOURCE is llama.cpp's source tree (llama-cpp-python's source distribution has it in vendor/llama.cpp). Its
 convert_hf_to_gguf.py writes the 16-bit file (``--between auto``: in the type of the source), `llama_model_quantize` of
-the installed llama-cpp-python quantizes it with two threads. Ours is the whole command, fingerprints and copies included,
-in an empty work folder. Times are wall clock, memory the largest resident size of any process. Prints one JSON object.
+the installed llama-cpp-python quantizes it with two threads. Ours is the whole command, fingerprints and copies
+included, in an empty work folder. Times are wall clock, memory the largest resident size of any process. Prints one
+JSON object.
 """
 
 from __future__ import annotations
