@@ -66,7 +66,10 @@ class Session:
         Control tokens written inside a message's content are removed: a user cannot forge a turn.
         """
         if self.template is None:
-            raise UsageError("the model has no chat template", next="add one to the model, or use `logits`")
+            raise UsageError(
+                "the model has no chat template",
+                next="save the model with one (chat_template.jinja) and export it again, or use `logits`",
+            )
         clean = [self._clean(message) for message in messages]
         return self.engine.encode(render(self.template, clean, bos=self.engine.bos, eos=self.engine.eos))
 

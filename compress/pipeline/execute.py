@@ -4,6 +4,7 @@ heavy libraries imported already, so that ten stages do not import torch ten tim
 from __future__ import annotations
 
 import importlib.util
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 from compress.errors import HoldfastError
 from compress.pipeline.worker import Task, run_task
 
+logger = logging.getLogger(__name__)
 PRELOAD = ("torch", "transformers", "compress.pipeline.worker")
 Progress = Callable[[int, int, str], None]
 
@@ -88,6 +90,8 @@ def _listen(events: Connection, progress: Progress) -> Outcome | None:
             return None
         if message[0] == "progress":
             progress(*message[1:])
+        elif message[0] == "warning":
+            logger.warning("warning: %s", message[1])  # without a handler of the caller's, a line on stderr
         elif message[0] == "done":
             return Outcome(*message[1:])
         else:

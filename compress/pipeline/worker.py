@@ -59,6 +59,7 @@ def run_task(task: Task, events: Connection, lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     _send_output_to(task.log)
+    logging.getLogger().addHandler(_Warnings(events))
     try:
         outcome = _run(task, events)
     except HoldfastError as error:
@@ -91,6 +92,19 @@ def _send_output_to(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
+
+
+class _Warnings(logging.Handler):
+    """Sends what our own code warns of to the parent: a log file is not where people look."""
+
+    def __init__(self, events: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self.events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        ours = record.name.partition(".")[0] in ("compress", "export", "finetune", "runtime")
+        if ours and record.levelno == logging.WARNING and threading.current_thread() is threading.main_thread():
+            self.events.send(("warning", record.getMessage()))
 
 
 def _os_error(task: Task, error: OSError) -> HoldfastError:

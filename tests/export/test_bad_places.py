@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,3 +125,15 @@ def test_a_killed_command_leaves_nothing_and_goes_on(tmp_path: Path, how: signal
     assert start(*arguments, tmp_path / "out").wait(120) == 0
     assert start("--from", folder, "--work-dir", tmp_path / "other", "--out", tmp_path / "fresh").wait(120) == 0
     assert (tmp_path / "out/model.gguf").read_bytes() == (tmp_path / "fresh/model.gguf").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_warning_of_the_stage_reaches_the_terminal(folder: Path, tmp_path: Path) -> None:
+    silent = Path(shutil.copytree(folder, tmp_path / "silent"))
+    settings = json.loads((silent / "tokenizer_config.json").read_text()) | {"chat_template": None}
+    (silent / "tokenizer_config.json").write_text(json.dumps(settings))
+    process = start("--from", silent, "--out", tmp_path / "out", "--work-dir", tmp_path / "work")
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert told.count("warning: ") == 1
+    assert "has no chat template" in told

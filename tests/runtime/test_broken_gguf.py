@@ -75,7 +75,7 @@ print(json.dumps(ends))
 """
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(5000, marks=pytest.mark.slow)])
 def test_no_damage_ends_the_process(tmp_path: Path, count: int) -> None:
     source = write_tiny_gguf(tmp_path / "whole.gguf")
     command = [sys.executable, "-c", PROBE, str(source), str(count), str(count)]
