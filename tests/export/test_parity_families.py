@@ -11,7 +11,7 @@ import pytest
 from broken_gguf import tensor
 from family_models import PLAIN, save_family
 from test_gguf_stage import export
-from test_parity import checks_of, job_of
+from test_parity_stage import checks_of, job_of
 
 from compress.artifact import open_artifact
 from compress.errors import ParityFailed
