@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from small_folder import write_model
 from small_gptq import write_gptq
-from test_parity_stage import checks_of, job_of
 from test_parity_families import export_onnx
+from test_parity_stage import checks_of, job_of
 
 from compress.errors import ParityFailed
 from export.parity import ExportParity

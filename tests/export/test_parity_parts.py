@@ -8,8 +8,9 @@ import pytest
 from export.parity_answers import Answers, _judge_reply, _Rules
 from export.parity_logits import Gap, divergence
 from export.parity_noise import rounded
+from export.parity_prompts import asked
+from export.parity_reading import first_difference, part
 from export.parity_weights import ROW_ERROR, Stored, halves, row_errors, unexplained
-from export.parity_words import asked, first_difference, part
 
 
 @pytest.mark.parametrize("shape", [(64, 5), (64,)])
