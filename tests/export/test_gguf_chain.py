@@ -50,7 +50,10 @@ def stands_for(gptq: Path, plain: Path, ids: list[int]) -> np.ndarray:
         return model(torch.tensor([ids])).logits[0].numpy()
 
 
-@pytest.mark.parametrize("case", PLAIN)
+QUICK = ("llama-wide-biases", "gemma3", "phi3")
+
+
+@pytest.mark.parametrize("case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in PLAIN])
 def test_pruned_gptq_folders_export(tmp_path: Path, text: Path, case: str) -> None:
     whole = save_family(case, tmp_path / "hf", **SIZES.get(case, {}))
     cut = {"method": "magnitude", "compensate": False, "multiple_of": 32, "recover": None}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family_models import CASES, GELU, GEMMA, GPT2, LLAMA3, ODD_YARN, SIZES, WINDOW, YARN, save_family
+from family_models import CASES, GELU, GEMMA, GPT2, LLAMA3, ODD_YARN, PLAIN, SIZES, WINDOW, YARN, save_family
 from llama_run import logits, logits_of
 from test_gguf_stage import export
 
@@ -61,7 +61,10 @@ def gap(folder: Path, path: Path, positions: int = POSITIONS, *, table: bool = T
     return float(np.abs(logits(path, ids) - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", list(CASES))
+QUICK = {*PLAIN, "llama-llama3", "llama-yarn-odd", "phi3-longrope-long", "qwen2-fewer-heads"}
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_logits_equal_hugging_face(tmp_path: Path, name: str) -> None:
     folder = save_family(name, tmp_path / "hf")
     path = export(folder, tmp_path)

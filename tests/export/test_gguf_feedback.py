@@ -85,7 +85,7 @@ def test_a_killed_export_ends_with_the_same_bytes(tiny_llama, chat_jsonl, passed
 def test_slabs_change_nothing_that_matters(tiny_llama, chat_jsonl, passed, tmp_path, monkeypatch):
     """Outputs are independent but for how products of another shape round."""
     whole = stored(export(tiny_llama, chat_jsonl, passed, tmp_path / "a", feedback="shared").path)
-    monkeypatch.setattr(feedback, "SLAB", 64 * 64)
+    monkeypatch.setattr(feedback, "SLAB", 2**15)
     parts = stored(export(tiny_llama, chat_jsonl, passed, tmp_path / "b", feedback="shared").path)
     errors = [output_error(found, tiny_llama, passed) for found in (whole, parts)]
     assert errors[1] == pytest.approx(errors[0], rel=0.02)

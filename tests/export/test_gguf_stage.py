@@ -126,7 +126,9 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing of the stage runs after it."""
 
 
-@pytest.mark.parametrize("after", [1, 7, 19])
+@pytest.mark.parametrize(
+    "after", [7, pytest.param(1, marks=pytest.mark.slow), pytest.param(19, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
