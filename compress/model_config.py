@@ -1,6 +1,6 @@
 """``config.json`` of a model folder, with the values that sizes and arithmetic rest on checked for what they are.
 
-Which keys a family needs is its table's business (``compress/families.py``, ``export/gguf_arch.py``); here a key that
+Which keys a family needs is its table's business (``compress/families.py``, ``export/gguf/arch.py``); here a key that
 is there must hold what it is for, so that a text or a zero is named and not met as a crash further on.
 """
 

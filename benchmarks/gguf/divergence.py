@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from compress.windows import calibration_windows
 from export.checkpoint import open_checkpoint
-from export.imatrix import read_matrix
-from export.parity_weights import read_gguf
-from export.probes import quiet_llama
+from export.gguf.imatrix import read_matrix
+from export.parity.weights import read_gguf
+from export.tokenizers.probes import quiet_llama
 
 MODES = {
     "rounded": ("feedback=off",),

@@ -57,10 +57,10 @@ class NoVocabulary:
 def ours(folder: Path, place: Path) -> Path:
     """A float32 .gguf by ``export.gguf``'s own functions."""
     from export.checkpoint import open_checkpoint
-    from export.gguf import GgufParams
-    from export.gguf_layout import layout_of
-    from export.gguf_plan import plan_tensors
-    from export.gguf_write import pieces, write_header
+    from export.gguf.layout import layout_of
+    from export.gguf.plan import plan_tensors
+    from export.gguf.stage import GgufParams
+    from export.gguf.write import pieces, write_header
 
     checkpoint, params = open_checkpoint(folder), GgufParams(type="F32", imatrix=False)
     layout = layout_of(checkpoint.config)

@@ -30,8 +30,8 @@ def ours(**params: Any) -> Callable[[Path, Path], Path]:
     """Export by the stage's own code, with the checks that belong to it."""
 
     def export(model: Path, out: Path) -> Path:
-        from export.onnx import OnnxParams, build
-        from export.onnx_check import compare_weights
+        from export.onnx.check import compare_weights
+        from export.onnx.stage import OnnxParams, build
 
         linears = build(model, out, OnnxParams(**params))
         compare_weights(out / "model.onnx", model, linears)

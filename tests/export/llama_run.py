@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.probes import quiet_llama
+from export.tokenizers.probes import quiet_llama
 
 
 def logits(path: Path, ids: list[int]) -> np.ndarray:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from compress.cli import app
 from compress.errors import HoldfastError
-from export.gguf import ExportGguf
+from export.gguf.stage import ExportGguf
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -259,7 +259,7 @@ TOKENIZING = ("tokenizer_config.json", "generation_config.json", "tokenizer.json
 
 @pytest.mark.parametrize("name", TOKENIZING)
 def test_damaged_json_of_the_tokenizer(folder: Path, name: str) -> None:
-    from export.tokenizer import load_tokenizer, read_vocabulary
+    from export.tokenizers.read import load_tokenizer, read_vocabulary
 
     texts = json_mutants(json.loads((folder / name).read_text()), 60, seed=60)
     survive(folder, name, texts, lambda: read_vocabulary(folder, load_tokenizer(folder), 383))

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from export.charsmap import build
+from export.tokenizers.charsmap import build
 
 
 def replace(blob: bytes, text: bytes) -> bytes:

@@ -14,7 +14,7 @@ from test_gguf_stage import job_of
 
 from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.gguf import ExportGguf
+from export.gguf.stage import ExportGguf
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from compress.errors import ArtifactError
-from export import _ggml
+from export.gguf import ggml
 
-needs_kernels = pytest.mark.skipif(_ggml._kquants() is None, reason="installed without a C compiler")
+needs_kernels = pytest.mark.skipif(ggml._kquants() is None, reason="installed without a C compiler")
 WIDTH = 768
 
 
@@ -35,23 +35,23 @@ ROWS = dict(awkward())
 
 
 @needs_kernels
-@pytest.mark.parametrize(("kind", "weighed"), sorted(_ggml._OURS))
+@pytest.mark.parametrize(("kind", "weighed"), sorted(ggml._OURS))
 @pytest.mark.parametrize("name", ROWS)
 def test_the_bytes_are_ggmls(kind: str, weighed: bool, name: str) -> None:
     rows, draw = np.ascontiguousarray(ROWS[name]), np.random.default_rng(4)
     importance = np.exp(2 * draw.standard_normal(WIDTH)).astype(np.float32)
     for given in (importance, np.where(importance < 1, 0, importance).astype(np.float32)) if weighed else (None,):
         address = None if given is None else given.ctypes.data
-        blocks = [np.zeros((len(rows), _ggml.row_bytes(kind, WIDTH)), dtype=np.uint8) for _ in range(2)]
-        for run, out in zip((_ggml._quantizer(kind, weighed), _ggml._ggml_rows(kind)), blocks, strict=True):
+        blocks = [np.zeros((len(rows), ggml.row_bytes(kind, WIDTH)), dtype=np.uint8) for _ in range(2)]
+        for run, out in zip((ggml._quantizer(kind, weighed), ggml._ggml_rows(kind)), blocks, strict=True):
             run(rows.ctypes.data, out.ctypes.data, len(rows), WIDTH, address)
         assert np.array_equal(*blocks)
 
 
 @needs_kernels
-@pytest.mark.parametrize(("kind", "weighed"), sorted(_ggml._OURS))
+@pytest.mark.parametrize(("kind", "weighed"), sorted(ggml._OURS))
 def test_the_compiled_loops_are_in_use(kind: str, weighed: bool) -> None:
-    assert _ggml._quantizer(kind, weighed) == getattr(_ggml._kquants(), f"holdfast_{kind.lower().replace('k', 'K')}")
+    assert ggml._quantizer(kind, weighed) == getattr(ggml._kquants(), f"holdfast_{kind.lower().replace('k', 'K')}")
 
 
 def test_a_kernel_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -60,23 +60,23 @@ def test_a_kernel_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, capl
         def holdfast_q4_K(rows: int, out: int, count: int, columns: int, importance: int | None) -> None:
             del rows, out, count, columns, importance
 
-    monkeypatch.setattr(_ggml, "_kquants", Wrong)
-    _ggml._quantizer.cache_clear()
+    monkeypatch.setattr(ggml, "_kquants", Wrong)
+    ggml._quantizer.cache_clear()
     rows = np.random.default_rng(0).standard_normal((4, 256)).astype(np.float32)
-    got = _ggml.quantize(rows, "Q4_K")
-    _ggml._quantizer.cache_clear()
+    got = ggml.quantize(rows, "Q4_K")
+    ggml._quantizer.cache_clear()
     assert "differs from ggml's" in caplog.text
     monkeypatch.undo()
-    assert np.array_equal(got, _ggml.quantize(rows, "Q4_K"))
+    assert np.array_equal(got, ggml.quantize(rows, "Q4_K"))
 
 
 def test_threads_do_not_change_bytes() -> None:
     rows = np.random.default_rng(1).standard_normal((333, 512)).astype(np.float32)
     for kind in ("Q4_K", "Q3_K", "Q8_0"):
-        assert np.array_equal(_ggml.quantize(rows, kind, threads=1), _ggml.quantize(rows, kind, threads=3))
+        assert np.array_equal(ggml.quantize(rows, kind, threads=1), ggml.quantize(rows, kind, threads=3))
 
 
 def test_infinity_is_refused() -> None:
     rows = np.linspace(-1e15, 1e15, 256, dtype=np.float32)[None]
     with pytest.raises(ArtifactError, match="NaN or infinity"):
-        _ggml.quantize(rows, "Q4_K")
+        ggml.quantize(rows, "Q4_K")

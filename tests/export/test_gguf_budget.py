@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "compress"))
 from stages import run_stage
 
 from compress.errors import UsageError
-from export import _ggml
-from export.gguf import GgufParams
-from export.gguf_budget import rounded
+from export.gguf import ggml
+from export.gguf.budget import rounded
+from export.gguf.stage import GgufParams
 
 SMALL = {"calibration_tokens": 2048, "calibration_length": 64}
 
@@ -102,7 +102,7 @@ def test_rounded_is_what_the_file_would_hold():
     h = np.exp(h)
     from gguf import GGMLQuantizationType, quants
 
-    blocks = _ggml.quantize(W, "Q4_K", h)
+    blocks = ggml.quantize(W, "Q4_K", h)
     expected = quants.dequantize(blocks, GGMLQuantizationType.Q4_K).reshape(W.shape)
     got = rounded(torch.from_numpy(W), torch.from_numpy(h), kind="Q4_K", threads=1)
     assert np.array_equal(got.numpy(), expected)

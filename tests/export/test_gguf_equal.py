@@ -16,12 +16,12 @@ from small_folder import write_model
 from compress.artifact import Artifact
 from compress.stage import Job
 from export.checkpoint import Checkpoint
-from export.gguf import GgufParams
-from export.gguf_layout import layout_of
-from export.gguf_mix import FILE_TYPES
-from export.gguf_plan import plan_tensors
-from export.gguf_tensors import tensors_of
-from export.gguf_write import stream, write_header
+from export.gguf.layout import layout_of
+from export.gguf.mix import FILE_TYPES
+from export.gguf.plan import plan_tensors
+from export.gguf.stage import GgufParams
+from export.gguf.tensors import tensors_of
+from export.gguf.write import stream, write_header
 
 COMMON = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_XS", "F16")
 QUANTIZED = [name for name in FILE_TYPES if name not in ("F32", "F16", "BF16")]
@@ -37,7 +37,7 @@ class Source:
     """A folder, its plain float32 GGUF and an importance matrix made from a seed."""
 
     def __init__(self, folder: Path, place: Path) -> None:
-        from export.tokenizer import load_tokenizer, read_vocabulary
+        from export.tokenizers.read import load_tokenizer, read_vocabulary
 
         self.place = place
         self.checkpoint = Checkpoint(folder)
@@ -64,7 +64,7 @@ class Source:
         return scratch / "model.gguf"
 
     def theirs(self, file_type: str, importance: dict) -> Path:
-        from export.probes import quiet_llama
+        from export.tokenizers.probes import quiet_llama
 
         llama = quiet_llama()
         params = llama.llama_model_quantize_default_params()

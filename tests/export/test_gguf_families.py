@@ -16,12 +16,12 @@ from test_gguf_stage import export
 from compress.errors import ArtifactError, UnsupportedArchitecture
 from compress.families import LAYOUTS
 from export.checkpoint import Checkpoint
-from export.gguf import GgufParams
-from export.gguf_arch import ARCHITECTURES
-from export.gguf_layout import layout_of
-from export.gguf_plan import padded, plan_tensors
-from export.gguf_tensors import tensors_of
-from export.gguf_write import pieces, write_header
+from export.gguf.arch import ARCHITECTURES
+from export.gguf.layout import layout_of
+from export.gguf.plan import padded, plan_tensors
+from export.gguf.stage import GgufParams
+from export.gguf.tensors import tensors_of
+from export.gguf.write import pieces, write_header
 
 POSITIONS = 140
 

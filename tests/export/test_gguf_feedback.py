@@ -20,7 +20,7 @@ from stages import run_stage
 from compress.calibrate import Calibration
 from compress.quantize import feedback
 from export.checkpoint import open_checkpoint
-from export.tokenizer import load_tokenizer
+from export.tokenizers.read import load_tokenizer
 
 CALIBRATION = {"calibration_tokens": 2048, "calibration_length": 64}
 

@@ -16,11 +16,11 @@ from small_gptq import write_gptq
 from compress.artifact import open_artifact
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.stage import Job
-from export import gguf as stage_module
-from export import gguf_write
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.gguf import ExportGguf, GgufParams
-from export.gguf_arch import ARCHITECTURES
+from export.gguf import stage as stage_module
+from export.gguf import write
+from export.gguf.arch import ARCHITECTURES
+from export.gguf.stage import ExportGguf, GgufParams
 
 
 def job_of(folder: Path, place: Path, **params: Any) -> Job[GgufParams]:
@@ -53,7 +53,7 @@ def reference(folder: Path, ids: list[int]) -> np.ndarray:
 def test_a_trained_model_answers_the_same(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "models/m7"
     row = json.loads((folder / "eval.jsonl").read_text().splitlines()[0])
-    from export.tokenizer import load_tokenizer
+    from export.tokenizers.read import load_tokenizer
 
     ids = load_tokenizer(folder).encode(row["text"], add_special_tokens=False)[:128]
     expected = reference(folder, ids)
@@ -134,8 +134,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     folder = write_model(tmp_path / "hf")
     whole = export(folder, tmp_path / "whole", type="Q5_K_M").read_bytes()
-    monkeypatch.setattr(gguf_write, "SAVE_EVERY", 1)
-    monkeypatch.setattr(gguf_write, "SLAB", 2**14)
+    monkeypatch.setattr(write, "SAVE_EVERY", 1)
+    monkeypatch.setattr(write, "SLAB", 2**14)
     done: list[str] = []
 
     def progress(number: int, total: int, note: str = "") -> None:
@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 def test_threads_and_slabs_do_not_change_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model(tmp_path / "hf")
     first = export(folder, tmp_path, type="Q4_K_M").read_bytes()
-    monkeypatch.setattr(gguf_write, "SLAB", 3000)
+    monkeypatch.setattr(write, "SLAB", 3000)
     job = job_of(folder, tmp_path, type="Q4_K_M")
     ExportGguf().run(Job(**{**vars(job), "threads": 1}))
     assert (job.out / "model.gguf").read_bytes() == first
@@ -172,7 +172,7 @@ def test_unknown_architecture_names_the_row(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedArchitecture) as caught:
         ExportGguf().check(job_of(folder, tmp_path))
     assert "'MambaForCausalLM'" in caught.value.what
-    assert "ARCHITECTURES in export/gguf_arch.py" in str(caught.value.next)
+    assert "ARCHITECTURES in export/gguf/arch.py" in str(caught.value.next)
     assert set(ARCHITECTURES) <= set(caught.value.what.replace(",", " ").replace(")", " ").split())
 
 

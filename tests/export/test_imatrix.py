@@ -21,8 +21,8 @@ from stages import run_stage
 from compress.artifact import Artifact
 from compress.calibrate import Calibration
 from compress.errors import ArtifactError
-from export.gguf import ExportGguf, GgufParams
-from export.imatrix import Entry, Matrix, read_matrix, write_matrix
+from export.gguf.imatrix import Entry, Matrix, read_matrix, write_matrix
+from export.gguf.stage import ExportGguf, GgufParams
 
 CALIBRATION = {"calibration_tokens": 1600, "calibration_length": 64}
 """25 windows: a count that is no power of two, so that sums do not divide exactly."""

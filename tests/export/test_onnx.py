@@ -18,7 +18,7 @@ from small_gptq import write_gptq
 from compress.artifact import hash_files, open_artifact
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.stage import Job
-from export.onnx import ExportOnnx, OnnxParams, check_source
+from export.onnx.stage import ExportOnnx, OnnxParams, check_source
 
 pytest.importorskip("onnxruntime_genai", reason="the onnx extra is not installed")
 SIZES = {"hidden": 64, "ffn": 96, "heads": 4, "layers": 2, "tied": True}
@@ -81,7 +81,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_codes_reach_the_graph_untouched(built: dict[str, Any]) -> None:
     assert built["facts"]["weights_equal"] == 16
-    from export.onnx_check import compare_weights
+    from export.onnx.check import compare_weights
 
     linears = {"/model/layers.0/mlp/up_proj/MatMulNBits": ["model.layers.0.mlp.up_proj"]}
     assert compare_weights(built["out"] / "model.onnx", built["gptq"], linears)["weights_equal"] == 1
@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_no_graph(built: dict[str, Any], tmp_path: Path) -> N
     """The limit on the size of a file stands for the disk; the process that meets it writes nothing more."""
     (tmp_path / "out").mkdir()
     code = (
-        "import resource, signal, sys; from pathlib import Path; from export.onnx import OnnxParams, build\n"
+        "import resource, signal, sys; from pathlib import Path; from export.onnx.stage import OnnxParams, build\n"
         "import torch, transformers\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"

@@ -14,12 +14,12 @@ from safetensors.numpy import load_file, save_file
 from small_gptq import quantize
 
 from export.checkpoint import open_checkpoint, read_config
-from export.onnx_check import check_shapes, compare_weights
-from export.onnx_decoder import Decoder
-from export.onnx_family import FAMILIES, family_of, read_settings, rope_tables, spec_of
-from export.onnx_graph import Graph
-from export.onnx_levels import logits
-from export.onnx_linears import Precision
+from export.onnx.check import check_shapes, compare_weights
+from export.onnx.decoder import Decoder
+from export.onnx.family import FAMILIES, family_of, read_settings, rope_tables, spec_of
+from export.onnx.graph import Graph
+from export.onnx.levels import logits
+from export.onnx.linears import Precision
 
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
 TINY = Path(__file__).parents[1] / "compress" / "tiny_families.py"
@@ -173,7 +173,7 @@ def test_rounded_weights_and_embeddings_are_what_the_graph_computes_with(name: s
     """Rounding in blocks that rows do not fill, read back from the graph and given to transformers."""
     import torch
 
-    from export.onnx_check import GraphWeights
+    from export.onnx.check import GraphWeights
 
     model = save(name, tmp_path / "hf")
     linears = write(tmp_path / "hf", tmp_path / "onnx", Precision(4, head, 64, 1))

@@ -15,7 +15,7 @@ from small_folder import write_model
 from compress.artifact import Artifact, open_artifact
 from compress.errors import ArtifactError, DataError
 from compress.stage import Job
-from export.onnx import ExportOnnx, OnnxParams
+from export.onnx.stage import ExportOnnx, OnnxParams
 
 pytest.importorskip("onnxruntime_genai", reason="the onnx extra is not installed")
 

@@ -16,8 +16,8 @@ from test_parity_stage import checks_of, job_of
 from compress.artifact import open_artifact
 from compress.errors import ParityFailed
 from compress.stage import Job
-from export.onnx import ExportOnnx, OnnxParams
-from export.parity import ExportParity
+from export.onnx.stage import ExportOnnx, OnnxParams
+from export.parity.stage import ExportParity
 
 VARIANTS = (*PLAIN, "gemma2-pattern", "gemma3-nested", "phi3-fewer-heads", "gpt2-untied-narrow", "llama-llama3")
 

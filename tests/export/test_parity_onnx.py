@@ -16,7 +16,7 @@ from test_parity_families import export_onnx
 from test_parity_stage import checks_of, job_of
 
 from compress.errors import ParityFailed
-from export.parity import ExportParity
+from export.parity.stage import ExportParity
 
 pytest.importorskip("onnxruntime_genai", reason="the onnx extra is not installed")
 SIZES: dict[str, Any] = {"hidden": 64, "ffn": 96, "heads": 4, "layers": 2, "tied": True}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.parity_answers import Answers, _judge_reply, _Rules
-from export.parity_logits import Gap, divergence
-from export.parity_noise import rounded
-from export.parity_prompts import asked
-from export.parity_reading import first_difference, part
-from export.parity_weights import ROW_ERROR, Stored, halves, row_errors, unexplained
+from export.parity.answers import Answers, _judge_reply, _Rules
+from export.parity.logits import Gap, divergence
+from export.parity.noise import rounded
+from export.parity.prompts import asked
+from export.parity.reading import first_difference, part
+from export.parity.weights import ROW_ERROR, Stored, halves, row_errors, unexplained
 
 
 @pytest.mark.parametrize("shape", [(64, 5), (64,)])

@@ -20,8 +20,8 @@ from small_gptq import write_gptq
 from compress.artifact import open_artifact
 from compress.errors import EXIT_GATE_FAIL, ParityFailed, UsageError
 from compress.stage import Job
-from export.gguf import ExportGguf, GgufParams
-from export.parity import ExportParity, ParityParams
+from export.gguf.stage import ExportGguf, GgufParams
+from export.parity.stage import ExportParity, ParityParams
 from runtime.gguf_file import read_gguf
 
 SIZES: dict[str, Any] = {"hidden": 256, "ffn": 512, "heads": 8, "layers": 2}

@@ -14,9 +14,9 @@ from small_folder import SPECIAL, write_tokenizer
 from vocab_file import config, differences, export, strings, write_vocabulary
 
 from compress.errors import ArtifactError
-from export.probes import check_vocabulary, llama_vocabulary
-from export.tokenizer import end_ids, load_tokenizer
-from export.vocabulary import CONTROL, NORMAL, Vocabulary
+from export.tokenizers.probes import check_vocabulary, llama_vocabulary
+from export.tokenizers.read import end_ids, load_tokenizer
+from export.tokenizers.vocabulary import CONTROL, NORMAL, Vocabulary
 
 
 def agree(shared: Path, place: Path, name: str, count: int) -> None:

@@ -10,8 +10,8 @@ import pytest
 from vocab_file import config, differences, export, save, strings
 
 from compress.errors import ArtifactError
-from export.probes import check_vocabulary
-from export.tokenizer_bpe import GPT4O, LLAMA3, PRE_TOKENIZERS, SHORT, Row
+from export.tokenizers.bpe import GPT4O, LLAMA3, PRE_TOKENIZERS, SHORT, Row
+from export.tokenizers.probes import check_vocabulary
 
 SPECIAL = ["<s>", "</s>", "<|user|>"]
 CAPITALS = ["ÜBER die ÉCOLE und ŁÓDŹ", "ÄRGER, ÖDE, ÇA, ÑANDÚ"]
@@ -122,7 +122,7 @@ def test_ignore_merges_only_matters_for_tokens_out_of_reach(tmp_path: Path) -> N
     ],
 )
 def test_other_kinds_of_bpe_are_refused(tmp_path: Path, model: dict, message: str) -> None:
-    from export.tokenizer import load_tokenizer, read_vocabulary
+    from export.tokenizers.read import load_tokenizer, read_vocabulary
 
     folder = byte_level(tmp_path, definition(PRE_TOKENIZERS[0]))
     data = json.loads((folder / "tokenizer.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 from real_tokenizers import real_folder
 from vocab_file import differences, export, strings, write_vocabulary
 
-from export.probes import check_vocabulary, llama_vocabulary
+from export.tokenizers.probes import check_vocabulary, llama_vocabulary
 
 END = "\n__ggml_vocab_test__\n"
 

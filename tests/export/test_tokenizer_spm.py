@@ -11,9 +11,9 @@ import pytest
 from vocab_file import CHAT, config, differences, export, save, strings
 
 from compress.errors import ArtifactError
-from export.chats import chat_probes
-from export.probes import check_vocabulary
-from export.vocabulary import USER_DEFINED
+from export.tokenizers.chats import chat_probes
+from export.tokenizers.probes import check_vocabulary
+from export.tokenizers.vocabulary import USER_DEFINED
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<|user|>"]
 BYTES = [f"<0x{value:02X}>" for value in range(256)]

@@ -11,9 +11,9 @@ import pytest
 from small_folder import write_model
 
 from compress.errors import ArtifactError, HoldfastError
-from export.probes import make_probes
-from export.tokenizer import load_tokenizer, read_vocabulary
-from export.translation import translate
+from export.tokenizers.probes import make_probes
+from export.tokenizers.read import load_tokenizer, read_vocabulary
+from export.tokenizers.translation import translate
 
 SIZE = 4096
 

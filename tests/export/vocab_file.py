@@ -10,10 +10,10 @@ from typing import Any
 
 import gguf
 
-from export.chats import PROBES
-from export.probes import llama_vocabulary
-from export.tokenizer import load_tokenizer, read_vocabulary
-from export.vocabulary import Vocabulary
+from export.tokenizers.chats import PROBES
+from export.tokenizers.probes import llama_vocabulary
+from export.tokenizers.read import load_tokenizer, read_vocabulary
+from export.tokenizers.vocabulary import Vocabulary
 
 POOLS = [
     "abcdefghijklmnopqrstuvwxyzABCXYZ",

@@ -6,7 +6,7 @@ import gguf
 import torch
 
 from compress.quantize.kformats import FORMATS
-from export import _ggml as ggml
+from export.gguf import ggml
 
 GGML = [kind for kind in FORMATS if not kind.startswith("NF4")]
 OUT = 96

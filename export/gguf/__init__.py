@@ -1,0 +1,1 @@
+"""``export.gguf``: llama.cpp's format."""

@@ -1,0 +1,191 @@
+"""ggml's own quantizers, reached by ctypes in the libggml-base that llama-cpp-python ships.
+
+Tensor types are called by their GGUF names (``Q4_K``, ``IQ4_XS``, …). A call releases the GIL,
+so rows are split over Python threads; the bytes do not depend on the split. K-quants come from
+``_kquants.c``, which writes ggml's bytes at several times its speed, where a probe finds them equal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.errors import ArtifactError
+from compress.extras import need
+
+log = logging.getLogger(__name__)
+
+TYPE_IDS = {
+    "F32": 0,
+    "F16": 1,
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q5_0": 6,
+    "Q5_1": 7,
+    "Q8_0": 8,
+    "Q2_K": 10,
+    "Q3_K": 11,
+    "Q4_K": 12,
+    "Q5_K": 13,
+    "Q6_K": 14,
+    "IQ2_XXS": 16,
+    "IQ2_XS": 17,
+    "IQ3_XXS": 18,
+    "IQ4_NL": 20,
+    "IQ3_S": 21,
+    "IQ2_S": 22,
+    "IQ4_XS": 23,
+    "BF16": 30,
+}
+"""GGUF tensor type -> number in ``enum ggml_type`` (ggml.h)."""
+
+BLOCK_256 = frozenset(
+    {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"}
+)
+PLAIN = frozenset({"F32", "F16", "BF16"})
+_NAMES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
+
+
+def block_size(kind: str) -> int:
+    """Weights per block: a row's length must be a multiple of it."""
+    return 1 if kind in PLAIN else 256 if kind in BLOCK_256 else 32
+
+
+def row_bytes(kind: str, columns: int) -> int:
+    """Bytes of one row of ``columns`` weights."""
+    assert columns % block_size(kind) == 0, (kind, columns)
+    return int(library().ggml_row_size(TYPE_IDS[kind], columns))
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """libggml-base with the argument types of the functions used here."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations:
+        need("llama_cpp")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "lib"
+    found = [folder / name for name in _NAMES if (folder / name).is_file()]
+    if not found:
+        raise ArtifactError(f"{folder} holds no libggml-base", next="pip install --force-reinstall llama-cpp-python")
+    return _declare(ctypes.CDLL(str(found[0])))
+
+
+def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
+    floats, whole, size, kind = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_int
+    for name, result, arguments in (
+        ("ggml_row_size", size, [kind, whole]),
+        ("ggml_quantize_init", None, [kind]),
+        ("ggml_quantize_chunk", size, [kind, floats, ctypes.c_void_p, whole, whole, whole, floats]),
+        ("ggml_validate_row_data", ctypes.c_bool, [kind, ctypes.c_void_p, size]),
+    ):
+        function: Any = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+Rows = npt.NDArray[np.float32]
+Quantizer = Callable[[int, int, int, int, int | None], object]
+"""(address of float32 rows, address of the blocks, rows, columns, address of the importance or None)"""
+
+
+def _ggml_rows(kind: str) -> Quantizer:
+    lib, number = library(), TYPE_IDS[kind]
+
+    def run(source: int, target: int, count: int, columns: int, importance: int | None) -> object:
+        return lib.ggml_quantize_chunk(number, source, target, 0, count, columns, importance)
+
+    return run
+
+
+_OURS = frozenset((kind, weighed) for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K") for weighed in (False, True))
+_OURS -= {("Q3_K", False)}
+"""(type, with importance) that ``_kquants.c`` computes faster than ggml."""
+
+
+@cache
+def _kquants() -> ctypes.CDLL | None:
+    """The compiled K-quants; None where the package was installed without a C compiler."""
+    found = importlib.util.find_spec("export.gguf._kquants")
+    if found is None or found.origin is None:
+        log.warning("export was installed without a C compiler: K-quants take ggml's own, slower loops")
+        return None
+    lib, pointer, size = ctypes.CDLL(found.origin), ctypes.c_void_p, ctypes.c_ssize_t
+    for kind in {kind for kind, _ in _OURS}:
+        function = getattr(lib, f"holdfast_{kind.lower().replace('k', 'K')}")
+        function.restype, function.argtypes = None, [pointer, pointer, size, size, pointer]
+    return lib
+
+
+@cache
+def _quantizer(kind: str, weighed: bool) -> Quantizer:
+    """``_kquants.c`` where its bytes are seen to be ggml's (another compiler might round otherwise), else ggml."""
+    theirs = _ggml_rows(kind)
+    lib = _kquants() if (kind, weighed) in _OURS else None
+    if lib is None:
+        return theirs
+    ours: Quantizer = getattr(lib, f"holdfast_{kind.lower().replace('k', 'K')}")
+    draw = np.random.default_rng(0)
+    rows = draw.standard_t(4, (19, 512)).astype(np.float32)
+    importance = np.exp(draw.standard_normal(512)).astype(np.float32) if weighed else None
+    blocks = [np.zeros((19, row_bytes(kind, 512)), dtype=np.uint8) for _ in range(2)]
+    for run, out in zip((ours, theirs), blocks, strict=True):
+        run(rows.ctypes.data, out.ctypes.data, 19, 512, None if importance is None else importance.ctypes.data)
+    if np.array_equal(blocks[0], blocks[1]):
+        return ours
+    log.warning("the compiled %s differs from ggml's here: ggml's own, slower loops are used", kind)
+    return theirs
+
+
+def quantize(
+    rows: Rows,
+    kind: str,
+    importance: Rows | None = None,
+    *,
+    threads: int = 1,
+) -> npt.NDArray[np.uint8]:
+    """float32 [n, in] -> uint8 [n, bytes per row], as ggml's own tools would write it.
+
+    ``importance``: float32 [in], the mean squared input per column, or None for plain rounding.
+    Raises ArtifactError when the result holds NaN or infinity (a weight was not finite or too large).
+    """
+    lib, number = library(), TYPE_IDS[kind]
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    count, columns = rows.shape
+    weights = None if importance is None else np.ascontiguousarray(importance, dtype=np.float32)
+    assert weights is None or weights.shape == (columns,)
+    out = np.empty((count, row_bytes(kind, columns)), dtype=np.uint8)
+    lib.ggml_quantize_init(number)
+    run = _quantizer(kind, weights is not None)
+
+    def work(start: int, stop: int) -> bool:
+        place = out[start:stop]
+        given = None if weights is None else weights.ctypes.data
+        run(rows[start:stop].ctypes.data, place.ctypes.data, stop - start, columns, given)
+        return bool(lib.ggml_validate_row_data(number, place.ctypes.data, place.nbytes))
+
+    if not all(_spread(work, count, columns, threads)):
+        raise ArtifactError(f"quantizing to {kind} gave NaN or infinity", next="look for non-finite weights")
+    return out
+
+
+def _spread(work: Callable[[int, int], bool], count: int, columns: int, threads: int) -> list[bool]:
+    """Run ``work`` on ranges of rows, several per thread so that the threads end together."""
+    least = math.ceil(32 * 512 / columns)
+    step = max(least, math.ceil(count / (4 * max(threads, 1))))
+    ranges = [(start, min(start + step, count)) for start in range(0, count, step)]
+    if threads < 2 or len(ranges) < 2:
+        return [work(*span) for span in ranges]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda span: work(*span), ranges))

@@ -1,0 +1,1 @@
+"""``export.onnx``: decoder graphs for onnxruntime-genai."""

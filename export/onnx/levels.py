@@ -1,0 +1,139 @@
+"""The accuracy level of int4/int8 products, chosen by what int8 activations do to this very model.
+
+MatMulNBits' attribute ``accuracy_level`` says how activations enter a product: 4 rounds them to int8 with one scale
+per block (fastest), 1 keeps float32. A block with one huge activation loses all others, which shows only when run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.errors import ArtifactError, DataError
+from compress.extras import need
+from compress.stage import Job
+from export.onnx.family import read_settings
+from export.tokenizers.chats import PROBES
+from export.tokenizers.read import load_tokenizer
+
+LEVELS = (4, 1)
+"""Tried in this order; the last one is as exact as 0, the reference."""
+TOKENS, LENGTH = 1024, 128
+"""How much text is answered, in windows of how many tokens."""
+
+
+def settle_level(folder: Path, source: Path, job: Job[Any]) -> dict[str, Any]:
+    """Stamp the accuracy level into the graph of ``folder``; return the facts of the choice.
+
+    ``auto`` on the CPU: the first level that changes the most likely token at no more than ``max_flips`` of the
+    positions, teacher-forced on the job's calibration text or else on the probe strings.
+    """
+    params, path = job.params, folder / "model.onnx"
+    if params.accuracy_level != "auto":
+        return {"accuracy_level": params.accuracy_level}
+    model = need("onnx").load(str(path), load_external_data=False)
+    if not any(node.op_type == "MatMulNBits" for node in model.graph.node) or params.provider != "cpu":
+        return {"accuracy_level": 0}  # nothing to choose: no codes, or kernels that compute in float16
+    windows, text = read_windows(source, job)
+    reference, readings = session(model, path, 0, job.threads), {}
+    for level in LEVELS:
+        candidate = session(model, path, level, job.threads)
+        readings[str(level)] = reading = compare(reference, candidate, windows)
+        if reading["flips"] <= params.max_flips:
+            break
+    else:
+        raise ArtifactError(
+            f"accuracy level {level} changes {reading['flips']:.2%} of the answers", next="set accuracy_level: 0"
+        )
+    path.write_bytes(stamp(model, level))
+    tokens = sum(len(window) for window in windows)
+    return {"accuracy_level": level, "accuracy_levels": readings, "accuracy_tokens": tokens, "accuracy_text": text}
+
+
+def stamp(model: Any, level: int) -> bytes:
+    """The graph with ``level`` on every product of codes."""
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
+                attribute.i = level
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def session(model: Any, path: Path, level: int, threads: int) -> Any:
+    """onnxruntime on the graph at one accuracy level; the weights stay in the folder's file."""
+    ort = need("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return ort.InferenceSession(stamp(model, level), options, providers=["CPUExecutionProvider"])
+
+
+def logits(run: Any, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """float32 [positions, vocab] of one sequence, computed in one go with an empty cache."""
+    feeds: dict[str, Any] = {"input_ids": ids[None], "attention_mask": np.ones((1, len(ids)), np.int64)}
+    feeds["position_ids"] = np.arange(len(ids), dtype=np.int64)[None]
+    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    for given in run.get_inputs():
+        if given.name.startswith("past_key_values."):
+            feeds[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), kinds[given.type])
+    wanted = {given.name: feeds[given.name] for given in run.get_inputs()}
+    return np.asarray(run.run(["logits"], wanted)[0][0], dtype=np.float32)
+
+
+def compare(reference: Any, candidate: Any, windows: list[npt.NDArray[np.int64]]) -> dict[str, float]:
+    """Share of positions with another most likely token, and mean KL(reference ‖ candidate) per position."""
+    flips, divergence, count = 0, 0.0, 0
+    for ids in windows:
+        expected, got = logits(reference, ids), logits(candidate, ids)
+        if not np.all(np.isfinite(got)):
+            return {"flips": 1.0}
+        flips += int(np.sum(expected.argmax(1) != got.argmax(1)))
+        p, q = _log_softmax(expected), _log_softmax(got)
+        divergence += float(np.sum(np.exp(p) * (p - q)))
+        count += len(ids)
+    return {"flips": round(flips / count, 5), "kl": float(f"{max(divergence, 0) / count:.2e}")}
+
+
+def _log_softmax(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    shifted = rows.astype(np.float64) - rows.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def read_windows(source: Path, job: Job[Any]) -> tuple[list[npt.NDArray[np.int64]], str]:
+    """Windows of token ids, and where their text comes from: ``calibration`` or ``probes``."""
+    tokenizer, settings = load_tokenizer(source), read_settings(source)
+    file = job.data.path / "calibration.jsonl" if job.data else None
+    found = file is not None and file.is_file()
+    texts = calibration_texts(file, tokenizer) if file is not None and found else iter(PROBES)
+    ids: list[int] = []
+    for text in texts:
+        ids += tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) >= TOKENS:
+            break
+    if not ids:
+        raise DataError(file, None, "holds no text to choose an accuracy level on", next="set accuracy_level: 1")
+    length = min(LENGTH, settings.max_position_embeddings)
+    windows = [np.asarray(ids[at : at + length], np.int64) for at in range(0, min(len(ids), TOKENS), length)]
+    return windows, "calibration" if found else "probes"
+
+
+def calibration_texts(path: Path, tokenizer: Any) -> Iterator[str]:
+    """The rows' text; conversations in the model's chat template, or line by line where it has none."""
+    with open(path, encoding="utf-8") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                row = json.loads(line)
+                talk = row.get("messages") or [{"role": "user", "content": row["text"]}]
+                plain = "\n".join(str(turn["content"]) for turn in talk)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    path, number, f"neither 'messages' nor 'text' ({error})", next="mend that row"
+                ) from None
+            templated = "messages" in row and tokenizer.chat_template
+            yield tokenizer.apply_chat_template(talk, tokenize=False) if templated else plain

@@ -1,0 +1,1 @@
+"""``export.parity``: is an export the model that it was made from?"""

@@ -1,0 +1,177 @@
+"""``export.parity``: is it the same model everywhere?
+
+The first input (a Hugging Face or GPTQ folder) is the reference. Every other one reads the same prompts in the runtime
+that ships, and is compared on what it reads, what it holds and what it says. Quantization changes weights and nothing
+else; so a candidate's own weights are read back into transformers, and the runtime must agree with *those* within its
+arithmetic, while the weights themselves must be the reference's within what their types explain. The first difference
+that neither explains fails the stage.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from compress.artifact import Artifact, write_json
+from compress.errors import ParityFailed, UsageError
+from compress.stage import Job, Needs, Params, Stage
+from export.checkpoint import Checkpoint, open_checkpoint
+from export.parity.checks import Check, Reference, compare
+from export.parity.logits import twin_of
+from export.parity.prompts import asked, plain, read_talks
+from export.parity.words import hugging_face
+
+log = logging.getLogger(__name__)
+
+FILE = "parity.json"
+REFERENCES = ("hf", "gptq")
+
+
+class ParityParams(Params):
+    """Parameters of ``export.parity``."""
+
+    prompts: int = Field(200, ge=1)
+    """Prompts to compare; where the data has fewer, the result says so."""
+    prompts_file: Path | None = None
+    """JSONL of ``{"messages"}`` or ``{"text"}`` rows; by default the pipeline's evaluation data."""
+    tokens: int = Field(32, ge=1)
+    """Greedy tokens per prompt."""
+    length: int = Field(128, ge=1)
+    """Most tokens of a prompt whose logits are compared (its token ids are compared in full)."""
+    noise_prompts: int = Field(32, ge=1)
+    """Prompts on which the runtime's arithmetic is imitated, and the distance to the reference is measured."""
+
+
+class ExportParity(Stage[ParityParams]):
+    """Writes ``parity.json``, or fails with the first difference."""
+
+    Params = ParityParams
+    version = 1
+    accepts = frozenset({"gguf", "gptq", "hf", "onnx"})
+    produces = "parity"
+    many = True
+    uses = frozenset({"eval"})
+    modules = frozenset({"torch", "transformers"})
+    libraries = frozenset({"gguf", "llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
+
+    def needs(self, job: Job[ParityParams]) -> Needs:
+        """Memory: the reference in float32 twice, and a candidate."""
+        largest = max((a.size_bytes() for a in job.inputs), default=0)
+        return Needs(ram_bytes=5 * largest)
+
+    def check(self, job: Job[ParityParams]) -> None:
+        """The first input is a reference, there is something to compare, and there are prompts."""
+        if not job.inputs:
+            return
+        kinds = [artifact.kind for artifact in job.inputs]
+        if kinds[0] not in REFERENCES:
+            raise UsageError(
+                f"the reference (the first input) is a {kinds[0]} artifact", next="name an hf or gptq folder first"
+            )
+        if len(kinds) < 2 or "hf" in kinds[1:]:
+            raise UsageError(
+                f"export.parity compares exports with a reference; it was given {', '.join(kinds)}",
+                next="from: [MODEL, GGUF, ONNX, …]",
+            )
+        _prompts_path(job)
+
+    def run(self, job: Job[ParityParams]) -> Mapping[str, Any]:
+        """Compare every candidate; raises ParityFailed naming candidate, check and first difference."""
+        self.check(job)
+        reference = read_reference(job)
+        results = []
+        how = {"tokens": job.params.tokens, "few": job.params.noise_prompts, "threads": job.threads}
+        for number, (name, artifact) in enumerate(zip(job.names[1:], job.inputs[1:], strict=True), 1):
+            results.append((name, artifact, compare(reference, artifact, **how)))
+            job.progress(number, len(job.inputs) - 1, name)
+        write_json(job.out / FILE, report(job, reference, results))
+        require(reference, results)
+        return {
+            "verdict": "PASS",
+            "reference": reference.name,
+            "prompts": len(reference.rows),
+            "candidates": {name: [check.name for check in checks] for name, _, checks in results},
+        }
+
+
+def _prompts_path(job: Job[ParityParams]) -> Path:
+    if job.params.prompts_file is not None:
+        return job.params.prompts_file
+    if job.data is None or not (job.data.path / "eval.jsonl").is_file():
+        raise UsageError(
+            "export.parity needs prompts",
+            next="name evaluation data, or --with prompts_file=FILE.jsonl (or --data FILE)",
+        )
+    return job.data.path / "eval.jsonl"
+
+
+def read_reference(job: Job[ParityParams]) -> Reference:
+    """The first input as transformers reads it, and the prompts as it tokenizes them."""
+    folder = job.inputs[0].path
+    own, checkpoint = hugging_face(folder), open_checkpoint(folder)
+    talks, texts = read_talks(_prompts_path(job), job.params.prompts)
+    prompts = [own.render(asked(talk), True) for talk in talks] if own.template else list(map(plain, talks))
+    begin = [own.special["bos"]] if own.adds[0] else []
+    spoken = [own.encode(text) for text in prompts if text]
+    written = [[*begin, *ids] for text in texts if (ids := own.encode(text))]
+    limit = min(job.params.length, _context(checkpoint) - job.params.tokens)
+    rows = [ids[:limit] for ids in (*spoken, *written) if ids]
+    if not rows:
+        raise UsageError(
+            f"{job.inputs[0].path} has no token ids for any prompt", next="give prompts that its tokenizer knows"
+        )
+    few = rows[: job.params.noise_prompts]
+    logits = dict(twin_of(checkpoint).logits(few))
+    return Reference(job.names[0], checkpoint, own, talks, texts, rows, logits)
+
+
+def _context(checkpoint: Checkpoint) -> int:
+    for key in ("max_position_embeddings", "n_positions"):
+        if isinstance(checkpoint.config.get(key), int):
+            return int(checkpoint.config[key])
+    return 1 << 20
+
+
+def report(
+    job: Job[ParityParams], reference: Reference, results: Sequence[tuple[str, Artifact, list[Check]]]
+) -> dict[str, Any]:
+    """``parity.json``."""
+    return {
+        "verdict": "FAIL" if any(c.differences for _, _, checks in results for c in checks) else "PASS",
+        "reference": {"name": reference.name, "kind": job.inputs[0].kind, "digest": job.inputs[0].digest},
+        "prompts": {
+            "asked": job.params.prompts,
+            "used": len(reference.rows),
+            "cut": sum(len(row) >= job.params.length for row in reference.rows),
+        },
+        "candidates": [
+            {
+                "name": name,
+                "kind": artifact.kind,
+                "digest": artifact.digest,
+                "passed": not any(check.differences for check in checks),
+                "not_run": ["logits", "greedy"] if artifact.kind == "gptq" else [],
+                "checks": [check.told() for check in checks],
+            }
+            for name, artifact, checks in results
+        ],
+    }
+
+
+def require(reference: Reference, results: Sequence[tuple[str, Artifact, list[Check]]]) -> None:
+    """Raise ParityFailed for the first check of the first candidate that failed."""
+    for name, _, checks in results:
+        failed = [check for check in checks if check.differences]
+        for check in failed:
+            log.error("%s, %s: %d different, first: %s", name, check.name, len(check.differences), check.differences[0])
+        if failed:
+            others = f" (also: {', '.join(check.name for check in failed[1:])})" if failed[1:] else ""
+            first = f"{failed[0].name}: {failed[0].differences[0]}{others}"
+            raise ParityFailed(
+                f"{name} is not the same model as {reference.name}: {first}",
+                next="export it again; if it stays, the exporter, the file or the runtime is at fault",
+            )

@@ -1,0 +1,195 @@
+"""The weights that a quantized file really holds, under their Hugging Face names, and what quantization explains.
+
+Reading back does not use the exporter's own flags: what llama.cpp's graphs and the ONNX model builder expect of a
+stored tensor is written down here once more, so that a mistake in one of the two places shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.errors import ArtifactError
+from export.checkpoint import Checkpoint, open_checkpoint
+from export.gguf.layout import layout_of
+from export.gguf.tensors import tensors_of
+from export.parity.noise import GGUF_ROUNDING
+from runtime.gguf_file import GgufHeader
+from runtime.gguf_file import read_gguf as read_header
+
+Floats = npt.NDArray[np.float32]
+
+HEAD = "lm_head.weight"
+INTERLEAVED = frozenset({"llama"})
+"""GGUF architectures whose graph rotates neighbouring pairs: q and k rows are stored as pairs (i, i + half)."""
+NORM_PLUS_ONE = frozenset({"gemma", "gemma2", "gemma3"})
+"""GGUF architectures whose graph multiplies by the norm's weight, Hugging Face by 1 + weight."""
+SCALED_QUERY = frozenset({"gemma2", "gemma3"})
+"""GGUF architectures whose queries may hold a factor of the attention scale."""
+STACKED = ("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up")
+"""Tensors that Hugging Face may stack into one, in its order."""
+CONV1D = frozenset({"gpt2"})
+"""GGUF architectures whose Hugging Face linears are stored [in, out]."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a file as Hugging Face would hold it."""
+
+    name: str
+    """Its name in the reference folder."""
+    values: Floats
+    kind: str
+    """GGUF tensor type, ``int4``/``int8`` or ``F32``."""
+    rounding: str = ""
+    """How the runtime rounds what this weight is multiplied with (a key of ``noise.ROUNDINGS``), "" if not."""
+
+
+def read_gguf(path: Path, reference: Checkpoint) -> Iterator[Stored]:
+    """Every tensor of a .gguf file that has a source in ``reference``. Raises ArtifactError when one is missing."""
+    header = read_header(path)
+    architecture = str(header.metadata.get("general.architecture"))
+    layout = layout_of(reference.config)
+    sources: dict[str, list[str]] = {}
+    for tensor in tensors_of(layout, reference):
+        sources.setdefault(tensor.source, []).append(tensor.name)
+    if "output.weight" in header.tensors and all("output.weight" not in names for names in sources.values()):
+        sources[HEAD] = ["output.weight"]
+    for source, names in sources.items():
+        names.sort(key=_order)
+        lacking = [name for name in names if name not in header.tensors]
+        if lacking:
+            raise ArtifactError(f"the file has no tensor {lacking[0]} ({source})", next="export the model again")
+        parts = [_undo(_values(header, name), name, architecture, layout.head_dim) for name in names]
+        kind = max((header.tensors[name].kind for name in names), key=lambda kind: ROW_ERROR.get(kind, 9.0))
+        values = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        if architecture in SCALED_QUERY and names[0].split(".")[-2] in ("attn_q", "attn_q_norm"):
+            values = _unscaled(values, source, names[0], reference)
+        plus_one = architecture in NORM_PLUS_ONE and names[0].split(".")[-2].endswith("norm")
+        yield Stored(source, values - np.float32(plus_one), kind, GGUF_ROUNDING.get(kind, ""))
+
+
+def _order(name: str) -> int:
+    """Where a part stands in a stacked source."""
+    part = name.split(".")[-2]
+    return STACKED.index(part) if part in STACKED else 0
+
+
+def _values(header: GgufHeader, name: str) -> Floats:
+    """One tensor of the file as float32, rows first."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    tensor = header.tensors[name]
+    raw = np.memmap(header.path, np.uint8, "r", tensor.start, (tensor.nbytes,))
+    shape = tensor.shape[::-1]
+    rows = raw.reshape(*shape[:-1], -1)
+    values = rows.view(np.float32) if tensor.kind == "F32" else dequantize(rows, GGMLQuantizationType[tensor.kind])
+    return np.asarray(values, dtype=np.float32).reshape(shape)
+
+
+def _undo(values: Floats, name: str, architecture: str, head_dim: int) -> Floats:
+    """A tensor as llama.cpp's graph wants it -> as Hugging Face's module wants it."""
+    part = name.split(".")[-2]
+    if architecture in INTERLEAVED and part in ("attn_q", "attn_k"):
+        return halves(values, head_dim)
+    if architecture in CONV1D and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down") and values.ndim == 2:
+        return np.ascontiguousarray(values.T)
+    return values
+
+
+def _unscaled(values: Floats, source: str, name: str, reference: Checkpoint) -> Floats:
+    """Without the one factor between the model's attention scale and the graph's, fitted to the source: a wrong factor
+    shows in the logits."""
+    own = whole(reference, source) + np.float32(name.split(".")[-2].endswith("norm"))
+    return values / np.float32((values * own).sum(dtype=np.float64) / (own * own).sum(dtype=np.float64))
+
+
+def halves(values: Floats, head_dim: int) -> Floats:
+    """Per head: rows in neighbouring pairs -> first half, second half; [heads * head_dim, in] or [heads * head_dim]."""
+    pairs = values.reshape(-1, head_dim // 2, 2, *values.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
+
+
+def read_gptq(folder: Path) -> Iterator[Stored]:
+    """Every weight of a GPTQ folder, dequantized."""
+    checkpoint = open_checkpoint(folder)
+    bits = int((checkpoint.config.get("quantization_config") or {}).get("bits", 16))
+    for name in checkpoint.names():
+        packed = name not in checkpoint.entries
+        kind = f"int{_bits_of(checkpoint, name, bits)}" if packed else "F32"
+        yield Stored(name, whole(checkpoint, name), kind)
+
+
+def _bits_of(checkpoint: Checkpoint, name: str, usual: int) -> int:
+    """Bits of one packed linear, which may differ from the folder's (``dynamic``)."""
+    packed = checkpoint.entries.get(f"{name.removesuffix('weight')}qweight")
+    columns = checkpoint.shape(name)[-1]
+    return packed.shape[0] * 32 // columns if packed else usual
+
+
+def whole(checkpoint: Checkpoint, name: str) -> Floats:
+    """One tensor of a folder, float32, in the shape of its transformers module."""
+    shape = checkpoint.shape(name)
+    values = checkpoint.rows(name, 0, shape[0] if len(shape) == 2 else 1).reshape(shape)
+    return values.T if is_turned(checkpoint, name) and name not in checkpoint.entries else values
+
+
+def is_turned(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether the transformers module holds this weight [in, out] (packed folders hold it [out, in])."""
+    return checkpoint.config.get("model_type") == "gpt2" and name.endswith(_CONV1D)
+
+
+_CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+
+# ---- what quantization explains ----
+
+ROW_ERROR = {
+    "F32": 1e-6,
+    "F16": 2e-3,
+    "BF16": 8e-3,
+    "Q8_0": 0.03,
+    "int8": 0.05,
+    "Q6_K": 0.12,
+    **dict.fromkeys(("Q5_0", "Q5_1", "Q5_K"), 0.25),
+    **dict.fromkeys(("Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "int4"), 0.45),
+    **dict.fromkeys(("Q3_K", "IQ3_S", "IQ3_XXS", "int3"), 0.7),
+    **dict.fromkeys(("Q2_K", "IQ2_S", "IQ2_XS", "IQ2_XXS", "int2"), 0.9),
+}
+"""Type -> largest ||quantized - source|| / ||source|| of one row. A row in another's place, a transposed matrix, a
+zeroed row or a norm without its offset gives 1 or more."""
+SMALL = 1e-3
+"""Rows shorter than this share of the tensor's root mean square row are measured against that."""
+
+
+def row_errors(values: Floats, source: Floats, *, exact: bool = False) -> Floats:
+    """||values - source|| / ||source|| per row, float32 [rows]; a vector is one row. ``exact``: tensors that are
+    stored as they are; there a row counts as if its values were near 1 (what + 1 - 1 leaves of a norm)."""
+    ours, theirs = (np.atleast_2d(array).astype(np.float64) for array in (values, source))
+    length = np.sqrt((theirs**2).sum(1))
+    least = np.sqrt(theirs.shape[1]) if exact else SMALL * np.sqrt((length**2).mean())
+    return (np.sqrt(((ours - theirs) ** 2).sum(1)) / np.maximum(length, max(least, 1e-30))).astype(np.float32)
+
+
+def unexplained(stored: Stored, source: Floats) -> tuple[float, str | None]:
+    """The largest row error, and in words what no quantization to this type explains."""
+    if stored.values.shape != source.shape:
+        return float("inf"), f"{stored.name} has shape {list(stored.values.shape)} instead of {list(source.shape)}"
+    errors = row_errors(stored.values, source, exact=stored.kind == "F32")
+    worst = int(errors.argmax())
+    limit = ROW_ERROR.get(stored.kind)
+    if limit is None:
+        raise ArtifactError(f"{stored.name} has type {stored.kind}, for which no bound is known", next=_NEXT)
+    found = float(errors[worst])
+    if found <= limit:
+        return found, None
+    where = f"row {worst} of {stored.name}" if source.ndim == 2 else stored.name
+    return found, f"{where} is off by {found:.2g} of its length; {stored.kind} explains at most {limit:g}"
+
+
+_NEXT = "add its bound to ROW_ERROR in export/parity/weights.py"

@@ -1,0 +1,1 @@
+"""Hugging Face tokenizers in llama.cpp's terms."""
