@@ -16,7 +16,6 @@ EXTRA_OF = {
     "gguf": "gguf",
     "llama_cpp": "gguf",
     "onnx": "onnx",
-    "onnx_ir": "onnx",
     "onnxruntime": "onnx",
     "onnxruntime_genai": "onnx",
     "peft": "train",

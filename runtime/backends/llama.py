@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,6 +68,13 @@ def _amx() -> bool:
     return b"AMX_INT8 = 1" in lib.llama_print_system_info()
 
 
+ITERATIVE = frozenset({"gpt-2", "smollm", "llama-bpe", "smaug-bpe", "qwen2", "qwen35"})
+"""Pre-tokenizers that llama.cpp (llama-cpp-python 0.3.36) runs without recursion; the other regular expressions
+overflow the stack and end the process somewhere above 20,000 characters without (or of) white space."""
+LONGEST = 8192
+_ENDLESS = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
+
+
 class LlamaBackend:
     """A GGUF model. See `Backend` for the meaning of the attributes and methods."""
 
@@ -100,7 +108,8 @@ class LlamaBackend:
     def _affordable(self, slots: int) -> int:
         """``slots``, or fewer when their KV caches would take more than a quarter of the machine's memory."""
         heads, heads_kv = lib.llama_model_n_head(self._model), lib.llama_model_n_head_kv(self._model)
-        width = lib.llama_model_n_embd(self._model) // max(heads, 1) * heads_kv
+        own = self._setting(f"{self._setting('general.architecture')}.attention.key_length")
+        width = int(own or lib.llama_model_n_embd(self._model) // max(heads, 1)) * heads_kv
         cell = 2 * 2 * width * lib.llama_model_n_layer(self._model)  # K and V in float16
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.memory_bytes = int(lib.llama_model_size(self._model)) + cell * self.context
@@ -157,17 +166,28 @@ class LlamaBackend:
         self.controls = tuple(sorted({text for t in controls if (text := self._text(t))}))
         self._controls = frozenset(controls)
         self.bos, self.eos = self._text(lib.llama_vocab_bos(vocab)), self._text(lib.llama_vocab_eos(vocab))
-        kind = ctypes.create_string_buffer(32)
-        lib.llama_model_meta_val_str(self._model, b"tokenizer.ggml.model", kind, len(kind))
-        self._words = kind.value == b"whitespace"  # whose tokens are words, and have no space in their text
+        kind, pre = (self._setting(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
+        self._words = kind == "whitespace"  # whose tokens are words, and have no space in their text
+        self._recursive = kind == "gpt2" and pre not in ITERATIVE
         template = lib.llama_model_chat_template(self._model, None)
         self.template: str | None = template.decode() if template else None
         self._pieces: dict[int, bytes] = {}
+
+    def _setting(self, key: str) -> str:
+        """A value of the file's header as text, at most 255 bytes of it; empty if it is not there."""
+        value = ctypes.create_string_buffer(256)
+        lib.llama_model_meta_val_str(self._model, key.encode(), value, len(value))
+        return value.value.decode("utf-8", "replace")
 
     def _text(self, token: int) -> str:
         return lib.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
     def encode(self, text: str) -> list[int]:
+        if self._recursive and _ENDLESS.search(text):
+            raise UsageError(
+                f"the text has a word of more than {LONGEST} characters, for which llama.cpp would run out of stack",
+                next="shorten it",
+            )
         data = text.encode()
         room = len(data) + 8
         ids = (lib.llama_token * room)()

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from small_folder import write_model
+from test_gguf_stage import export as export_model
 from vocab_file import config, differences, export, save, strings
 
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, UsageError
 from export.tokenizers.bpe import GPT4O, LLAMA3, PRE_TOKENIZERS, SHORT, Row
 from export.tokenizers.probes import check_vocabulary
 
@@ -152,3 +154,23 @@ def test_the_table_holds_the_patterns_that_models_use() -> None:
     patterns = {step["pattern"]["Regex"] for row in PRE_TOKENIZERS for step in row.steps if step["type"] == "Split"}
     assert LLAMA3 in patterns
     assert all(not row.limits or all(limit.what for limit in row.limits) for row in PRE_TOKENIZERS)
+
+
+@pytest.mark.parametrize(("name", "limited"), [("tekken", True), ("qwen2", False)])
+def test_a_word_that_would_overflow_llamas_stack_is_refused(tmp_path: Path, name: str, limited: bool) -> None:
+    from runtime.backends.llama import LONGEST, LlamaBackend
+
+    row = next(row for row in PRE_TOKENIZERS if row.name == name)
+    folder = write_model(tmp_path / "hf", vocab=400)
+    (tmp_path / "words").mkdir()
+    words = byte_level(tmp_path / "words", definition(row), ignore_merges=row.ignore_merges, vocab=380)
+    (folder / "tokenizer.json").write_bytes((words / "tokenizer.json").read_bytes())
+    backend = LlamaBackend(export_model(folder, tmp_path), threads=1, slots=1, context=64)
+    assert len(backend.encode("ab " * LONGEST)) > LONGEST
+    for text in ("a" * (LONGEST + 1), "a" + "\n" * (LONGEST + 1)):
+        if limited:
+            with pytest.raises(UsageError, match="a word of more than 8192 characters"):
+                backend.encode(text)
+        else:
+            assert backend.encode(text)
+    assert backend.encode("a" * LONGEST)
