@@ -34,6 +34,8 @@ stages:
   - {{id: onnx, use: export.onnx, from: gptq}}
   # GGUF for llama.cpp; each type of the matrix is a candidate.
   - {{id: gguf, use: export.gguf, from: slim, matrix: {{type: [Q8_0, Q5_K_M, Q4_K_M]}}}}
+  # Is each file the very model that it was made from, but for quantization?
+  - {{id: same, use: export.parity, from: [slim, gguf, onnx]}}
   # The gate: every candidate in its own runtime against the fine-tuned model.
   - {{id: proof, use: validate, from: [gptq, onnx, gguf], with: {{baseline: tune, base: source}}}}
   # What ships: the smallest candidate that passes.

@@ -30,6 +30,8 @@ from export.gguf.tensors import tensors_of
 from export.gguf.write import SLAB, stream, write_header
 
 FILE = "model.gguf"
+LIBRARIES, TORCH = 160 << 20, 200 << 20
+"""Memory that they take by themselves, in bytes."""
 
 
 class GgufParams(CalibratedParams):
@@ -104,9 +106,15 @@ class ExportGguf(Stage[GgufParams]):
         return params.imatrix is True and mix.FILE_TYPES[params.type][1] not in ggml.PLAIN
 
     def needs(self, job: Job[GgufParams]) -> Needs:
-        """Disk: the bits of the type over 16; memory: slabs."""
+        """Disk: the bits of the type over 16; memory: libraries and slabs, with error feedback also torch, one block
+        twice and four of its widest matrices."""
         size = sum(a.size_bytes() for a in job.inputs)
-        return Needs(disk_bytes=int(size * _bits(job.params.type) / 16), ram_bytes=16 * SLAB)
+        memory = LIBRARIES + 8 * SLAB
+        if job.inputs and job.params.feedback != "off" and self.reads_calibration(job.params):
+            layout = layout_of(open_checkpoint(job.input.path).config)
+            weights = 4 * (4 * layout.hidden**2 + 3 * layout.hidden * layout.ffn)
+            memory += TORCH + 2 * weights + 16 * max(layout.hidden, layout.ffn) ** 2
+        return Needs(disk_bytes=int(size * _bits(job.params.type) / 16), ram_bytes=memory)
 
     def check(self, job: Job[GgufParams]) -> None:
         """Refuse an architecture without a row, and a model whose files or shapes are wrong."""
