@@ -131,7 +131,7 @@ class ExportGguf(Stage[GgufParams]):
         layout = layout_of(checkpoint.config)
         importance = _importance(job, layout, checkpoint)
         plan = plan_tensors(checkpoint, layout, job.params.type, importance)
-        vocabulary, probes = translate(job.input.path, layout.vocab, job.scratch)
+        vocabulary, probes = translate(job.input.path, layout.vocab)
         part = job.scratch / f"{FILE}.part"
         header = write_header(job.scratch / "header", layout, vocabulary, plan, job.params)
         if job.params.mix == "measured":

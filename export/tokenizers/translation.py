@@ -24,18 +24,13 @@ from export.tokenizers.vocabulary import Vocabulary
 log = logging.getLogger(__name__)
 
 
-def translate(folder: Path, size: int, scratch: Path) -> tuple[Vocabulary, list[Probe]]:
+def translate(folder: Path, size: int) -> tuple[Vocabulary, list[Probe]]:
     """Vocabulary padded to ``size`` rows (without its limits, which made the probes), and what Hugging Face makes of
     the probes. Raises what reading the tokenizer raised."""
-    answer = scratch / "vocabulary.json"
-    answer.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", "export.tokenizers.translation", str(folder), str(size), str(answer)]
-    quiet = {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run(command, env=os.environ | quiet, stderr=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, "-P", "-m", "export.tokenizers.translation", str(folder), str(size)]
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+    env = os.environ | quiet | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace", check=False)
     lines = done.stderr.splitlines()
     if done.returncode:
         last = lines[-1] if lines else f"exit code {done.returncode}"
@@ -43,8 +38,7 @@ def translate(folder: Path, size: int, scratch: Path) -> tuple[Vocabulary, list[
         raise ArtifactError(f"the tokenizer of {folder} cannot be read ({last[:300]})", next="run again with --debug")
     for line in lines:
         log.warning("%s", line)
-    found = json.loads(answer.read_text(encoding="utf-8"))
-    answer.unlink()
+    found = json.loads(done.stdout)
     if "error" in found:
         raise getattr(compress.errors, found["error"])(found["what"], next=found["next"])
     return _vocabulary(found["vocabulary"]), [Probe(*probe) for probe in found["probes"]]
@@ -69,11 +63,15 @@ def _found(folder: Path, size: int) -> dict[str, Any]:
     return {"vocabulary": kept, "probes": [list(asdict(probe).values()) for probe in probes]}
 
 
-def main(folder: str, size: str, answer: str) -> None:
-    """The process: reads, and answers with a JSON file."""
+def main(folder: str, size: str) -> None:
+    """The process: answers with JSON on the standard output, where nothing else may print."""
+    answer = os.dup(1)
+    os.dup2(2, 1)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     sys.modules["torch"] = None  # type: ignore[assignment]  # to transformers it is not installed
-    Path(answer).write_text(json.dumps(_found(Path(folder), int(size))), encoding="utf-8")
+    found = json.dumps(_found(Path(folder), int(size)))
+    with open(answer, "w", encoding="utf-8") as out:
+        out.write(found)
 
 
 if __name__ == "__main__":
