@@ -22,49 +22,30 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.extras import need
+from runtime.gguf_file import TENSOR_TYPES
 
 log = logging.getLogger(__name__)
 
-TYPE_IDS = {
-    "F32": 0,
-    "F16": 1,
-    "Q4_0": 2,
-    "Q4_1": 3,
-    "Q5_0": 6,
-    "Q5_1": 7,
-    "Q8_0": 8,
-    "Q2_K": 10,
-    "Q3_K": 11,
-    "Q4_K": 12,
-    "Q5_K": 13,
-    "Q6_K": 14,
-    "IQ2_XXS": 16,
-    "IQ2_XS": 17,
-    "IQ3_XXS": 18,
-    "IQ4_NL": 20,
-    "IQ3_S": 21,
-    "IQ2_S": 22,
-    "IQ4_XS": 23,
-    "BF16": 30,
-}
-"""GGUF tensor type -> number in ``enum ggml_type`` (ggml.h)."""
-
-BLOCK_256 = frozenset(
-    {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"}
-)
 PLAIN = frozenset({"F32", "F16", "BF16"})
+_WRITTEN = PLAIN | {
+    *("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K", "IQ4_NL", "IQ4_XS"),
+    *("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS"),
+}
+TYPE_IDS = {name: number for number, (name, _, _) in TENSOR_TYPES.items() if name in _WRITTEN}
+"""GGUF tensor type -> number in ``enum ggml_type`` (ggml.h), of the types that are written."""
 _NAMES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 
 
 def block_size(kind: str) -> int:
     """Weights per block: a row's length must be a multiple of it."""
-    return 1 if kind in PLAIN else 256 if kind in BLOCK_256 else 32
+    return TENSOR_TYPES[TYPE_IDS[kind]][1]
 
 
 def row_bytes(kind: str, columns: int) -> int:
     """Bytes of one row of ``columns`` weights."""
-    assert columns % block_size(kind) == 0, (kind, columns)
-    return int(library().ggml_row_size(TYPE_IDS[kind], columns))
+    _, block, size = TENSOR_TYPES[TYPE_IDS[kind]]
+    assert columns % block == 0, (kind, columns)
+    return columns // block * size
 
 
 @cache
@@ -85,7 +66,6 @@ def library() -> ctypes.CDLL:
 def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     floats, whole, size, kind = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_int
     for name, result, arguments in (
-        ("ggml_row_size", size, [kind, whole]),
         ("ggml_quantize_init", None, [kind]),
         ("ggml_quantize_chunk", size, [kind, floats, ctypes.c_void_p, whole, whole, whole, floats]),
         ("ggml_validate_row_data", ctypes.c_bool, [kind, ctypes.c_void_p, size]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_a_kernel_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, capl
     assert "differs from ggml's" in caplog.text
     monkeypatch.undo()
     assert np.array_equal(got, ggml.quantize(rows, "Q4_K"))
+
+
+@pytest.mark.parametrize("kind", ggml.TYPE_IDS)
+def test_sizes_are_ggmls(kind: str) -> None:
+    size = ggml.library().ggml_row_size
+    size.restype, size.argtypes = ctypes.c_size_t, [ctypes.c_int, ctypes.c_int64]
+    assert ggml.row_bytes(kind, 1024) == size(ggml.TYPE_IDS[kind], 1024)
 
 
 def test_threads_do_not_change_bytes() -> None:
