@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/compress pipeline configs/pipelines/demo.yaml
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

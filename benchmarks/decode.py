@@ -22,7 +22,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 import runtime
-from runtime.requests import Request
+from runtime.engine.requests import Request
 
 PROMPT_TOKENS = 96
 

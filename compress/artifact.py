@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError
-from compress.safetensors_header import read_json
+from compress.json_files import digest_json, read_json, write_json
 
 RECORD = "artifact.json"
 MEASUREMENTS = "measurements.json"
@@ -57,16 +56,6 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def canonical_json(value: Any) -> bytes:
-    """The one byte string that stands for a JSON value: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def digest_json(value: Any) -> str:
-    """Hex SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
 def list_files(folder: Path, *, links: bool = False) -> list[Path]:
     """Content files below ``folder`` in a fixed order. A link is refused (content must be inside) unless ``links``:
     then one to a file counts as that file, as in the hub's cache."""
@@ -87,17 +76,6 @@ def hash_files(folder: Path, *, links: bool = False) -> dict[str, dict[str, Any]
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in list_files(folder, links=links)
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically (temp file, fsync, rename)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def seal(

@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from compress.stage import Stage
 
 STAGES = {
-    "calibrate": "compress.calibrate:Calibrate",
-    "data.files": "finetune.data:FilesData",
-    "data.world": "finetune.world:WorldData",
-    "export.bundle": "export.bundle:ExportBundle",
+    "calibrate": "compress.calibrate.stage:Calibrate",
+    "data.files": "finetune.data.stage:FilesData",
+    "data.world": "finetune.world.stage:WorldData",
+    "export.bundle": "export.bundle.stage:ExportBundle",
     "export.gguf": "export.gguf.stage:ExportGguf",
-    "export.imatrix": "export.gguf.imatrix:ExportImatrix",
+    "export.imatrix": "export.gguf.imatrix_stage:ExportImatrix",
     "export.onnx": "export.onnx.stage:ExportOnnx",
     "export.parity": "export.parity.stage:ExportParity",
-    "finetune.sft": "finetune.sft:Sft",
+    "finetune.sft": "finetune.train.sft:Sft",
     "prune.depth": "compress.prune.depth:DepthPrune",
     "prune.sparse": "compress.prune.sparse:SparsePrune",
     "prune.width": "compress.prune.width:WidthPrune",
     "quantize.gptq": "compress.quantize.gptq:Gptq",
-    "source.hf": "finetune.source:HubSource",
-    "source.path": "finetune.source:PathSource",
-    "source.tiny": "finetune.tiny:TinySource",
+    "source.hf": "finetune.source.hf:HubSource",
+    "source.path": "finetune.source.path:PathSource",
+    "source.tiny": "finetune.source.tiny:TinySource",
     "validate": "compress.validate.stage:Validate",
 }
 assert list(STAGES) == sorted(STAGES), "keep the table in order"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from compress.cli import app
+from compress.cli.app import app
 
 PAGE = Path(__file__).with_name("cli.md")
 

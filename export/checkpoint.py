@@ -1,6 +1,6 @@
 """Weights of a Hugging Face or GPTQ folder, row by row, without torch.
 
-Headers are checked first (``compress/safetensors_header.py``), so a truncated or mangled file is an
+Headers are checked first (``compress/model/safetensors_header.py``), so a truncated or mangled file is an
 ArtifactError before anything is written; then rows come straight from the file.
 """
 
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import ArtifactError
-from compress.model_config import read_config
-from compress.safetensors_header import AGAIN, read_entries, read_json
+from compress.json_files import AGAIN, read_json
+from compress.model.config import read_config
+from compress.model.safetensors_header import read_entries
 
 __all__ = ["Checkpoint", "GptqCheckpoint", "as_float32", "open_checkpoint", "read_config", "read_json", "unpack"]
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}

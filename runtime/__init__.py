@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .opening import load
     from .reply import Completion, Reply
-    from .session import Session, load
+    from .session import Session
 
 __version__ = "0.1.0"
 __all__ = ["Completion", "Reply", "Session", "load"]
+_FROM = {"Completion": "reply", "Reply": "reply", "Session": "session", "load": "opening"}
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        from . import session
-
-        return getattr(session, name)
+    if name in _FROM:
+        return getattr(import_module(f".{_FROM[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -33,7 +33,7 @@ def chat(
     as_json: bool = False,
 ) -> None:
     """One question (``message``), or a conversation on the terminal, or one question from a pipe."""
-    from .session import load
+    from .opening import load
 
     options: dict[str, Any] = {"max_tokens": max_tokens, "enforce": enforce}
     with load(bundle, slots=1) as session:
@@ -105,12 +105,12 @@ def serve(
 ) -> None:
     """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated)."""
     try:
-        from .serve import run_server
+        from .server.app import run_server
     except ModuleNotFoundError as error:
         from .errors import MissingExtra
 
         raise MissingExtra(error.name or "starlette", "serve") from None
-    from .session import load
+    from .opening import load
 
     given = keys or [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key]
     if not given and host not in ("127.0.0.1", "::1", "localhost"):
@@ -127,7 +127,7 @@ def verify(bundle: Path, *, as_json: bool = False, test: bool = True) -> None:
     """Check a bundle's layout, hashes and golden prompts; raises ArtifactError naming the culprit."""
     from dataclasses import asdict
 
-    from .manifest import verify as check
+    from .opening import verify as check
 
     report = check(bundle, test=test)
     if as_json:

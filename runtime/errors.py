@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_GATE_FAIL, EXIT_GATE_INCONCLUSIVE = 0, 1, 2, 3, 4
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class HoldfastError(Exception):

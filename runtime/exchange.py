@@ -6,21 +6,36 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from .engine.requests import Request
 from .reply import Reply, Settings, Timings, Usage
-from .requests import Request
 
 if TYPE_CHECKING:
-    from .rules import Turn
-    from .session import Session
-    from .template import Message
+    from concurrent.futures import ThreadPoolExecutor
+
+    from .engine.backends.base import Backend
+    from .engine.scheduler import Scheduler
+    from .engine.template import Message
+    from .rules import RuleBook, Turn
+
+
+class Host(Protocol):
+    """What an exchange needs of the session that it runs in."""
+
+    rules: RuleBook | None
+    engine: Backend
+    scheduler: Scheduler
+    threads: ThreadPoolExecutor
+
+    def request(self, messages: Sequence[Message], how: Settings, **more: Any) -> Request:
+        """A generation that has not been submitted yet."""
 
 
 class Exchange:
     """One question and its answer: prompt, generation, enforcement. Not started until `reply` or `pieces`."""
 
-    def __init__(self, session: Session, messages: Sequence[Message], facts: Mapping[str, Any], how: Settings) -> None:
+    def __init__(self, session: Host, messages: Sequence[Message], facts: Mapping[str, Any], how: Settings) -> None:
         self._session = session
         self._how = how
         self._facts = dict(facts)
@@ -33,7 +48,7 @@ class Exchange:
 
     def submit(self, sink: Any = None, how: Settings | None = None) -> Request:
         """Queue one generation."""
-        request = self._session._request(self._prompt, how or self._how, sink=sink)
+        request = self._session.request(self._prompt, how or self._how, sink=sink)
         self._session.scheduler.submit([request])
         self._requests.append(request)
         if self._cancelled:

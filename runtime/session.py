@@ -1,4 +1,4 @@
-"""A loaded model that answers: `load` a bundle or a model, then `chat`, `stream`, `complete_many`, `logits`."""
+"""A loaded model that answers: `chat`, `stream`, `complete_many`, `logits`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .backends import open_backend
-from .errors import ArtifactError, UsageError
+from .engine.requests import Request
+from .engine.sampling import Sampling
+from .engine.scheduler import Scheduler, as_matrix
+from .engine.template import Message, render
+from .errors import UsageError
 from .exchange import Exchange
 from .reply import Completion, Reply, Settings
-from .requests import Request
-from .sampling import Sampling
-from .scheduler import Scheduler, as_matrix
-from .template import Message, render
 
 if TYPE_CHECKING:
-    from .backends.base import Backend, Rows
-    from .manifest import Manifest
+    from .bundle.manifest import Manifest
+    from .engine.backends.base import Backend, Rows
     from .rules import RuleBook
 
 Messages = Sequence[Message]
@@ -81,7 +79,8 @@ class Session:
             content = self._forged.sub("", content)
         return {**message, "role": role, "content": content}
 
-    def _request(self, messages: Messages, how: Settings, **more: Any) -> Request:
+    def request(self, messages: Messages, how: Settings, **more: Any) -> Request:
+        """A generation that has not been submitted yet."""
         return Request(
             self.encode_chat(messages),
             max_tokens=how.max_tokens,
@@ -188,53 +187,3 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-
-def find_model(path: Path) -> tuple[str, Path]:
-    """``(kind, path)`` of a .gguf file, a folder with one, or an onnxruntime-genai folder."""
-    if path.is_file() and path.suffix == ".gguf":
-        return "gguf", path
-    if (path / "genai_config.json").is_file():
-        return "onnx", path
-    found = sorted(path.glob("*.gguf")) if path.is_dir() else []
-    if len(found) == 1:
-        return "gguf", found[0]
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist", next="check the path")
-    what = "several .gguf files" if found else "no model that this runtime knows"
-    raise ArtifactError(f"{path} holds {what}", next="give a bundle, one .gguf file or an onnxruntime-genai folder")
-
-
-def load(
-    path: Path | str,
-    *,
-    threads: int | None = None,
-    slots: int = 16,
-    context: int | None = None,
-    rules: Path | str | RuleBook | None = None,
-    queue: int = 1024,
-    trust: bool = False,
-) -> Session:
-    """Load a bundle, a .gguf file, a folder with one, or an onnxruntime-genai folder.
-
-    ``threads``: decode threads (by default what suits the model's size); ``slots``: replies decoded together;
-    ``context``: tokens per conversation; ``rules``: a rule file for a model without one; ``queue``: requests that
-    may wait before Overloaded. A bundle is verified and self-tested first (``trust`` skips both).
-    Raises ArtifactError naming the culprit, MissingExtra naming the pip command.
-    """
-    path = Path(path)
-    if (path / "manifest.json").is_file():
-        from .manifest import open_bundle
-
-        return open_bundle(path, threads=threads, slots=slots, context=context, queue=queue, trust=trust)
-    kind, model = find_model(path)
-    backend = open_backend(kind, model, threads=threads, slots=slots, context=context)
-    return Session(backend, rules=_rule_book(rules), name=path.stem, queue=queue)
-
-
-def _rule_book(rules: Path | str | RuleBook | None) -> RuleBook | None:
-    if isinstance(rules, Path | str):
-        from .rules import load_rules
-
-        return load_rules(rules)
-    return rules

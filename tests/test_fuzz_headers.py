@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from compress.errors import ArtifactError
-from compress.safetensors_header import read_header
-from runtime.gguf_file import TENSOR_TYPES, VALUE_TYPES, read_gguf
+from compress.model.safetensors_header import read_header
+from runtime.engine.gguf_file import TENSOR_TYPES, VALUE_TYPES, read_gguf
 
 SECONDS = 0.5
 """For one damaged file of a few kB; an intact one takes some 0.2 ms."""

@@ -45,16 +45,17 @@ def quantize(options: argparse.Namespace, first: int, scratch: Path) -> dict[str
     """Both steps on the ``first`` blocks."""
     import torch
 
-    from compress.artifact import write_json
-    from compress.blocks import ModelFolder
-    from compress.calibrate import INDEX, Calibration, index_of, publish
-    from compress.compute import fast_products
-    from compress.quantize.gptq import GptqParams
+    from compress.calibrate.reading import INDEX, Calibration
+    from compress.calibrate.stage import index_of, publish
+    from compress.calibrate.streaming import StreamingPass
+    from compress.calibrate.windows import calibration_windows
+    from compress.json_files import write_json
+    from compress.model.blocks import ModelFolder
+    from compress.model.compute import fast_products
+    from compress.quantize.params import GptqParams
     from compress.quantize.recipe import Recipe
     from compress.quantize.walk import Walk
     from compress.stage import Job
-    from compress.streaming import StreamingPass
-    from compress.windows import calibration_windows
 
     torch.set_num_threads(options.threads)
     model = ModelFolder(options.model)

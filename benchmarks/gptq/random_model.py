@@ -50,7 +50,7 @@ def config(shape: str) -> dict[str, object]:
 
 def specs(shape: str) -> list:
     """Names and shapes of all tensors."""
-    from compress.weights import TensorSpec
+    from compress.model.weights import TensorSpec
 
     hidden, ffn, blocks, heads, kv_heads, vocab = SHAPES[shape]
     kv = hidden // heads * kv_heads
@@ -74,7 +74,7 @@ def write(out: Path, shape: str, tokenizer: Path | None) -> None:
     """The whole folder."""
     import torch
 
-    from compress.weights import write_model
+    from compress.model.weights import write_model
 
     out.mkdir(parents=True)
     wanted = {spec.name: spec for spec in specs(shape)}

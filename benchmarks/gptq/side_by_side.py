@@ -57,7 +57,7 @@ def nearest(model: Path, bits: int, group: int) -> dict[str, torch.Tensor]:
     """Every block linear rounded to the nearest code, ranges as they are."""
     import torch
 
-    from compress.blocks import ModelFolder
+    from compress.model.blocks import ModelFolder
     from compress.quantize.grids import IntGrid
     from compress.quantize.mixed import rounded
 
@@ -94,8 +94,8 @@ def divergence(model: Path, weights: dict[str, dict[str, torch.Tensor]], ids) ->
 
 def packed(folder: Path) -> dict[str, torch.Tensor]:
     """The quantized linears of a GPTQ folder, in float32."""
+    from compress.model.weights import Weights
     from compress.quantize.packing import dequantize_folder
-    from compress.weights import Weights
 
     linears = {name.removesuffix(".qweight") for name in Weights(folder).names() if name.endswith(".qweight")}
     return {name: W for name, W in dequantize_folder(folder).items() if name.removesuffix(".weight") in linears}
@@ -115,7 +115,7 @@ def compare(options, bits: int, scratch: Path, windows: Path) -> dict[str, objec
         folders["peer"] = scratch / f"peer-{bits}-{turn}"
         command = [options.peer_python, str(HERE / "peer.py"), str(options.model), str(windows), str(folders["peer"])]
         readings["peer"].append(timed([*command, *tail, *options.peer], {"GPTQMODEL_CPU_WORKERS": "2"}))
-    from compress.windows import calibration_windows
+    from compress.calibrate.windows import calibration_windows
 
     held_out = calibration_windows(options.model, options.held_out, 100 * options.length, options.length)
     weights = {"nearest": nearest(options.model, bits, options.group), **{n: packed(f) for n, f in folders.items()}}
@@ -146,7 +146,7 @@ def main() -> None:
         parser.add_argument(name, type=int, default=default)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from compress.windows import calibration_windows
+    from compress.calibrate.windows import calibration_windows
 
     with tempfile.TemporaryDirectory() as folder:
         tokens = options.windows * options.length

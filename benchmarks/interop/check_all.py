@@ -154,7 +154,7 @@ def vllm_gptq(check: Check) -> Row:
 
 def ollama(check: Check) -> Row:
     """Ollama with the Modelfile that a bundle gets; its service must be running."""
-    from export.ollama import modelfile
+    from export.bundle.ollama import modelfile
 
     path, program = check.path("gguf"), shutil.which("ollama")
     if program is None:

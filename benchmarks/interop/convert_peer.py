@@ -3,7 +3,7 @@
     python benchmarks/interop/convert_peer.py --converter LLAMA_CPP [--hf FOLDER ...]
 
 LLAMA_CPP is a source tree of llama.cpp (convert_hf_to_gguf.py, conversion/, gguf-py/). Without --hf, random small
-models of every family and variant are compared (tests/export/family_models.py); where the files differ, llama.cpp's
+models of every family and variant are compared (tests/helpers/family_models.py); where the files differ, llama.cpp's
 logits of both are held to transformers'. Vocabularies are left out on both sides. Prints what differs; exits 1 when a
 tensor does, unless only our file answers as transformers does.
 """
@@ -58,8 +58,8 @@ def ours(folder: Path, place: Path) -> Path:
     """A float32 .gguf by ``export.gguf``'s own functions."""
     from export.checkpoint import open_checkpoint
     from export.gguf.layout import layout_of
+    from export.gguf.params import GgufParams
     from export.gguf.plan import plan_tensors
-    from export.gguf.stage import GgufParams
     from export.gguf.write import pieces, write_header
 
     checkpoint, params = open_checkpoint(folder), GgufParams(type="F32", imatrix=False)

@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 from scipy.stats import spearmanr
 
-from compress.blocks import ModelFolder
+from compress.calibrate.sensitivity import measure, predicted_kl
+from compress.calibrate.windows import calibration_windows
+from compress.model.blocks import ModelFolder
+from compress.model.decoder import run_block
 from compress.quantize.budget import Option, allocate
-from compress.sensitivity import measure, predicted_kl
-from compress.windows import calibration_windows
 
 BITS = (2, 3, 4, 8)
 GROUP = 128
@@ -51,7 +52,7 @@ def hessians(model, windows):
     for block in range(model.blocks):
         sums = {}
         see = lambda linear, h, sums=sums: sums.update({linear: h.flatten(0, 1).T @ h.flatten(0, 1)})  # noqa: E731
-        x = model.layout.run(model, block, model.block_tensors(block), x, rope, see)
+        x = run_block(model, block, model.block_tensors(block), x, rope, see)
         for group in model.layout.inputs:
             mean = sums[group[0]] / windows.numel()
             found |= dict.fromkeys([model.name(block, linear) for linear in group], mean)

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from compress.artifact import Artifact, open_artifact, sniff_kind, write_json
+from compress.artifact import Artifact, open_artifact, sniff_kind
 from compress.errors import ArtifactError, HoldfastError, MissingExtra, ResourceError, UnsupportedArchitecture
 from compress.extras import EXTRA_OF, missing
-from compress.pipeline.execute import LocalExecutor, Outcome
+from compress.json_files import write_json
+from compress.pipeline.executors import LocalExecutor, Outcome
 from compress.pipeline.plan import Graph, Node
 from compress.pipeline.store import Fingerprints, Store, run_key
 from compress.pipeline.worker import Task

@@ -17,17 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import (
-    Artifact,
-    digest_json,
-    hash_files,
-    list_files,
-    open_artifact,
-    seal,
-    sha256_file,
-    write_json,
-)
+from compress.artifact import Artifact, hash_files, list_files, open_artifact, seal, sha256_file
 from compress.errors import ArtifactError
+from compress.json_files import digest_json, write_json
 
 KEY_LENGTH = 32
 

@@ -22,8 +22,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import MEASUREMENTS, Artifact, write_json
+from compress.artifact import MEASUREMENTS, Artifact
 from compress.errors import HoldfastError
+from compress.json_files import write_json
 from compress.pipeline.store import Store
 from compress.registry import load_stage
 from compress.stage import Job, Params

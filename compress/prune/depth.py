@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.artifact import MEASUREMENTS, write_json
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration, calibration_source
+from compress.artifact import MEASUREMENTS
+from compress.calibrate.reading import Calibration, calibration_source
 from compress.errors import DataError, UsageError
+from compress.json_files import write_json
+from compress.model.blocks import ModelFolder
 from compress.prune.depth_math import least_influential, random_blocks, stand_ins
 from compress.prune.folder import write_blocks
 from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
@@ -90,8 +91,8 @@ def _choose(model: ModelFolder, job: Job[DepthParams], count: int) -> tuple[list
             raise UsageError("prune.depth needs a calibration pass", next="give calibration data (JSONL)")
         similarity = Calibration(job.calibration.path).similarity
         return least_influential(similarity, count), {"influence": [round(1 - s, 6) for s in similarity]}
+    from compress.calibrate.windows import calibration_windows
     from compress.prune.depth_search import search
-    from compress.windows import calibration_windows
 
     length = min(params.calibration_length, params.search_tokens)
     windows = calibration_windows(model.path, calibration_source(job), params.search_tokens, length)

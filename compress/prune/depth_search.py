@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from compress.compute import device, fast_products
+from compress.model.compute import device, fast_products
+from compress.model.decoder import run_block
 
 if TYPE_CHECKING:
     import torch
 
-    from compress.blocks import ModelFolder
+    from compress.model.blocks import ModelFolder
 
 BATCH = 4
 """Windows that run through a block or the head together."""
@@ -67,7 +68,7 @@ def losses_without(model: ModelFolder, windows: torch.Tensor, kept: Sequence[int
 def _through(model: ModelFolder, block: int, tensors: dict[str, torch.Tensor], x: torch.Tensor, rope: object) -> None:
     """Replace the states ``x`` by the block's outputs."""
     for part in x.split(BATCH):
-        part.copy_(model.layout.run(model, block, tensors, part, rope, _unseen))  # type: ignore[arg-type]
+        part.copy_(run_block(model, block, tensors, part, rope, _unseen))  # type: ignore[arg-type]
 
 
 def _unseen(linear: str, value: torch.Tensor) -> None:

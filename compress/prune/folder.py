@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compress.artifact import write_json
-from compress.blocks import ModelFolder
-from compress.weights import TensorSpec, copy_side_files, write_model
+from compress.json_files import write_json
+from compress.model.blocks import ModelFolder
+from compress.model.weights import TensorSpec, copy_side_files, write_model
 
 if TYPE_CHECKING:
     import torch

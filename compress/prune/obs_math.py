@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compress.calibrate.factor import inverse_factor
 from compress.prune.width_math import keep_most, members
-from compress.quantize.factor import inverse_factor
 
 if TYPE_CHECKING:
     import torch

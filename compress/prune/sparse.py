@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from compress.artifact import MEASUREMENTS, write_json
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
+from compress.artifact import MEASUREMENTS
+from compress.calibrate.reading import Calibration
 from compress.errors import UsageError
+from compress.json_files import write_json
+from compress.model.blocks import ModelFolder
 from compress.prune.folder import Edit, write_edited
 from compress.prune.sparse_math import PATTERNS, Pattern, check_pattern
 from compress.stage import CalibratedParams, Job, Needs, Stage
@@ -164,7 +165,7 @@ class _Pruner:
 
     def _upper(self, calibration: Calibration, group: str) -> torch.Tensor:
         """The factor U of the group's Hessian."""
-        from compress.quantize.factor import inverse_factor
+        from compress.calibrate.factor import inverse_factor
 
         if self._factor is None or self._factor[0] != group:
             factor = inverse_factor(calibration.hessian(group), self.params.damp)

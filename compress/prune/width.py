@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from compress.artifact import MEASUREMENTS, write_json
-from compress.blocks import ModelFolder, Part
-from compress.calibrate import Calibration
+from compress.artifact import MEASUREMENTS
+from compress.calibrate.reading import Calibration
 from compress.errors import UsageError
+from compress.json_files import write_json
+from compress.model.blocks import ModelFolder, Part
 from compress.prune.folder import Edit, write_edited
 from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
 from compress.prune.width_math import kept_width, members, removed_count

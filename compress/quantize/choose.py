@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
-from compress.compute import dtype
+from compress.calibrate.reading import Calibration
+from compress.calibrate.sensitivity import measure
+from compress.model.blocks import ModelFolder
+from compress.model.compute import dtype
 from compress.quantize.budget import allocate, budget_bytes_of
 from compress.quantize.grids import IntGrid
 from compress.quantize.mixed import Rounding, options_of, rounded
 from compress.quantize.walk import calibration_tokens
-from compress.sensitivity import measure
 
 if TYPE_CHECKING:
-    from compress.quantize.gptq import GptqParams
+    from compress.quantize.params import GptqParams
     from compress.stage import Job
 
 
@@ -34,7 +34,7 @@ def choose(
 ) -> dict[str, str]:
     """Label of each block linear in ``names``, all within ``budget_bytes``; ``offers(name)`` says what is open to it.
 
-    One backward pass over the job's calibration text prices the offers (``compress.sensitivity``).
+    One backward pass over the job's calibration text prices the offers (``compress.calibrate.sensitivity``).
     """
     gamma = measure(model, calibration_tokens(model, job), job.scratch, job.seed, job.progress, dtype())
     options = {

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
-from compress.compute import device, fast_products
-from compress.quantize.gptq_math import Inputs, Plan, Solution, prepare, solve_prepared
+from compress.calibrate.reading import Calibration
+from compress.model.blocks import ModelFolder
+from compress.model.compute import device, fast_products
+from compress.quantize.gptq_math import prepare, solve_prepared
 from compress.quantize.kformats import FORMATS
 from compress.quantize.kgrids import BlockGrid, grid_of
+from compress.quantize.problem import Inputs, Plan, Solution
 from compress.quantize.walk import Walk, damping
 
 if TYPE_CHECKING:

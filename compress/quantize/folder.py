@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.artifact import write_json
-from compress.blocks import ModelFolder
 from compress.errors import ArtifactError, UsageError
+from compress.json_files import write_json
+from compress.model.blocks import ModelFolder
+from compress.model.weights import TensorSpec, Weights, copy_side_files, spec_of, write_model
 from compress.quantize.packing import PARTS, PERIOD
 from compress.quantize.recipe import FLOAT, Recipe
-from compress.weights import TensorSpec, Weights, copy_side_files, spec_of, write_model
 
 if TYPE_CHECKING:
     Places = Mapping[str, tuple[Weights, TensorSpec]]

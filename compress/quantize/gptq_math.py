@@ -11,45 +11,15 @@ light of all others (Behdin et al. 2023, "QuantEase"), and fit each group's scal
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from compress.quantize.factor import Factor, inverse_factor
+from compress.calibrate.factor import inverse_factor
 from compress.quantize.grids import Grid
-from compress.quantize.solver import Solution, Solver, spans
+from compress.quantize.problem import DEFAULT, Inputs, Order, Plan, Solution
+from compress.quantize.solver import Solver, spans
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "Factor",
-    "Inputs",
-    "Plan",
-    "Solution",
-    "importance_order",
-    "inverse_factor",
-    "prepare",
-    "solve",
-    "solve_prepared",
-]
-
-Order = Literal["groups", "inputs", "none"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to solve, beside the grid."""
-
-    damp: float = 0.01
-    """Damping, as a fraction of the Hessian's mean diagonal; raised where it does not suffice."""
-    order: Order = "groups"
-    """``groups``: important groups first, important inputs first within them, groups kept together;
-    ``inputs``: important inputs first, a group is what follows one another (desc_act); ``none``: as they stand."""
-    sweeps: int = 2
-    """Sweeps of coordinate descent over codes and scales; 0: GPTQ as in the paper."""
-    sparsity: Literal["2:4", "4:8"] | float | None = None
-    """Weights that become zero, chosen like SparseGPT's as the pass reaches them. A pattern is one of neighbouring
-    inputs and wants them in their own order."""
 
 
 def importance_order(diagonal: torch.Tensor, group: int) -> torch.Tensor:
@@ -79,7 +49,7 @@ def solve(
     W: torch.Tensor,
     H: torch.Tensor,
     grid: Grid,
-    plan: Plan = Plan(),
+    plan: Plan = DEFAULT,
     *,
     drift: torch.Tensor | None = None,
     consume: bool = False,
@@ -101,24 +71,7 @@ def solve(
     return solve_prepared(W, inputs, grid, plan, shift=shift, last=True)
 
 
-@dataclass
-class Inputs:
-    """What a solution needs to know of a layer's inputs, in the order in which they are rounded."""
-
-    order: torch.Tensor
-    """int64 ``[in]``: the input at each position."""
-    grouped: bool
-    """Whether the inputs of a period stay together."""
-    H: torch.Tensor
-    """float32 ``[in, in]``."""
-    h: torch.Tensor
-    """float32 ``[in]``: H's diagonal, at least 0."""
-    upper: torch.Tensor | None
-    """U, float32 ``[in, in]``; None once it is used up."""
-    damp: float
-
-
-def prepare(H: torch.Tensor, period: int, plan: Plan = Plan()) -> Inputs:
+def prepare(H: torch.Tensor, period: int, plan: Plan = DEFAULT) -> Inputs:
     """Order and factor the inputs of layers that are solved on grids of this period. H float32 ``[in, in]``."""
     importance = H.diagonal().clamp_min(0)
     kind = "none" if isinstance(plan.sparsity, str) else plan.order
@@ -135,7 +88,7 @@ def solve_prepared(
     W: torch.Tensor,
     inputs: Inputs,
     grid: Grid,
-    plan: Plan = Plan(),
+    plan: Plan = DEFAULT,
     *,
     shift: torch.Tensor | None = None,
     last: bool = False,

@@ -6,21 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.artifact import write_json
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
-from compress.quantize.gptq_math import Plan, Solution
+from compress.calibrate.reading import Calibration
+from compress.calibrate.streaming import HEAD_FILE, block_file
+from compress.json_files import write_json
+from compress.model.blocks import ModelFolder
+from compress.model.weights import write_tensors
 from compress.quantize.grids import IntGrid
 from compress.quantize.packing import stored_weights, to_checkpoint
+from compress.quantize.problem import Plan, Solution
 from compress.quantize.recipe import FLOAT, Recipe
 from compress.quantize.walk import Walk
-from compress.streaming import HEAD_FILE, block_file
-from compress.weights import write_tensors
 
 if TYPE_CHECKING:
     import torch
 
-    from compress.quantize.gptq import GptqParams
+    from compress.quantize.params import GptqParams
     from compress.stage import Job
 
 FEW_SWEEPS, MANY_SWEEPS = 1, 4

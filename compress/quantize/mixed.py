@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from compress.calibrate.sensitivity import predicted_kl
 from compress.quantize.budget import Option
 from compress.quantize.grids import Grid, decode, encode
-from compress.sensitivity import predicted_kl
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def options_of(
     """The choices ``label -> (rounding, bytes)`` of one linear with the KL divergence in nats per token that each adds.
 
     Judged by rounding to nearest: error feedback lowers all of them by a like factor. W ``[out, in]``, H ``[in, in]``
-    the mean of x xᵀ, ``gamma`` ``[out]`` from ``compress.sensitivity``.
+    the mean of x xᵀ, ``gamma`` ``[out]`` from ``compress.calibrate.sensitivity``.
     """
     return [
         Option(label, nbytes, predicted_kl(rounding(W, H.diagonal()) - W, H, gamma))

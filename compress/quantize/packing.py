@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ArtifactError
-from compress.quantize.gptq_math import Solution
+from compress.model.weights import Weights
 from compress.quantize.grids import IntGrid
+from compress.quantize.problem import Solution
 from compress.quantize.recipe import bits_in
-from compress.weights import Weights
 
 if TYPE_CHECKING:
     import torch

@@ -5,20 +5,20 @@ The notation is that of ``compress.quantize.gptq_math``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from compress.compute import dtype
+from compress.model.compute import dtype
 from compress.prune.sparse_math import PATTERNS, choose_mask, obs_scores
 from compress.quantize import loops
 from compress.quantize.grids import Grid, IntGrid, Steps
 from compress.quantize.loops import Rounding
+from compress.quantize.problem import Solution
 
 if TYPE_CHECKING:
     import torch
 
-    from compress.quantize.gptq_math import Inputs, Plan
+    from compress.quantize.problem import Inputs, Plan
 
 OUTER = 256
 """Inputs after which all later ones are brought up to date by one product; the kernels' largest block."""
@@ -26,47 +26,6 @@ INNER = 128
 """Inputs that a group longer than OUTER is rounded by."""
 RIDGE = 5e-4
 """Share of the mean diagonal added to H where codes are chosen again: the calibration text is a sample."""
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What was chosen, inputs in their own order."""
-
-    grid: Grid
-    codes: torch.Tensor
-    """uint8 ``[in, out]``."""
-    steps: Steps
-    """Of all periods, one below the other: float32 ``[in / inputs per sub-block, out]``."""
-    index: torch.Tensor
-    """int64 ``[in]``: each input's row in ``steps``."""
-    damp: float
-    """The damping that made H positive definite."""
-    error: torch.Tensor
-    """tr(D H Dᵀ) per output, float32 ``[out]``, D = W − Ŵ: the squared error of the layer's outputs."""
-    energy: torch.Tensor
-    """tr(W H Wᵀ) per output: the same of the outputs themselves."""
-
-    def weights(self) -> torch.Tensor:
-        """The weights that the codes stand for, float32 ``[in, out]``."""
-        level = self.codes.float() if self.grid.levels is None else self.grid.levels[self.codes.long()]
-        return level * self.steps.scale[self.index] + self.steps.offset[self.index]
-
-    def split(self, sizes: Sequence[int]) -> list[Solution]:
-        """The solutions of matrices that were solved side by side, by their numbers of outputs."""
-        parts = []
-        for low, high in _ranges(sizes):
-            cut = [t[..., low:high].contiguous() for t in (self.codes, self.error, self.energy, *self.steps[:2])]
-            fields = tuple(field[..., low:high].contiguous() for field in self.steps.fields)
-            codes, error, energy, scale, offset = cut
-            parts.append(replace(self, codes=codes, error=error, energy=energy, steps=Steps(scale, offset, fields)))
-        return parts
-
-
-def _ranges(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    low = 0
-    for size in sizes:
-        yield low, low + size
-        low += size
 
 
 class Solver:

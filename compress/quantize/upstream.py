@@ -12,11 +12,11 @@ from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from compress.blocks import ModelFolder
-from compress.compute import device, dtype
-from compress.decoder import Block
-from compress.hessian import DriftSum, HessianSum
-from compress.streaming import States, Stream
+from compress.calibrate.hessian import DriftSum, HessianSum
+from compress.calibrate.streaming import States, Stream
+from compress.model.blocks import ModelFolder
+from compress.model.compute import device, dtype
+from compress.model.decoder import Block
 
 if TYPE_CHECKING:
     import torch

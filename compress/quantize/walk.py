@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration, calibration_source
-from compress.compute import device, fast_products, trim
+from compress.calibrate.reading import Calibration, calibration_source
+from compress.calibrate.streaming import HEAD_FILE, block_file, finished_blocks
+from compress.calibrate.windows import calibration_windows
 from compress.errors import ArtifactError
-from compress.quantize.gptq_math import Plan, Solution, solve
+from compress.model.blocks import ModelFolder
+from compress.model.compute import device, fast_products, trim
+from compress.quantize.gptq_math import solve
 from compress.quantize.grids import Grid
+from compress.quantize.problem import Plan, Solution
 from compress.quantize.upstream import Moments, TwoStreams
-from compress.streaming import HEAD_FILE, block_file, finished_blocks
-from compress.windows import calibration_windows
 
 if TYPE_CHECKING:
     import torch

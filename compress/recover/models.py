@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compress.blocks import ModelFolder
 from compress.errors import ArtifactError
 from compress.extras import need
+from compress.model.blocks import ModelFolder
+from compress.model.weights import write_model
 from compress.recover.rows import Batch
-from compress.weights import write_model
 
 if TYPE_CHECKING:
     import torch

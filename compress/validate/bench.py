@@ -26,6 +26,7 @@ from typing import Any
 from compress.artifact import open_artifact
 from compress.errors import ArtifactError
 from compress.validate.runners import Messages, Runner, open_runner
+from runtime.engine.backends import BACKENDS
 
 PREFILL_TOKENS = 384
 TIMEOUT_S = 900.0
@@ -151,11 +152,8 @@ def versions(kind: str) -> dict[str, str]:
     """Versions of the libraries that shape the timing of ``kind``."""
     from importlib.metadata import PackageNotFoundError, version
 
-    engines = {
-        "gguf": ("llama-cpp-python",),
-        "onnx": ("onnxruntime-genai", "onnxruntime"),
-        "bundle": ("llama-cpp-python", "onnxruntime-genai"),
-    }
+    engines = {name: row.distributions for name, row in BACKENDS.items()}
+    engines["bundle"] = tuple(row.distributions[0] for row in BACKENDS.values())
     found = {"python": sys.version.split()[0]}
     for name in engines.get(kind, ("torch", "transformers")):
         try:

@@ -25,7 +25,7 @@ from compress.validate.parity import Start
 from runtime.rules import load_rules
 
 if TYPE_CHECKING:
-    from compress.validate.stage import ValidateParams
+    from compress.validate.params import ValidateParams
 
 IN_TORCH = ("hf", "gptq")
 

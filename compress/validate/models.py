@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.artifact import Artifact, write_json
+from compress.artifact import Artifact
+from compress.json_files import write_json
 from compress.validate import drift, parity
 from compress.validate.answers import Guarded, Score, ask, from_json, guard, said, score, to_json
 from compress.validate.items import Item

@@ -15,7 +15,7 @@ from compress.validate.items import Item
 from compress.validate.models import Heard, Setting
 
 if TYPE_CHECKING:
-    from compress.validate.stage import ValidateParams
+    from compress.validate.params import ValidateParams
 
 
 def write_replies(folder: Path, setting: Setting, heard: Sequence[Heard]) -> None:

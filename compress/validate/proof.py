@@ -23,10 +23,11 @@ from compress.validate.gate import (
 )
 from compress.validate.models import Everyone, Heard, Setting
 from compress.validate.runners import Completion
+from runtime.engine.backends import BACKENDS
 
 Json = Mapping[str, Any]
 
-SHIPPABLE = frozenset({"bundle", "gguf", "onnx"})
+SHIPPABLE = frozenset({"bundle", *BACKENDS})
 """Kinds that the runtime loads; a GPTQ folder is judged but ships on a GPU server instead."""
 
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from compress.errors import ArtifactError, UsageError
 from compress.extras import need
 from compress.validate.greedy import decode, plan_batches
+from runtime.engine.backends import BACKENDS
 
 Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[int, int], None]
@@ -231,7 +232,7 @@ class RuntimeRunner(Runner):
     retries = True
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        from runtime.session import load
+        from runtime.opening import load
 
         del threads  # the runtime chooses what suits the model
         self.session = load(path)
@@ -301,11 +302,9 @@ def assemble_torch_model(path: Path, state: Mapping[str, Any]) -> Any:
 
 
 RUNNERS: dict[str, type[HfRunner] | type[RuntimeRunner]] = {
-    "bundle": RuntimeRunner,
-    "gguf": RuntimeRunner,
     "gptq": GptqRunner,
     "hf": HfRunner,
-    "onnx": RuntimeRunner,
+    **dict.fromkeys(("bundle", *BACKENDS), RuntimeRunner),
 }
 
 
@@ -313,6 +312,7 @@ def open_runner(kind: str, path: Path, *, threads: int | None = None) -> Runner:
     """The runner for an artifact of ``kind`` at ``path``."""
     if kind not in RUNNERS:
         raise ArtifactError(
-            f"{path} is a {kind!r} artifact, which does not answer prompts", next=f"give one of {', '.join(RUNNERS)}"
+            f"{path} is a {kind!r} artifact, which does not answer prompts",
+            next=f"give one of {', '.join(sorted(RUNNERS))}",
         )
     return RUNNERS[kind](path, threads=threads)

@@ -14,53 +14,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
-
-from compress.artifact import write_json
 from compress.errors import UsageError
-from compress.stage import Job, Needs, Params, Stage, StageRef
+from compress.json_files import write_json
+from compress.stage import Job, Needs, Stage
+from compress.validate.params import ValidateParams
+from runtime.engine.backends import BACKENDS
 
 DRIFT_BYTES = 256 << 20
 """Disk that the baseline's logits take while a usual validation runs."""
-
-
-class Margins(Params):
-    """How much worse a candidate may be, as a share of items or checks."""
-
-    accuracy: float = Field(default=0.02, gt=0, lt=1)
-    """Accuracy."""
-    adherence: float = Field(default=0.02, gt=0, lt=1)
-    """Hard rules pooled, model-only."""
-    rule: float = Field(default=0.05, gt=0, lt=1)
-    """Each single rule, model-only."""
-
-
-class ValidateParams(Params):
-    """Parameters of ``validate``."""
-
-    baseline: StageRef
-    """The model that no candidate may be worse than, normally the fine-tuned one before compression."""
-    base: StageRef | None = None
-    """The model before tuning, for the before/after page."""
-    margins: Margins = Margins()
-    """Non-inferiority margins."""
-    max_tokens: int = Field(default=160, ge=1)
-    """Most tokens of a reply."""
-    drift_rows: int = Field(default=200, ge=0)
-    """Items on which KL divergence and perplexity are measured."""
-    base_rows: int = Field(default=200, ge=1)
-    """Items that the model before tuning answers."""
-    samples: int = Field(default=24, ge=0)
-    """Items on the before/after page."""
-    bench_runs: int = Field(default=9, ge=0)
-    """Timed replies per artifact; 0 leaves latency and memory out."""
 
 
 class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
-    accepts = frozenset({"bundle", "gguf", "gptq", "hf", "onnx"})
+    accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True
     uses = frozenset({"rules", "eval"})

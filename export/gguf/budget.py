@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.artifact import write_json
+from compress.json_files import write_json
 from compress.quantize.budget import budget_bytes_of
 from compress.quantize.choose import choose_kinds
 from export.gguf import ggml, mix
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from compress.stage import Job
-    from export.gguf.stage import GgufParams
+    from export.gguf.params import GgufParams
 
 CHOICES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 SLAB = 2**22

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.extras import need
-from runtime.gguf_file import TENSOR_TYPES
+from runtime.engine.gguf_file import TENSOR_TYPES
 
 log = logging.getLogger(__name__)
 

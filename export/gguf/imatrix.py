@@ -13,20 +13,17 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.errors import ArtifactError
-from compress.stage import CalibratedParams, Job, Needs, Stage
-from export.checkpoint import open_checkpoint
-from export.gguf.layout import layout_of
-from export.gguf.tensors import Tensor, tensors_of
-from runtime.gguf_file import GgufHeader, GgufTensor, read_gguf
+from export.gguf.tensors import Tensor
+from runtime.engine.gguf_file import GgufHeader, GgufTensor, read_gguf
 
 if TYPE_CHECKING:
-    from compress.calibrate import Calibration
+    from compress.calibrate.reading import Calibration
 
 FILE = "imatrix.gguf"
 Floats = npt.NDArray[np.float32]
@@ -198,40 +195,3 @@ def by_module(path: Path, matrix: Matrix, tensors: Sequence[Tensor]) -> dict[str
             )
         found[wanted[name].module] = values
     return found
-
-
-class ExportImatrix(Stage[CalibratedParams]):
-    """hf -> imatrix: the calibration's squared inputs as ``imatrix.gguf``, for llama-quantize or another export."""
-
-    Params = CalibratedParams
-    accepts = frozenset({"hf"})
-    produces = "imatrix"
-    uses = frozenset({"calibration"})
-    calibrates = True
-    modules = frozenset({"gguf"})
-    libraries = frozenset({"gguf"})
-
-    def needs(self, job: Job[CalibratedParams]) -> Needs:
-        """A few values per column of each tensor."""
-        return Needs(disk_bytes=1 << 20)
-
-    def check(self, job: Job[CalibratedParams]) -> None:
-        """Refuse an architecture without a row."""
-        if job.inputs:
-            self._tensors(job)
-
-    @staticmethod
-    def _tensors(job: Job[CalibratedParams]) -> list[Tensor]:
-        checkpoint = open_checkpoint(job.input.path)
-        return tensors_of(layout_of(checkpoint.config), checkpoint)
-
-    def run(self, job: Job[CalibratedParams]) -> Mapping[str, Any]:
-        """Write the file."""
-        from compress.calibrate import Calibration
-
-        assert job.calibration is not None, "the pipeline makes the pass"
-        text = job.params.calibration
-        datasets = [text.name if text else "calibration.jsonl"]
-        matrix = matrix_of(Calibration(job.calibration.path), self._tensors(job), datasets)
-        write_matrix(job.out / FILE, matrix)
-        return {"tensors": len(matrix.entries), "chunks": matrix.chunks, "chunk_size": matrix.length}

@@ -12,19 +12,19 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator, model_validator
 
 from compress.errors import UsageError
 from compress.quantize.feedback import KINDS, Feedback, UpstreamBlocks
-from compress.stage import CalibratedParams, Job, Needs, Stage
+from compress.stage import Job, Needs, Stage
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf import ggml, mix
 from export.gguf.imatrix import by_module, matrix_of, read_matrix
 from export.gguf.layout import Layout, layout_of
+from export.gguf.params import GgufParams
 from export.gguf.plan import Planned, plan_tensors
 from export.gguf.tensors import tensors_of
 from export.gguf.write import SLAB, stream, write_header
@@ -32,61 +32,6 @@ from export.gguf.write import SLAB, stream, write_header
 FILE = "model.gguf"
 LIBRARIES, TORCH = 160 << 20, 200 << 20
 """Memory that they take by themselves, in bytes."""
-
-
-class GgufParams(CalibratedParams):
-    """Parameters of ``export.gguf``."""
-
-    type: str = "Q4_K_M"
-    """Named type of the file; most tensors get it, the sensitive ones more bits, as llama.cpp mixes them."""
-    imatrix: bool | Path = True
-    """Weigh rounding errors by the calibration's mean squared inputs (the importance matrix), or by those in a file
-    of llama-imatrix or ``export.imatrix``. Such a file has no Hessians, so errors are not fed back."""
-    feedback: Literal["upstream", "shared", "off"] = "upstream"
-    """GPTQ's error feedback inside the block formats, where a calibration pass is read: less error, more time.
-    ``upstream`` calibrates each linear behind the ones already quantized, ``shared`` on the float model."""
-    mix: Literal["named", "measured"] = "named"
-    """Types of the block linears: ``named`` as llama.cpp mixes them for ``type``; ``measured`` those that cost least
-    KL divergence by a backward pass over the calibration text, in the bytes of the named mix or within a budget."""
-    budget_mb: float | None = Field(None, gt=0)
-    """With ``mix: measured``: size of the whole file in 10⁶ bytes."""
-    bits_per_weight: float | None = Field(None, gt=0)
-    """With ``mix: measured``: bits per weight of the block linears."""
-    choose: tuple[str, ...] = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
-    """With ``mix: measured``: tensor types to choose from (rows that do not fit fall back as in the named mix)."""
-    name: str = ""
-    """``general.name`` in the file; by default architecture and size."""
-
-    @field_validator("feedback", mode="before")
-    @classmethod
-    def _off(cls, value: Any) -> Any:
-        return "off" if value is False else value  # YAML reads a bare off as false
-
-    @field_validator("type")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in mix.FILE_TYPES:
-            raise ValueError(f"unknown type; known: {', '.join(mix.FILE_TYPES)}")
-        return value
-
-    @field_validator("choose")
-    @classmethod
-    def _known_choices(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [kind for kind in value if kind not in ggml.TYPE_IDS]
-        if unknown or not value:
-            raise ValueError(f"unknown tensor type {unknown[:1]}; known: {', '.join(ggml.TYPE_IDS)}")
-        return value
-
-    @model_validator(mode="after")
-    def _measurable(self) -> GgufParams:
-        budget = self.budget_mb is not None or self.bits_per_weight is not None
-        if budget and self.mix != "measured":
-            raise ValueError("budget_mb and bits_per_weight need mix: measured")
-        if self.budget_mb is not None and self.bits_per_weight is not None:
-            raise ValueError("give budget_mb or bits_per_weight, not both")
-        if self.mix == "measured" and (self.imatrix is not True or mix.FILE_TYPES[self.type][1] in ggml.PLAIN):
-            raise ValueError("mix: measured needs imatrix: true and a quantized type")
-        return self
 
 
 class ExportGguf(Stage[GgufParams]):
@@ -163,7 +108,7 @@ def _importance(job: Job[GgufParams], layout: Layout, checkpoint: Checkpoint) ->
             "the importance matrix needs a calibration pass",
             next="add --with calibration=FILE.jsonl, or turn it off: --with imatrix=false",
         )
-    from compress.calibrate import Calibration
+    from compress.calibrate.reading import Calibration
 
     return by_module(job.calibration.path, matrix_of(Calibration(job.calibration.path), tensors, ()), tensors)
 
@@ -172,7 +117,7 @@ def _feedback(job: Job[GgufParams], plan: Sequence[Planned]) -> Feedback | None:
     """What quantizes linears, with the blocks behind one another already done if so wished."""
     if job.calibration is None or job.params.feedback == "off" or not ExportGguf().reads_calibration(job.params):
         return None
-    from compress.calibrate import Calibration
+    from compress.calibrate.reading import Calibration
 
     feedback = Feedback(Calibration(job.calibration.path), job.threads, job.scratch / "solved")
     kinds: dict[str, str] = {}

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.artifact import digest_json
 from compress.errors import ArtifactError
+from compress.json_files import digest_json
 from compress.quantize.feedback import Feedback, slab_rows
 from export.checkpoint import Checkpoint
 from export.gguf import ggml, mix
@@ -22,7 +22,7 @@ from export.gguf.tensors import permute_rotary
 
 if TYPE_CHECKING:
     from compress.stage import Job
-    from export.gguf.stage import GgufParams
+    from export.gguf.params import GgufParams
 
 SLAB = 4 * 2**20
 """Weights held at a time (16 MiB as float32)."""

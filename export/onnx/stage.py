@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from compress.artifact import write_json
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
+from compress.json_files import write_json
 from compress.stage import Job, Needs, Params, Stage
 from export.checkpoint import Checkpoint, open_checkpoint, read_json
 from export.onnx.family import Spec, family_of, read_settings, rope_tables, spec_of

@@ -15,7 +15,8 @@ from export.parity.answers import compare_answers
 from export.parity.logits import Floats, Twin
 from export.parity.prompts import TALKS, asked, plain
 from export.parity.weights import HEAD, Stored, read_gguf, read_gptq, unexplained, whole
-from runtime.session import Session, find_model, load
+from runtime.opening import find_model, load
+from runtime.session import Session
 
 
 @dataclass

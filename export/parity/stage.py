@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import Field
 
-from compress.artifact import Artifact, write_json
+from compress.artifact import Artifact
 from compress.errors import ParityFailed, UsageError
+from compress.json_files import write_json
 from compress.stage import Job, Needs, Params, Stage
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.parity.checks import Check, Reference, compare

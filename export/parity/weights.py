@@ -18,8 +18,8 @@ from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf.layout import layout_of
 from export.gguf.tensors import tensors_of
 from export.parity.noise import GGUF_ROUNDING
-from runtime.gguf_file import GgufHeader
-from runtime.gguf_file import read_gguf as read_header
+from runtime.engine.gguf_file import GgufHeader
+from runtime.engine.gguf_file import read_gguf as read_header
 
 Floats = npt.NDArray[np.float32]
 

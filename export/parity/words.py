@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import UsageError
-from compress.model_config import read_generation_config
+from compress.model.config import read_generation_config
 from export.checkpoint import read_config, read_json
 from export.tokenizers.read import load_tokenizer
-from runtime.gguf_file import read_gguf
+from runtime.engine.gguf_file import read_gguf
+from runtime.engine.template import render
 from runtime.session import Session
-from runtime.template import render
 
 log = logging.getLogger(__name__)
 

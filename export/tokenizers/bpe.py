@@ -1,7 +1,7 @@
 """Byte-level BPE: which of llama.cpp's pre-tokenizers does what Hugging Face's definition does.
 
 A row stands here only with a test in which both give the same ids on thousands of strings
-(tests/export/test_tokenizer_bpe.py). llama.cpp's definitions: ``llm_tokenizer_bpe`` in src/llama-vocab.cpp.
+(tests/export/tokenizers/test_bpe.py). llama.cpp's definitions: ``llm_tokenizer_bpe`` in src/llama-vocab.cpp.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 
 from compress.errors import ArtifactError
 from compress.extras import need
-from compress.model_config import read_config, read_generation_config
+from compress.model.config import read_config, read_generation_config
 from export.tokenizers.bpe import byte_level
 from export.tokenizers.chats import Repairs
 from export.tokenizers.spm import sentencepiece

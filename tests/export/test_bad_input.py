@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_export import job_of
 from mutants import json_mutants
 from places import nothing_left
 from safetensors.numpy import load_file
 from small_folder import TEXT, write_model
-from test_gguf_stage import job_of
 from typer.testing import CliRunner
 
-from compress.cli import app
+from compress.cli.app import app
 from compress.errors import HoldfastError
 from export.gguf.stage import ExportGguf
 
@@ -199,7 +199,7 @@ def test_the_stage_itself_refuses_it(folder: Path, tmp_path: Path, damage: str) 
 
 
 CALIBRATED: dict[str, tuple[Harm, int, str]] = {
-    "unknown type": (set_config(model_type="mamba"), 2, "no row in compress/families.py LAYOUTS"),
+    "unknown type": (set_config(model_type="mamba"), 2, "no row in compress/model/families.py LAYOUTS"),
     "int8": (cast("int8"), 1, "has the type I8; weights must be"),
     "fp8": (cast("float8_e4m3fn"), 1, "has the type F8_E4M3"),
     "nan": (poison(float("nan")), 1, f"tensor '{UP}' of"),
@@ -287,7 +287,7 @@ def test_more_rows_than_tokens_are_padded(folder: Path, tmp_path: Path) -> None:
 
 def test_a_model_without_chat_template_is_exported_and_says_so_when_asked_to_chat(folder: Path, tmp_path: Path) -> None:
     from compress.errors import UsageError
-    from runtime.session import load
+    from runtime.opening import load
 
     set_json("tokenizer_config.json", chat_template=None)(folder)
     ExportGguf().run(job_of(folder, tmp_path, type="Q8_0"))

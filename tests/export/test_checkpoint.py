@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf_export import job_of
 from safetensors.numpy import load_file, save_file
 from small_folder import TEXT, write_model
-from test_gguf_stage import job_of
 
 from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint, open_checkpoint

@@ -5,9 +5,9 @@ import pytest
 
 from runtime.errors import RuleError
 from runtime.guard import enforce
-from runtime.rules import RuleBook, Turn
+from runtime.rules import Turn, read_rules
 
-BOOK = RuleBook.from_text(
+BOOK = read_rules(
     """
 version: 1
 contract: {action: [answer, escalate, refuse], queue: [general, legal], reply: text}
@@ -114,7 +114,7 @@ def test_soft_rules_are_reported_only():
 
 
 def test_a_contract_without_fallback_cannot_be_enforced():
-    book = RuleBook.from_text(BOOK.text.replace("prompt: {fallback", "facts2: {fallback").replace("facts2", "prompt").replace(
+    book = read_rules(BOOK.text.replace("prompt: {fallback", "facts2: {fallback").replace("facts2", "prompt").replace(
         '{fallback: {action: escalate, queue: general, reply: "Sorry, a colleague takes over."}}', "{system: hi}"))  # fmt: skip
     with pytest.raises(RuleError, match=r"prompt\.fallback is missing"):
         enforce(book, HELLO, "nothing")
@@ -134,19 +134,15 @@ rules:
 
 
 def test_plain_text_mode():
-    book = RuleBook.from_text(PLAIN)
+    book = read_rules(PLAIN)
     assert enforce(book, HELLO, "We try.").fields is None
     assert enforce(book, HELLO, "I promise.").text == "We will look into it."
-    assert (
-        enforce(RuleBook.from_text(PLAIN.replace('    fallback: "We will look into it."\n', "")), HELLO, "")
-        .report[0]
-        .passed
-    )
+    assert enforce(read_rules(PLAIN.replace('    fallback: "We will look into it."\n', "")), HELLO, "").report[0].passed
 
 
 def test_an_unsafe_safe_reply_is_owned_up_to():
     text = PLAIN.replace("must_not: {words: [promise]}", "must: {include_all: [B7]}").replace("We try.", "B7")
-    book = RuleBook.from_text(text.replace('    fallback: "We will look into it."\n', ""))
+    book = read_rules(text.replace('    fallback: "We will look into it."\n', ""))
     sent = enforce(book, HELLO, "nothing")
     assert sent.interventions == ("template:no-promise", "unsafe:no-promise")
     assert not sent.report[0].passed

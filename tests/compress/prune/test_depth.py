@@ -8,8 +8,8 @@ from cutting import altered, load, logits, perplexity
 from stages import run_stage
 from tiny_families import PLAIN, ids, save_tiny
 
-from compress.blocks import ModelFolder
 from compress.errors import DataError, UsageError
+from compress.model.blocks import ModelFolder
 
 
 @pytest.mark.parametrize("family", PLAIN)

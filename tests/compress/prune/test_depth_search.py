@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_families import PLAIN, ids, save_tiny
 
-from compress.blocks import ModelFolder
+from compress.model.blocks import ModelFolder
 from compress.prune.depth_search import losses_without, search
 
 

@@ -6,12 +6,12 @@ from cutting import load, logits, perplexity
 from stages import run_stage
 from tiny_families import PLAIN, ids, save_tiny
 
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
+from compress.calibrate.factor import inverse_factor
+from compress.calibrate.reading import Calibration
 from compress.errors import UsageError
+from compress.model.blocks import ModelFolder
+from compress.model.weights import Weights
 from compress.prune.sparse_math import choose_mask, sparsegpt, wanda_scores
-from compress.quantize.factor import inverse_factor
-from compress.weights import Weights
 
 METHODS = ["magnitude", "wanda", "sparsegpt"]
 

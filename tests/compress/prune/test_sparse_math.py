@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from compress.calibrate.factor import inverse_factor
 from compress.errors import UsageError
 from compress.prune.sparse_math import (
     PATTERNS,
@@ -14,7 +15,6 @@ from compress.prune.sparse_math import (
     sparsity,
     wanda_scores,
 )
-from compress.quantize.factor import inverse_factor
 
 
 @pytest.fixture

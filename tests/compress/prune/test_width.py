@@ -8,10 +8,10 @@ from cutting import altered, load, logits, perplexity
 from stages import run_stage
 from tiny_families import PLAIN, ids, save_tiny
 
-from compress.blocks import ModelFolder
 from compress.errors import UsageError
+from compress.model.blocks import ModelFolder
+from compress.model.weights import Weights
 from compress.prune.obs_math import compensated, survivors
-from compress.weights import Weights
 
 SMALL = {"calibration_tokens": 1024, "calibration_length": 64}
 
@@ -81,7 +81,7 @@ def test_cutting_equals_silencing(family, tmp_path):
 
 
 def test_compensation_solves_the_projections_anew(tiny_llama, tiny_calibration, tmp_path):
-    from compress.calibrate import Calibration
+    from compress.calibrate.reading import Calibration
 
     common = {"pass_": tiny_calibration, "ffn": 0.5, "kv_groups": 1, "recover": None}
     out = run_stage("prune.width", tiny_llama, tmp_path / "a", **common)

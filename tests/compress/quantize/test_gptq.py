@@ -9,15 +9,15 @@ from pydantic import ValidationError
 from stages import run_stage
 from word_models import SMALL, WORDS, save_with_words, word_text
 
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
+from compress.calibrate.reading import Calibration
+from compress.calibrate.windows import calibration_windows
 from compress.errors import ArtifactError, UsageError
+from compress.model.blocks import ModelFolder
+from compress.model.weights import Weights
 from compress.quantize.folder import fitting
-from compress.quantize.gptq import GptqParams
 from compress.quantize.packing import dequantize_folder
+from compress.quantize.params import GptqParams
 from compress.quantize.recipe import FLOAT, special_bits
-from compress.weights import Weights
-from compress.windows import calibration_windows
 
 FAMILIES = [("llama-linear", False), ("qwen3", True), ("phi3", True), ("gpt2", False), ("gpt2", True)]
 """With and without streams of its own."""

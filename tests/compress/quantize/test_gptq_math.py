@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import alike, codebook, damped, error, nearest, problem, slow_gptq, slow_order
 
+from compress.calibrate.factor import inverse_factor
 from compress.errors import HoldfastError
 from compress.quantize import solver
-from compress.quantize.gptq_math import Plan, importance_order, inverse_factor, solve
+from compress.quantize.gptq_math import importance_order, solve
 from compress.quantize.grids import IntGrid, stored_half
+from compress.quantize.problem import Plan
 from compress.quantize.solver import RIDGE
 
 PAPER = Plan(order="none", sweeps=0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from problems import codebook, problem
 
+from compress.calibrate.factor import inverse_factor
 from compress.quantize import kernels, loops
-from compress.quantize.factor import inverse_factor
 from compress.quantize.grids import IntGrid
 from compress.quantize.loops import Rounding
 

@@ -9,16 +9,17 @@ from problems import error, problem
 from stages import run_stage
 from word_models import SMALL, save_with_words, word_text
 
-from compress.blocks import ModelFolder
-from compress.calibrate import Calibration
+from compress.calibrate.reading import Calibration
+from compress.calibrate.sensitivity import measure
+from compress.model.blocks import ModelFolder
+from compress.model.weights import Weights
 from compress.quantize.budget import allocate
 from compress.quantize.choose import packed_bytes
-from compress.quantize.gptq_math import Plan, solve
+from compress.quantize.gptq_math import solve
 from compress.quantize.grids import IntGrid
 from compress.quantize.mixed import options_of, rounded
 from compress.quantize.packing import to_checkpoint
-from compress.sensitivity import measure
-from compress.weights import Weights
+from compress.quantize.problem import Plan
 
 BITS = (2, 3, 4, 8)
 
@@ -82,7 +83,7 @@ def uneven(tmp_path_factory):
 
 def predicted(folder, text, passed, bits_of, scratch):
     """Summed loss of the stage's own measure for bits by name."""
-    from compress.windows import calibration_windows
+    from compress.calibrate.windows import calibration_windows
 
     scratch.mkdir()
     model, calibration = ModelFolder(folder), Calibration(passed.path)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from problems import error, problem
 
 from compress.errors import ArtifactError
-from compress.quantize.gptq_math import Plan, solve
+from compress.quantize.gptq_math import solve
 from compress.quantize.grids import IntGrid
 from compress.quantize.packing import from_checkpoint, pack, read_quantization, to_checkpoint, unpack
+from compress.quantize.problem import Plan
 
 
 def slow_pack(column, bits):

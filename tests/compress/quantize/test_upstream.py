@@ -5,9 +5,9 @@ import torch
 from tiny_families import ids
 from word_models import save_with_words
 
-from compress import streaming
-from compress.blocks import ModelFolder
+from compress.calibrate import streaming
 from compress.errors import ArtifactError
+from compress.model.blocks import ModelFolder
 from compress.quantize import upstream
 from compress.quantize.upstream import TwoStreams, moments
 

@@ -7,9 +7,9 @@ from cutting import altered
 from stages import run_stage
 
 from compress.errors import ArtifactError
+from compress.model.weights import Weights
 from compress.quantize import walk
 from compress.quantize.walk import damping
-from compress.weights import Weights
 
 SMALL = {"calibration_tokens": 1024, "calibration_length": 64}
 LINEARS_OF_A_BLOCK = 7

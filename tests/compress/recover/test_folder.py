@@ -9,12 +9,12 @@ from stages import run_stage
 from tiny_families import PLAIN, ids, save_tiny
 
 from compress.artifact import Artifact
-from compress.blocks import ModelFolder
 from compress.errors import UsageError
+from compress.model.blocks import ModelFolder
+from compress.model.weights import Weights
 from compress.recover.models import add_adapters, decoder_blocks, load_model, say, write_back
 from compress.recover.params import Recover
 from compress.recover.rows import Batch
-from compress.weights import Weights
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 
 from compress.validate.gate import Answer, enforce_all, judge
 from compress.validate.items import Item
-from runtime.rules import RuleBook, Turn
+from runtime.rules import Turn, read_rules
 
-BOOK = RuleBook.from_text(
+BOOK = read_rules(
     """
 version: 1
 contract: {action: [answer, escalate, refuse], reply: text}
@@ -161,7 +161,7 @@ def test_without_expected_answers_there_is_no_accuracy():
 
 
 def test_nothing_to_test_is_no_pass():
-    silent = RuleBook.from_text(BOOK.text.replace("    when: {facts: {tier: gold}}\n", "    when: {label: x}\n").replace(
+    silent = read_rules(BOOK.text.replace("    when: {facts: {tier: gold}}\n", "    when: {label: x}\n").replace(
         "facts: {tier: gold}, reply", "labels: [x], reply").replace("must_not: {words", "when: {label: x}\n    must_not: {words").replace(
         "    must: {any_word", "    when: {label: x}\n    must: {any_word").replace("user: hi, reply", "user: hi, labels: x, reply"))  # fmt: skip
     result = judge(silent, [item(0, action=None)], [said()], [said()])
@@ -230,5 +230,5 @@ def test_lengths_must_match():
 
 
 def test_nothing_to_enforce_is_not_counted():
-    soft = RuleBook.from_text(BOOK.text.replace("severity: hard", "severity: soft"))
+    soft = read_rules(BOOK.text.replace("severity: hard", "severity: soft"))
     assert judge(soft, [item(0)], [said()], [said()], mode="enforced").verdict == "n/a"

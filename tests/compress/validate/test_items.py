@@ -6,10 +6,10 @@ from validate_models import PLAIN_RULES, RULES
 
 from compress.errors import DataError
 from compress.validate.items import Item, load_items
-from runtime.rules import RuleBook, Turn
+from runtime.rules import Turn, read_rules
 
-PLAIN = RuleBook.from_text(PLAIN_RULES)
-CONTRACT = RuleBook.from_text(RULES)
+PLAIN = read_rules(PLAIN_RULES)
+CONTRACT = read_rules(RULES)
 
 
 @pytest.mark.parametrize(

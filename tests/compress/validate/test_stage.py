@@ -12,7 +12,8 @@ from compress.artifact import Artifact, open_artifact, seal
 from compress.errors import UsageError
 from compress.stage import Job
 from compress.validate import listen
-from compress.validate.stage import Validate, ValidateParams
+from compress.validate.params import ValidateParams
+from compress.validate.stage import Validate
 
 ITEMS = 320
 

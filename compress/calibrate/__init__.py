@@ -1,0 +1,1 @@
+"""The calibration pass and what is read from it."""

@@ -1,0 +1,5 @@
+"""``python -m compress.cli``."""
+
+from compress.cli.app import main
+
+main()

@@ -1,0 +1,249 @@
+"""The ``compress`` command. Thin: every body calls one function of the room that does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from compress.cli import console
+from compress.errors import EXIT_GATE_FAIL, EXIT_GATE_INCONCLUSIVE, EXIT_OK
+
+app = typer.Typer(
+    name="compress",
+    help="Compress a fine-tuned language model for the edge and prove that it still keeps the rules.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all gates pass, 1 operational failure, 2 bad usage or config, 3 gate FAIL, "
+    "4 gate INCONCLUSIVE, 130 interrupted, 143 terminated (run the same command again to go on).",
+)
+
+EXIT_OF = {"PASS": EXIT_OK, "FAIL": EXIT_GATE_FAIL, "INCONCLUSIVE": EXIT_GATE_INCONCLUSIVE, None: EXIT_OK}
+
+Config = Annotated[Path, typer.Argument(help="Pipeline file (YAML).", show_default=False)]
+ArtifactPath = Annotated[Path, typer.Argument(help="Artifact: a folder or a .gguf file.", show_default=False)]
+BundlePath = Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(help="Run folder, or the run's name.", show_default=False)]
+Set = Annotated[Optional[list[str]], typer.Option("--set", help="Override a key: a.b=v or STAGE.PARAM=v.")]  # noqa: UP045
+With = Annotated[Optional[list[str]], typer.Option("--with", help="Stage parameter: key=value.")]  # noqa: UP045
+Data = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--data", help="Evaluation JSONL, a data folder, or SPLIT=FILE (repeat)."),
+]
+Rules = Annotated[Optional[Path], typer.Option("--rules", help="Rule file (YAML).")]  # noqa: UP045
+Out = Annotated[Path, typer.Option("--out", help="Where the result goes.", show_default=False)]
+WorkDir = Annotated[Path, typer.Option("--work-dir", help="Folder of the store and of the runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+WORK = Path("work")
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("pipeline.yaml"),
+    source: Annotated[Optional[Path], typer.Option("--source", help="Model folder to start from.")] = None,  # noqa: UP045
+    data: Annotated[Optional[Path], typer.Option("--data", help="Training JSONL or a folder of splits.")] = None,  # noqa: UP045
+    rules: Rules = None,
+    debug: Debug = False,
+) -> None:
+    """Write a commented starter pipeline."""
+    with console.errors(debug=debug):
+        from compress.cli.starter import write_starter
+
+        write_starter(path, source=source, data=data, rules=rules)
+        console.note(f"wrote {path}; next: compress plan {path}")
+
+
+@app.command()
+def plan(
+    config: Config, overrides: Set = None, work_dir: WorkDir = WORK, json: Json = False, debug: Debug = False
+) -> None:
+    """Show what would run, what is cached and what each stage needs; run nothing."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import show_plan
+
+        show_plan(config, overrides or [], work_dir, as_json=json)
+
+
+@app.command()
+def pipeline(
+    config: Config,
+    overrides: Set = None,
+    on: Annotated[str, typer.Option("--on", help="Where stages run.")] = "local",
+    work_dir: WorkDir = WORK,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Plan, run, gate and package."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import run_pipeline
+
+        state = run_pipeline(config, overrides or [], work_dir, on=on, as_json=json)
+        raise typer.Exit(EXIT_OF[state.verdict])
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help="Stage name, e.g. quantize.gptq.", show_default=False)],
+    out: Out,
+    sources: Annotated[Optional[list[Path]], typer.Option("--from", help="Input artifact (repeat).")] = None,  # noqa: UP045
+    values: With = None,
+    data: Data = None,
+    rules: Rules = None,
+    seed: Seed = 0,
+    work_dir: WorkDir = WORK,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run one stage without a pipeline file."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import run_stage
+
+        artifact = run_stage(stage, sources or [], values or [], out, data or [], rules, seed, work_dir)
+        summary = {"kind": artifact.kind, "path": str(artifact.path), "digest": artifact.digest}
+        console.emit(summary) if json else typer.echo(f"{artifact.kind} {artifact.path}")
+
+
+@app.command()
+def status(run: RunPath, work_dir: WorkDir = WORK, json: Json = False, debug: Debug = False) -> None:
+    """Show how far a run is."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import show_status
+
+        show_status(run, work_dir, as_json=json)
+
+
+@app.command()
+def report(run: RunPath, work_dir: WorkDir = WORK, debug: Debug = False) -> None:
+    """Write the run's self-contained HTML report again and print its path."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import write_report
+
+        typer.echo(write_report(run, work_dir))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders or names.", show_default=False)],
+    work_dir: WorkDir = WORK,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare size, latency, memory, accuracy and adherence of the candidates of runs."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import compare_runs
+
+        compare_runs(runs, work_dir, as_json=json)
+
+
+@app.command()
+def validate(
+    artifact: ArtifactPath,
+    baseline: Annotated[
+        Path, typer.Option("--baseline", help="Artifact it must not be worse than.", show_default=False)
+    ],
+    rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
+    data: Annotated[list[str], typer.Option("--data", help="Evaluation JSONL, or a data folder.", show_default=False)],
+    values: With = None,
+    work_dir: WorkDir = WORK,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Gate any artifact against any baseline."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import validate_artifact
+
+        verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, as_json=json)
+        raise typer.Exit(EXIT_OF[verdict])
+
+
+@app.command()
+def gate(
+    baseline: Annotated[Path, typer.Option("--baseline", help="Recorded replies (JSONL).", show_default=False)],
+    candidate: Annotated[Path, typer.Option("--candidate", help="Recorded replies (JSONL).", show_default=False)],
+    rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Gate recorded replies of any two systems."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import gate_replies
+
+        raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, as_json=json)])
+
+
+@app.command()
+def bench(artifact: ArtifactPath, json: Json = False, debug: Debug = False) -> None:
+    """Measure TTFT, tokens/s, peak memory and size of an artifact in its own runtime."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import bench_artifact
+
+        bench_artifact(artifact, as_json=json)
+
+
+@app.command()
+def package(
+    artifact: ArtifactPath,
+    out: Out,
+    rules: Rules = None,
+    data: Data = None,
+    work_dir: WorkDir = WORK,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a bundle of one artifact."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import run_stage
+
+        made = run_stage("export.bundle", [artifact], [], out, data or [], rules, 0, work_dir)
+        console.emit({"kind": made.kind, "path": str(made.path), "digest": made.digest}) if json else typer.echo(
+            made.path
+        )
+
+
+@app.command()
+def verify(bundle: BundlePath, json: Json = False, debug: Debug = False) -> None:
+    """Check a bundle: files, hashes and its self-test on the golden prompts."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import verify_bundle
+
+        verify_bundle(bundle, as_json=json)
+
+
+@app.command()
+def chat(
+    bundle: BundlePath,
+    message: Annotated[Optional[str], typer.Option("--message", "-m", help="Ask once and end.")] = None,  # noqa: UP045
+    fact: Annotated[Optional[list[str]], typer.Option("--fact", help="A known fact: tier=gold (repeat).")] = None,  # noqa: UP045
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Talk to a bundle."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import chat_with
+
+        chat_with(bundle, message, fact or [], as_json=json)
+
+
+@app.command()
+def serve(
+    bundle: BundlePath,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    debug: Debug = False,
+) -> None:
+    """Serve a bundle over an OpenAI-compatible HTTP interface."""
+    with console.errors(debug=debug):
+        from compress.cli.commands import serve_bundle
+
+        serve_bundle(bundle, host, port)
+
+
+def main() -> None:
+    """Console entry point."""
+    app()

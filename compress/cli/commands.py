@@ -1,0 +1,263 @@
+"""What each command does, between the option parser (``app.py``) and the rooms that do the work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.artifact import Artifact, open_artifact
+from compress.cli import console
+from compress.cli.single import deliver, parse_data, single_graph
+from compress.config import parse_assignment, read_config
+from compress.errors import ArtifactError, UsageError
+from compress.pipeline.executors import LocalExecutor
+from compress.pipeline.plan import Graph, build
+from compress.pipeline.run import LOCK, PlannedStage, Run, RunState, check_resources, load_run, plan
+from compress.pipeline.store import Store, publish
+
+REPORT = "report.html"
+
+
+def threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _store(work_dir: Path) -> Store:
+    return Store(work_dir / "store")
+
+
+def _executor(graph: Graph) -> LocalExecutor:
+    online = any(node.use == "source.hf" for node in graph.nodes.values())
+    return LocalExecutor(threads=threads(), offline=not online)
+
+
+def show_plan(config: Path, overrides: Sequence[str], work_dir: Path, *, as_json: bool) -> None:
+    """``compress plan``."""
+    from rich.console import Console
+    from rich.table import Table
+
+    planned = plan(build(read_config(config, overrides)), _store(work_dir))
+    if as_json:
+        console.emit({"stages": [_plan_entry(stage) for stage in planned]})
+        return
+    table = Table("stage", "use", "state", "disk", "memory", "time", "missing")
+    for column in table.columns[:2]:
+        column.overflow, column.no_wrap = "fold", False
+    for stage in planned:
+        needs = stage.needs
+        table.add_row(
+            stage.node.id,
+            stage.node.use,
+            stage.state,
+            console.size(needs.disk_bytes) if needs.disk_bytes else "",
+            console.size(needs.ram_bytes) if needs.ram_bytes else "",
+            console.duration(needs.seconds) if needs.seconds else "",
+            ", ".join(stage.missing),
+        )
+    Console().print(table)
+    check_resources(planned, work_dir)
+    waiting = sum(stage.state != "cached" for stage in planned)
+    console.note(f"{waiting} of {len(planned)} stages would run; next: compress pipeline {config}")
+
+
+def _plan_entry(stage: PlannedStage) -> dict[str, Any]:
+    return {
+        "id": stage.node.id,
+        "use": stage.node.use,
+        "state": stage.state,
+        "needs": vars(stage.needs),
+        "missing": list(stage.missing),
+    }
+
+
+def run_pipeline(config: Path, overrides: Sequence[str], work_dir: Path, *, on: str, as_json: bool) -> RunState:
+    """``compress pipeline``."""
+    if on != "local":
+        raise UsageError(f"--on {on}: stages run with 'local' only in this version", next="leave --on out")
+    loaded = read_config(config, overrides)
+    graph, store = build(loaded), _store(work_dir)
+    check_resources(plan(graph, store), work_dir)
+    folder = work_dir / "runs" / loaded.spec.name
+    state = RunState(run=str(folder), name=loaded.spec.name, config=str(config))
+    _execute(graph, store, folder, state)
+    if any(not stage.cached for stage in state.stages.values()) or not (folder / REPORT).is_file():
+        _take_out(state, folder)
+    else:
+        state.report = str(folder / REPORT)
+        state.bundle = str(folder / "bundle") if (folder / "bundle").is_dir() else None
+    Run.save(state, folder)
+    _show_result(state, as_json=as_json)
+    return state
+
+
+def _execute(graph: Graph, store: Store, folder: Path, state: RunState) -> RunState:
+    watcher = console.observer()
+    try:
+        with console.stoppable():
+            return Run(graph, store, folder, state, _executor(graph), watcher, threads=threads()).execute()
+    finally:
+        watcher.close()
+
+
+def _take_out(state: RunState, folder: Path) -> None:
+    """Put the bundle and the report where people look for them."""
+    from compress.report.html import write_run_report
+
+    bundles = [stage for stage in state.stages.values() if stage.kind == "bundle"]
+    state.bundle = str(publish(open_artifact(bundles[-1].path), folder / "bundle")) if bundles else None
+    state.report = str(folder / REPORT)
+    write_run_report(state.to_json(), folder / REPORT)
+
+
+def _show_result(state: RunState, *, as_json: bool) -> None:
+    from compress.report.tables import print_run
+
+    if as_json:
+        console.emit(state.to_json())
+        return
+    print_run(state.to_json())
+    print(_next_step(state))
+
+
+def _next_step(state: RunState) -> str:
+    if state.verdict in ("FAIL", "INCONCLUSIVE"):
+        return f"Gate {state.verdict}: nothing was packaged. Next: open {state.report} and see which rules broke."
+    if state.bundle:
+        return f"Next: compress chat '{state.bundle}'   (the report: {state.report})"
+    return f"Next: open {state.report}"
+
+
+def run_stage(
+    use: str,
+    sources: Sequence[Path],
+    values: Sequence[str],
+    out: Path,
+    data: Sequence[str],
+    rules: Path | None,
+    seed: int,
+    work_dir: Path,
+) -> Artifact:
+    """``compress run`` and ``compress package``."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already and is not empty", next="choose another --out")
+    parameters = dict(parse_assignment(value) for value in values)
+    graph, node = single_graph(use, sources, parameters, data=parse_data(data), rules=rules, seed=seed)
+    return deliver(_run_single(graph, node, work_dir), out)
+
+
+def _run_single(graph: Graph, node: str, work_dir: Path) -> Artifact:
+    store = _store(work_dir)
+    check_resources(plan(graph, store), work_dir)
+    folder = work_dir / "runs" / f"single-{node}"
+    state = _execute(graph, store, folder, RunState(run=str(folder), name=node, config=""))
+    return open_artifact(state.stages[node].path, verify=False)
+
+
+def find_run(run: Path, work_dir: Path) -> Path:
+    """A run's folder from its path or its name."""
+    for folder in (run, work_dir / "runs" / run):
+        if (folder / LOCK).is_file():
+            return folder
+    known = sorted(p.parent.name for p in (work_dir / "runs").glob(f"*/{LOCK}"))
+    raise ArtifactError(f"there is no run {str(run)!r}", next=f"known runs: {', '.join(known) or 'none yet'}")
+
+
+def show_status(run: Path, work_dir: Path, *, as_json: bool) -> None:
+    """``compress status``."""
+    from compress.report.tables import print_status
+
+    state = load_run(find_run(run, work_dir)).to_json()
+    console.emit(state) if as_json else print_status(state)
+
+
+def write_report(run: Path, work_dir: Path) -> Path:
+    """``compress report``."""
+    from compress.report.html import write_run_report
+
+    folder = find_run(run, work_dir)
+    write_run_report(load_run(folder).to_json(), folder / REPORT)
+    return folder / REPORT
+
+
+def compare_runs(runs: Sequence[Path], work_dir: Path, *, as_json: bool) -> None:
+    """``compress compare``."""
+    from compress.report.tables import compare_rows, print_comparison
+
+    rows = compare_rows([load_run(find_run(run, work_dir)).to_json() for run in runs])
+    console.emit({"candidates": rows}) if as_json else print_comparison(rows)
+
+
+def validate_artifact(
+    artifact: Path,
+    baseline: Path,
+    rules: Path,
+    data: Sequence[str],
+    values: Sequence[str],
+    work_dir: Path,
+    *,
+    as_json: bool,
+) -> str:
+    """``compress validate``: the verdict."""
+    from compress.report.tables import print_proof
+
+    parameters = dict(parse_assignment(value) for value in values) | {"baseline": str(baseline)}
+    graph, node = single_graph("validate", [artifact], parameters, data=parse_data(data), rules=rules)
+    made = _run_single(graph, node, work_dir)
+    proof = json.loads((made.path / "proof.json").read_text())
+    (candidate,) = proof["candidates"]
+    if as_json:
+        console.emit(
+            {key: candidate[key] for key in ("verdict", "suites", "rules", "drift")} | {"proof": str(made.path)}
+        )
+    else:
+        print_proof(proof, made.measurements())
+    verdict: str = proof["verdict"]
+    return verdict
+
+
+def gate_replies(baseline: Path, candidate: Path, rules: Path, *, as_json: bool) -> str:
+    """``compress gate``: the verdict."""
+    from compress.report.tables import print_gate
+    from compress.validate.recorded import gate_files
+
+    result = gate_files(baseline, candidate, rules)
+    console.emit(result) if as_json else print_gate(result)
+    verdict: str = result["verdict"]
+    return verdict
+
+
+def bench_artifact(artifact: Path, *, as_json: bool) -> None:
+    """``compress bench``."""
+    from compress.validate.bench import bench
+
+    result = bench(artifact)
+    if as_json:
+        console.emit(result)
+        return
+    for key, value in result.items():
+        print(f"{key:22} {value}")
+
+
+def verify_bundle(bundle: Path, *, as_json: bool) -> None:
+    """``compress verify``."""
+    from runtime.cli import verify
+
+    verify(bundle, as_json=as_json)
+
+
+def chat_with(bundle: Path, message: str | None, facts: Sequence[str], *, as_json: bool) -> None:
+    """``compress chat``."""
+    from runtime.cli import chat
+
+    chat(bundle, message=message, facts=dict(parse_assignment(fact) for fact in facts), as_json=as_json)
+
+
+def serve_bundle(bundle: Path, host: str, port: int) -> None:
+    """``compress serve``."""
+    from runtime.cli import serve
+
+    serve(bundle, host=host, port=port)

@@ -1,0 +1,182 @@
+"""What the command line shows: progress on stderr, results on stdout, one message per error."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from compress.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, HoldfastError, ResourceError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from compress.pipeline.plan import Node
+    from compress.pipeline.run import StageState
+
+LINE_EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def errors(*, debug: bool) -> Iterator[None]:
+    """Turn errors into one message on stderr and the documented exit code."""
+    from compress.pipeline.executors import StageError
+
+    try:
+        yield
+    except StageError as failure:
+        if debug:
+            print(failure.trace, file=sys.stderr)
+        _fail(failure.error)
+    except HoldfastError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(error)
+    except KeyboardInterrupt as stop:
+        print("stopped; finished stages are kept. Run the same command again to go on.", file=sys.stderr)
+        raise SystemExit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from None
+    except typer.Exit:
+        raise
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away
+        raise SystemExit(EXIT_FAILURE) from None
+    except OSError as error:
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(ResourceError(f"{place}{error.strerror or error}", next="check that the place exists and can be written"))
+    except Exception as error:
+        if debug:
+            raise
+        text = f"unexpected {type(error).__name__}: {error}"
+        _fail(HoldfastError(text, next="run again with --debug and report what it prints"))
+
+
+def _fail(error: HoldfastError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(error.exit_code) from None
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM ends what runs inside as Ctrl-C does: the stage at work is stopped and the command says how to go on."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may listen
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def emit(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def size(count: float) -> str:
+    """Bytes for people: 512 B, 3.4 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 0.4 s, 2 min 05 s."""
+    return f"{seconds:.1f} s" if seconds < 90 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def observer() -> PlainObserver | BarObserver:
+    """Bars on a terminal, plain lines otherwise."""
+    return BarObserver() if sys.stderr.isatty() else PlainObserver()
+
+
+class PlainObserver:
+    """One line when a stage starts and ends, and at most one every ten seconds between."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        self.node: Node | None = None
+
+    def started(self, node: Node, number: int, total: int) -> None:
+        self.node = node
+        self.last = time.monotonic()
+        note(f"[{number}/{total}] {node.id} ({node.use})")
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        if time.monotonic() - self.last >= LINE_EVERY_SECONDS:
+            self.last = time.monotonic()
+            name = self.node.id if self.node else ""
+            note(f"        {name}: {done}/{total} {text}")
+
+    def finished(self, node: Node, state: StageState) -> None:
+        note(f"        {_summary(node, state)}")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class BarObserver:
+    """A rich progress bar for the stage at work."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
+
+        whole, rest = Column(no_wrap=True, overflow="ignore"), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        self.bar: Progress = Progress(
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}", table_column=rest),
+            expand=True,
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.bar.start()
+        self.task: Any = None
+
+    def started(self, node: Node, number: int, total: int) -> None:
+        self.task = self.bar.add_task(f"[{number}/{total}] {node.id}", total=None, text="")
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        self.bar.update(self.task, completed=done, total=total, text=text)
+
+    def finished(self, node: Node, state: StageState) -> None:
+        self.bar.remove_task(self.task)
+        self.bar.console.print(_summary(node, state), highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.bar.stop()
+
+
+def _summary(node: Node, state: StageState) -> str:
+    effort = "cached" if state.cached else f"{duration(state.seconds)}, peak {size(state.peak_rss_bytes)}"
+    return f"✓ {node.id}: {state.kind}, {size(state.size_bytes)} ({effort})"

@@ -1,0 +1,49 @@
+"""JSON objects on disk: read with the culprit named, written whole or not at all, digested by meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from compress.errors import ArtifactError
+
+AGAIN = "copy or download the model again"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ArtifactError when the file is missing or holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist", next="give a complete Hugging Face folder") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror})", next="check the file") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not JSON ({error})", next=AGAIN) from None
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} holds no JSON object", next=AGAIN)
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically (temp file, fsync, rename)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as handle:
+        json.dump(value, handle, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string that stands for a JSON value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_json(value: Any) -> str:
+    """Hex SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()

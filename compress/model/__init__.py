@@ -1,0 +1,1 @@
+"""A Hugging Face folder seen block by block."""

@@ -1,0 +1,192 @@
+"""What a row of ``compress/model/families.py`` says: the names inside a model folder and how its config is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from compress.errors import ArtifactError
+from compress.model.rotary import FULL, SLIDING
+
+Settings = dict[str, Any]
+"""A config in Llama's names, with the family's defaults filled in."""
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "vocab_size",
+)
+COMMON: Mapping[str, Any] = {"hidden_act": "silu", "norm_eps": 1e-6, "tie_word_embeddings": False}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model, whatever its config calls them."""
+
+    blocks: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+
+
+class Part(NamedTuple):
+    """Output rows ``[start, stop)`` of the ``[out, in]`` weight of the linear ``name``."""
+
+    name: str
+    start: int
+    stop: int
+
+
+class Attention(NamedTuple):
+    """What a block's attention needs beside its tensors."""
+
+    head_dim: int
+    scale: float
+    softcap: float | None
+    window: int | None
+    kind: str
+
+
+class Norms(NamedTuple):
+    """Norms of one block: before attention and FFN, and where the family has them on their outputs."""
+
+    attention: str
+    ffn: str
+    attention_out: str | None = None
+    ffn_out: str | None = None
+
+
+_LLAMA_NORMS = Norms("input_layernorm", "post_attention_layernorm")
+
+
+def every(settings: Settings, kind: str) -> list[str]:
+    """``layer_types`` of a model whose blocks are all of one kind."""
+    return [kind] * settings["num_hidden_layers"]
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """Names inside a model folder (those of linears and norms: inside a block), and what the family computes."""
+
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    """Three linears, or one that holds queries, keys and values in this order."""
+    out: str = "self_attn.o_proj"
+    ffn: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    """The linears whose output channels are the FFN's (gate before up if fused); ``down`` reads those channels."""
+    down: str = "mlp.down_proj"
+    gated: bool = True
+    norms: Norms = _LLAMA_NORMS
+    qk_norms: tuple[str, str] | None = None
+    norm_offset: float = 0.0
+    """Added to the RMS norms' weights."""
+    conv1d: bool = False
+    """Block linears are stored ``[in, out]``."""
+    ffn_times_hidden: int = 0
+    """The FFN's width over hidden where config.json does not say it."""
+    rotary: bool = True
+    scales_embedding: bool = False
+    """Embeddings are multiplied by √hidden."""
+    prefix: str = "model."
+    """Before the names of all but the head; some folders leave it out."""
+    stack: str = "layers"
+    embedding: str = "embed_tokens"
+    positions: str | None = None
+    """The table of learned positions."""
+    norm: str = "norm"
+    head: str = "lm_head"
+    buffers: tuple[str, ...] = ("self_attn.rotary_emb.inv_freq",)
+    """Constants that older folders store among a block's tensors."""
+    keys: Mapping[str, str] = field(default_factory=lambda: {"norm_eps": "rms_norm_eps"})
+    """Llama's name -> this family's name in config.json."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What transformers takes where config.json is silent."""
+    finish: Callable[[Settings], None] = lambda settings: settings.update(layer_types=every(settings, FULL))
+    """Completes the settings: ``layer_types`` at least."""
+    own_layer_types: bool = False
+    """Whether transformers reads ``layer_types`` of this family's config.json."""
+    refused: tuple[str, ...] = ()
+    """Options of config.json that change the computation in a way not known here."""
+
+    @property
+    def inputs(self) -> tuple[tuple[str, ...], ...]:
+        """Linears of one block, grouped by the tensor that they read."""
+        return self.qkv, (self.out,), self.ffn, (self.down,)
+
+    @property
+    def blocks(self) -> str:
+        """Name of the module that holds the blocks."""
+        return self.prefix + self.stack
+
+    @property
+    def embed(self) -> str:
+        """Name of the token embedding."""
+        return self.prefix + self.embedding
+
+    @property
+    def final_norm(self) -> str:
+        """Name of the norm before the head."""
+        return self.prefix + self.norm
+
+    def linears(self) -> tuple[str, ...]:
+        """Every linear of a block, in the order of its computation."""
+        return tuple(name for group in self.inputs for name in group)
+
+    def required(self) -> list[str]:
+        """Names of the tensors that every block must have."""
+        names = [*self.linears(), *(norm for norm in self.norms if norm), *(self.qk_norms or ())]
+        return [f"{name}.weight" for name in names]
+
+    def parts(self, shape: Shape) -> dict[str, Part]:
+        """Role (q, k, v, gate, up) -> rows of a linear, named as inside a block."""
+        kv = shape.kv_heads * shape.head_dim
+        attention = {"q": shape.heads * shape.head_dim, "k": kv, "v": kv}
+        channels = {"gate": shape.ffn, "up": shape.ffn} if self.gated else {"up": shape.ffn}
+        return {**_rows(self.qkv, attention), **_rows(self.ffn, channels)}
+
+    def settings(self, config: Mapping[str, Any]) -> Settings:
+        """``config`` in Llama's names with defaults; ArtifactError naming a size that is missing."""
+        renamed = {name: config[key] for name, key in self.keys.items() if key in config}
+        same = {key: value for key, value in config.items() if key not in self.keys}
+        settings = {**COMMON, **self.defaults, **same, **renamed}
+        if settings.get("num_key_value_heads") is None:
+            settings["num_key_value_heads"] = settings.get("num_attention_heads")
+        for size in SIZES:
+            if not isinstance(settings.get(size), int) and not (size == "intermediate_size" and self.ffn_times_hidden):
+                raise ArtifactError(f"config.json lacks {self.keys.get(size, size)!r}", next="complete that file")
+        if settings.get("intermediate_size") is None:
+            settings["intermediate_size"] = self.ffn_times_hidden * settings["hidden_size"]
+        if settings.get("head_dim") is None:
+            settings["head_dim"] = settings["hidden_size"] // settings["num_attention_heads"]
+        self.finish(settings)
+        return settings
+
+    def attention(self, settings: Settings, block: int) -> Attention:
+        """Scale, cap, window and kind of a block's attention."""
+        scale = float(settings.get("query_pre_attn_scalar") or settings["head_dim"]) ** -0.5
+        if not settings.get("scale_attn_weights", True):
+            scale = 1.0
+        if settings.get("scale_attn_by_inverse_layer_idx"):
+            scale /= block + 1
+        kind = settings["layer_types"][block]
+        window = settings.get("sliding_window") if kind == SLIDING else None
+        return Attention(settings["head_dim"], scale, settings.get("attn_logit_softcapping"), window, kind)
+
+    def fixed_heads(self, settings: Settings) -> bool:
+        """Whether the number of heads cannot change while head_dim stays (no such key, or a table of its size)."""
+        return not self.rotary or "short_factor" in (settings.get("rope_parameters") or {})
+
+
+def _rows(linears: tuple[str, ...], sizes: Mapping[str, int]) -> dict[str, Part]:
+    if len(linears) == len(sizes):
+        return {role: Part(name, 0, size) for name, (role, size) in zip(linears, sizes.items(), strict=True)}
+    parts, start = {}, 0
+    for role, size in sizes.items():
+        parts[role] = Part(linears[0], start, start + size)
+        start += size
+    return parts

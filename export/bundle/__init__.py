@@ -1,0 +1,1 @@
+"""``export.bundle``: what ships."""

@@ -1,0 +1,1 @@
+"""Your own data as canonical rows, and rows that the rules add."""

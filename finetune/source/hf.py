@@ -1,0 +1,58 @@
+"""Stage ``source.hf``: a base model from the hub, checked before use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from compress.errors import HoldfastError, UsageError
+from compress.extras import need
+from compress.stage import Job, Params, Stage
+from finetune.source.folder import KEPT, check_model_folder, take
+
+
+class HubParams(Params):
+    hf: str = Field(pattern=r"^[\w.\-]+/[\w.\-]+$")
+    """Repository on the hub: ``organisation/name``."""
+    revision: str = Field(min_length=1)
+    """Commit, tag or branch. A commit makes the run repeatable."""
+
+
+class HubSource(Stage[HubParams]):
+    """Downloads configuration, tokenizer and safetensors of one revision."""
+
+    Params = HubParams
+    accepts = frozenset()
+    produces = "hf"
+    modules = frozenset({"transformers"})
+
+    def run(self, job: Job[HubParams]) -> Mapping[str, Any]:
+        folder = download(job.params.hf, job.params.revision, job.scratch / "hub")
+        return take(folder, check_model_folder(folder), job) | {"repository": job.params.hf}
+
+
+def download(repository: str, revision: str, folder: Path) -> Path:
+    """The files of one revision that are needed, resumable in ``folder``."""
+    need("transformers")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(
+            snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=[*KEPT, "*.safetensors"])
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        what = f"{repository}@{revision} is not on the hub, or needs a login: {str(error).splitlines()[0]}"
+        raise UsageError(what, next="check the name and the revision, or run: hf auth login") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        what = f"cannot fetch {repository}@{revision}: {type(error).__name__}: {str(error).splitlines()[0]}"
+        hint = "check the network, or use source: {path: {path: FOLDER}} with a downloaded model"
+        raise HoldfastError(what, next=hint) from None

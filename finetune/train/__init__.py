@@ -1,0 +1,1 @@
+"""Training: a file per method, and what they share."""

@@ -1,0 +1,96 @@
+"""Stage ``finetune.sft``: supervised fine-tuning (QLoRA, LoRA or full), merged into a full-precision model.
+
+The loss is on the replies alone. Training continues from its last whole checkpoint and ends with the
+same bytes as an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.artifact import MEASUREMENTS
+from compress.errors import DataError, UsageError
+from compress.extras import need
+from compress.json_files import write_json
+from compress.stage import Job, Needs, Stage
+from finetune.data import augment
+from finetune.train import merge, training
+from finetune.train.params import SftParams
+from runtime.rules import load_rules
+
+PROBES = 16
+WIDTH = 4096
+RATES = {"qlora": 2.5e-4, "lora": 2.5e-4, "full": 2e-5}
+"""Peak learning rates at hidden size ``WIDTH``; they grow as a model gets narrower (Yang et al., 2022)."""
+
+
+class Sft(Stage[SftParams]):
+    """Fine-tunes on the training split and merges."""
+
+    Params = SftParams
+    accepts = frozenset({"hf"})
+    produces = "hf"
+    uses = frozenset({"rules", "train"})
+    modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
+    libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
+
+    def needs(self, job: Job[SftParams]) -> Needs:
+        size = sum(a.size_bytes() for a in job.inputs)
+        return Needs(disk_bytes=3 * size, ram_bytes=3 * size + 2**30)
+
+    def check(self, job: Job[SftParams]) -> None:
+        if job.data is None or not (job.data.path / "train.jsonl").is_file():
+            raise UsageError("finetune.sft has no training data", next="give data.train in the pipeline file")
+
+    def run(self, job: Job[SftParams]) -> Mapping[str, Any]:
+        started, p = time.monotonic(), job.params
+        need("torch").set_num_threads(job.threads)
+        rows, counts = training_rows(job)
+        result = training.train(job, rows, p.rate or default_rate(p.method, job.input.path))
+        facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts}
+        if p.method == "full":
+            merge.save_merged(result.model, job.input.path, job.out)
+        else:
+            facts["merge_max_logit_gap"] = _merge(job, result)
+        seconds = time.monotonic() - started
+        rate = round(result.tokens / result.seconds) if result.seconds else None
+        write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate})
+        return facts
+
+
+def default_rate(method: str, folder: Path) -> float:
+    """Peak learning rate that suits the width of the model in ``folder``."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return RATES[method] * WIDTH / int(config.get("hidden_size") or config["n_embd"])
+
+
+def _merge(job: Job[SftParams], result: training.Result) -> float:
+    four_bit = job.params.method == "qlora"
+    merged, gap = merge.merge(job.input.path, result.adapter, four_bit=four_bit, probes=result.probes[:PROBES])
+    merge.check_gap(gap, job.params.max_logit_gap)
+    merge.save_merged(merged, job.input.path, job.out)
+    merge.save_adapter(result.adapter, job.out / "adapter")
+    return float(f"{gap:.3g}")
+
+
+def training_rows(job: Job[SftParams]) -> tuple[list[augment.Row], dict[str, int]]:
+    """The rows to train on, augmented by the rules when there are any, in a fixed random order."""
+    assert job.data is not None
+    path = job.data.path / "train.jsonl"
+    with open(path, encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle]
+    for number, row in enumerate(rows, 1):
+        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
+            raise DataError(path, number, "a training row must end with an assistant message")
+    counts = {"rows": len(rows)}
+    if job.rules is not None:
+        book = load_rules(job.rules)
+        rows, report = augment.positives(book, rows, random.Random(job.seed), vary=job.params.augment)
+        counts |= report
+    random.Random(job.seed).shuffle(rows)
+    return rows, counts

@@ -1,0 +1,211 @@
+"""The training run inside ``finetune.sft``: trl's SFTTrainer on tokenised conversations, loss on replies only."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import DataError
+from compress.extras import need
+from compress.stage import Job
+from finetune.train import batches, merge
+
+if TYPE_CHECKING:
+    from finetune.train.params import SftParams
+
+WHOLE = "whole"
+"""Empty file that is written into a checkpoint once everything else in it is on disk."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What training left: the model for ``full``, the adapter's folder otherwise."""
+
+    model: Any
+    adapter: Path
+    loss: float
+    """Mean of the last logging interval."""
+    steps: int
+    tokens: int
+    seconds: float
+    probes: Sequence[Sequence[int]]
+    """Token sequences of some training rows."""
+
+
+def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> Result:
+    """Fine-tune on ``rows`` from the last whole checkpoint in ``job.scratch``."""
+    torch, p = need("torch"), job.params
+    for module in ("peft", "trl", "bitsandbytes", "datasets"):
+        need(module)
+    from transformers import AutoTokenizer, set_seed
+
+    set_seed(job.seed)
+    quiet()
+    tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
+    examples = tokenise(tokenizer, rows, p.max_length)
+    on_cpu = not torch.cuda.is_available()
+    model = merge.load_base(
+        job.input.path,
+        four_bit=p.method == "qlora",
+        compute=torch.bfloat16,
+        attention="eager" if on_cpu and p.max_length <= 1024 else None,  # faster than the fused kernel on a CPU
+    )
+    trainer = _trainer(job, model, tokenizer, examples, rate, on_cpu)
+    last = _last_checkpoint(job.scratch)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    adapter = job.scratch / "adapter"
+    if p.method != "full":
+        shutil.rmtree(adapter, ignore_errors=True)
+        trainer.model.save_pretrained(adapter)
+    seconds, steps = time.monotonic() - started, int(trainer.state.global_step)
+    mean = sum(len(e["input_ids"]) for e in examples) / len(examples)
+    done = steps - (int(last.name.split("-")[1]) if last else 0)
+    probes = [e["input_ids"] for e in examples[:64]]
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Result(trainer.model, adapter, float(losses[-1]), steps, int(mean * p.batch * done), seconds, probes)
+
+
+def quiet() -> None:
+    """The libraries' own bars and notices off: the stage reports its progress itself."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for an optional GPU kernel package
+
+
+def tokenise(tokenizer: Any, rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, list[int]]]:
+    """``input_ids`` and ``labels`` (-100 outside the last assistant turn) of each row in the chat template."""
+    prompts = [row["messages"][:-1] for row in rows]
+    asked = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template([row["messages"] for row in rows], tokenize=False)
+    heads = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    fulls = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    examples = []
+    for row, head, full in zip(rows, heads, fulls, strict=True):
+        if full[: len(head)] != head:
+            what = f"the prompt of row {row.get('id')!r} is not the beginning of the whole conversation"
+            raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
+        if len(full) <= limit:
+            examples.append({"input_ids": full, "labels": [-100] * len(head) + full[len(head) :]})
+    if not examples:
+        raise DataError("training data", None, f"no row has at most {limit} tokens", next="raise max_length")
+    return examples
+
+
+def steps_of(p: SftParams, rows: int) -> int:
+    """Optimiser steps: as given, or as the epochs make them."""
+    return p.steps or max(1, round(p.epochs * rows / p.batch))
+
+
+def in_order(examples: Sequence[Any], steps: int, batch: int, seed: int) -> list[Any]:
+    """The examples as the steps read them, in an order of our own that does not depend on where a run resumed."""
+    plan = batches.plan_batches([len(example["input_ids"]) for example in examples], steps, batch, seed)
+    return [examples[i] for rows in plan for i in rows]
+
+
+def _trainer(job: Job[SftParams], model: Any, tokenizer: Any, examples: list[Any], rate: float, on_cpu: bool) -> Any:
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTTrainer
+
+    p = job.params
+    if p.method == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=not on_cpu)
+    if p.method != "full":
+        lora = LoraConfig(r=p.rank, lora_alpha=p.alpha or p.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, lora)
+    trainer = SFTTrainer(
+        model=model,
+        args=_arguments(job, rate, on_cpu, steps_of(p, len(examples))),
+        train_dataset=Dataset.from_list(in_order(examples, steps_of(p, len(examples)), p.batch, job.seed)),
+        processing_class=tokenizer,
+        callbacks=[_callback(job)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:  # trl makes an NF4 model's adapter bfloat16, and a resumed one float32
+            weight.data = weight.data.float()
+    return trainer
+
+
+def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> Any:
+    from trl import SFTConfig
+
+    p = job.params
+    return SFTConfig(
+        output_dir=str(job.scratch),
+        max_steps=steps,
+        per_device_train_batch_size=p.batch,
+        learning_rate=rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.05,
+        weight_decay=0.0,
+        adam_beta2=0.99,
+        max_grad_norm=1.0,
+        max_length=p.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenised, with labels on the replies alone
+        train_sampling_strategy="sequential",
+        pad_to_multiple_of=8,
+        bf16=True,
+        use_cpu=on_cpu,
+        gradient_checkpointing=not on_cpu,
+        dataloader_pin_memory=False,
+        save_strategy="steps",
+        save_steps=p.checkpoint_every,
+        save_total_limit=2,
+        logging_steps=min(10, steps),
+        disable_tqdm=True,
+        report_to=[],
+        seed=job.seed,
+        data_seed=job.seed,
+    )
+
+
+def _callback(job: Job[SftParams]) -> Any:
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Shows progress, and marks a checkpoint as whole once it is on disk."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            loss = (logs or {}).get("loss")
+            job.progress(state.global_step, state.max_steps, "" if loss is None else f"loss {float(loss):.3f}")
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    _sync(path)
+            (folder / WHOLE).touch()
+            _sync(folder)
+
+    return Watch()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _last_checkpoint(scratch: Path) -> Path | None:
+    """The latest whole checkpoint; half-written ones are removed."""
+    whole = []
+    for folder in scratch.glob("checkpoint-*"):
+        if (folder / WHOLE).is_file():
+            whole.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)

@@ -1,0 +1,1 @@
+"""What ships, and how it is checked before anything in it is parsed."""

@@ -1,0 +1,1 @@
+"""A model that decodes: scheduler, sampling, templates, backends."""

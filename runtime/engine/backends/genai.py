@@ -1,0 +1,123 @@
+"""onnxruntime-genai: one generator (sequence with its KV cache) per slot, decoded one after another.
+
+A generator can be rewound, so a slot keeps the prefix of its last conversation; it cannot be copied to another slot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import onnxruntime_genai as genai
+
+from ...errors import ArtifactError, UsageError
+from .base import Span
+from .pieces import Vocabulary
+
+if TYPE_CHECKING:
+    from .base import Constraint, Rows
+
+
+class GenaiBackend:
+    """An onnxruntime-genai folder. See `Backend` for the meaning of the attributes and methods."""
+
+    name = "onnxruntime-genai"
+    shares = False
+    grammars = False
+
+    def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
+        self.version: str = genai.__version__
+        self.threads = threads or len(os.sched_getaffinity(0))
+        try:
+            settings = json.loads((path / "genai_config.json").read_text(encoding="utf-8"))["model"]
+            config = genai.Config(str(path))
+            config.overlay(json.dumps(_overlay(settings, threads)))
+            self._model = genai.Model(config)
+            self._tokenizer = genai.Tokenizer(self._model)
+            self._vocabulary = Vocabulary.read(path)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ArtifactError(
+                f"onnxruntime-genai cannot load {path} ({error})", next="export the model again"
+            ) from None
+        self.n_vocab = int(settings["vocab_size"])
+        trained = int(settings["context_length"])
+        self.context = min(context or min(trained, 4096), trained)
+        self.slots, self.batch = slots, max(512, slots)
+        eos = settings["eos_token_id"]
+        self._pad = settings.get("pad_token_id")
+        self.stops = frozenset(eos if isinstance(eos, list) else [eos])
+        self.controls = self._vocabulary.controls
+        self.bos, self.eos = self._vocabulary.bos, self._vocabulary.eos
+        self.template = self._vocabulary.template
+        decoder = settings.get("decoder", {})
+        cell = 2 * 4 * decoder.get("num_key_value_heads", 0) * decoder.get("head_size", 0)
+        weights = sum(file.stat().st_size for file in path.glob("*.onnx*"))
+        self.memory_bytes = weights + cell * int(decoder.get("num_hidden_layers", 0)) * self.context
+        self._generators: dict[int, Any] = {}
+
+    def encode(self, text: str) -> list[int]:
+        return self._vocabulary.encode(text, lambda part: [int(t) for t in self._tokenizer.encode(part)])
+
+    def piece(self, token: int) -> bytes:
+        return self._vocabulary.piece(token)
+
+    def decode(self, spans: Sequence[Span]) -> Rows:
+        found = [self._append(span) for span in spans]
+        kept = [rows for rows in found if len(rows)]
+        return np.concatenate(kept) if kept else np.empty((0, self.n_vocab), np.float32)
+
+    def _append(self, span: Span) -> Rows:
+        generator = self._generator(span.slot)
+        if span.rows <= 1:
+            for tokens in self._steps(span.tokens):
+                generator.append_tokens(np.asarray(tokens, np.int32))
+            return self._last(generator) if span.rows else np.empty((0, self.n_vocab), np.float32)
+        rows = []  # the graph gives the last position's logits only: every token on its own
+        for token in span.tokens:
+            generator.append_tokens(np.asarray([token], np.int32))
+            rows.append(self._last(generator))
+        return np.concatenate(rows)
+
+    def _steps(self, tokens: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The library takes padding at the end of several tokens for no tokens, and gives the logits before it."""
+        padded = len(tokens) > 1 and tokens[-1] == self._pad
+        return (tokens[:-1], tokens[-1:]) if padded else (tokens,)
+
+    def _last(self, generator: Any) -> Rows:
+        logits = np.asarray(generator.get_logits(), np.float32)
+        return logits.reshape(-1, logits.shape[-1])[-1:, : self.n_vocab]
+
+    def _generator(self, slot: int) -> Any:
+        if slot not in self._generators:
+            params = genai.GeneratorParams(self._model)
+            params.set_search_options(max_length=self.context, do_sample=False)
+            self._generators[slot] = genai.Generator(self._model, params)
+        return self._generators[slot]
+
+    def copy(self, source: int, target: int, length: int) -> NoReturn:
+        raise UsageError("onnxruntime-genai cannot copy a sequence")
+
+    def cut(self, slot: int, length: int) -> None:
+        if length == 0:
+            self._generators.pop(slot, None)
+        elif slot in self._generators:
+            self._generators[slot].rewind_to(length)
+
+    def constraint(self, grammar: str) -> Constraint:
+        raise UsageError("onnxruntime-genai cannot constrain replies by a grammar", next="use a GGUF bundle for that")
+
+    def close(self) -> None:
+        self._generators.clear()
+        del self._tokenizer, self._model
+
+
+def _overlay(settings: Any, threads: int | None) -> dict[str, Any]:
+    """Settings laid over genai_config.json: the number of threads."""
+    options = settings.get("decoder", {}).get("session_options", {})
+    if threads is None:
+        return {}
+    return {"model": {"decoder": {"session_options": {**options, "intra_op_num_threads": threads}}}}

@@ -1,0 +1,114 @@
+"""`load` a bundle or a model; `verify` a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .bundle.golden import self_test
+from .bundle.manifest import MANIFEST, RULES, TEMPLATE, check_bundle, check_hashes, check_layout, read_manifest
+from .engine.backends import open_backend
+from .errors import ArtifactError
+from .session import Session
+
+if TYPE_CHECKING:
+    from .rules import RuleBook
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found. A damaged bundle raises instead."""
+
+    id: str
+    name: str
+    files: int
+    size_bytes: int
+    proved: bool
+    verdict: str | None
+    golden: int
+    """Golden prompts answered as expected; 0 when the self-test was skipped."""
+    rounding: int
+    """Of those, how many differ only where two tokens were equally likely up to rounding."""
+
+
+def find_model(path: Path) -> tuple[str, Path]:
+    """``(kind, path)`` of a .gguf file, a folder with one, or an onnxruntime-genai folder."""
+    if path.is_file() and path.suffix == ".gguf":
+        return "gguf", path
+    if (path / "genai_config.json").is_file():
+        return "onnx", path
+    found = sorted(path.glob("*.gguf")) if path.is_dir() else []
+    if len(found) == 1:
+        return "gguf", found[0]
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist", next="check the path")
+    what = "several .gguf files" if found else "no model that this runtime knows"
+    raise ArtifactError(f"{path} holds {what}", next="give a bundle, one .gguf file or an onnxruntime-genai folder")
+
+
+def load(
+    path: Path | str,
+    *,
+    threads: int | None = None,
+    slots: int = 16,
+    context: int | None = None,
+    rules: Path | str | RuleBook | None = None,
+    queue: int = 1024,
+    trust: bool = False,
+) -> Session:
+    """Load a bundle, a .gguf file, a folder with one, or an onnxruntime-genai folder.
+
+    ``threads``: decode threads (by default what suits the model's size); ``slots``: replies decoded together;
+    ``context``: tokens per conversation; ``rules``: a rule file for a model without one; ``queue``: requests that
+    may wait before Overloaded. A bundle is verified and self-tested first (``trust`` skips both).
+    Raises ArtifactError naming the culprit, MissingExtra naming the pip command.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        return _open_bundle(path, threads=threads, slots=slots, context=context, queue=queue, trust=trust)
+    kind, model = find_model(path)
+    backend = open_backend(kind, model, threads=threads, slots=slots, context=context)
+    return Session(backend, rules=_rule_book(rules), name=path.stem, queue=queue)
+
+
+def _open_bundle(
+    folder: Path, *, threads: int | None = None, slots: int, context: int | None = None, queue: int = 1024, trust: bool
+) -> Session:
+    """Verify, load and self-test a bundle. ``trust`` skips the hashes and the self-test (a bundle just verified)."""
+    manifest = read_manifest(folder)
+    check_layout(manifest)
+    if not trust:
+        check_hashes(manifest)
+    book = _rule_book(folder / RULES) if RULES in manifest.files else None
+    backend = open_backend(manifest.kind, manifest.model, threads=threads, slots=slots, context=context)
+    template = (folder / TEMPLATE).read_text(encoding="utf-8") if TEMPLATE in manifest.files else None
+    session = Session(backend, template=template, rules=book, manifest=manifest, name=manifest.name, queue=queue)
+    if not trust:
+        try:
+            self_test(session, manifest)
+        except BaseException:
+            session.close()
+            raise
+    return session
+
+
+def verify(folder: Path | str, *, test: bool = True) -> Report:
+    """Check a bundle from layout to golden prompts (``test``). Raises ArtifactError naming the culprit."""
+    manifest = check_bundle(Path(folder))
+    golden = rounding = 0
+    if test and manifest.content["golden"]:
+        with _open_bundle(Path(folder), slots=4, trust=True) as session:
+            golden, rounding = self_test(session, manifest)
+    gate = manifest.content.get("gate") or {}
+    size = sum(entry["size"] for entry in manifest.files.values())
+    proved = bool(manifest.content.get("proved"))
+    return Report(manifest.id, manifest.name, len(manifest.files), size, proved, gate.get("verdict"), golden, rounding)
+
+
+def _rule_book(rules: Path | str | RuleBook | None) -> RuleBook | None:
+    if isinstance(rules, Path | str):
+        from .rules import load_rules
+
+        return load_rules(rules)
+    return rules

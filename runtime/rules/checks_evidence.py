@@ -1,0 +1,145 @@
+"""Rule kinds on what a reply rests upon and how it speaks: citations, tools, refusal, language, tone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+
+from .kinds import MUST, Args, Finding, Regex, kind, listed
+from .language import LANGUAGES, is_in
+from .text import squeeze, word_pattern
+from .turn import Reply
+
+_QUOTE = re.compile(r'"([^"]{1,2000})"')
+_MARK = re.compile(r"\[([A-Za-z0-9][\w.:\-]*)\]")
+
+
+class CiteArgs(Args):
+    """``cite: true`` or what is wanted of the citations."""
+
+    min: Annotated[int, Field(ge=0)] = 1
+    quote: bool = False
+    """At least one passage in double quotation marks, and each such passage of 3 words or more is in a cited source."""
+    pattern: Regex = None
+    """What an id looks like where the system prompt names sources otherwise than ``[id] text``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {} if value is True else value
+
+
+@kind("cite", MUST)
+def cite(reply: Reply, spec: CiteArgs) -> Finding:
+    """At least ``min`` citations, each of a source that was retrieved or stands in the system prompt.
+
+    Citations are the contract's ``citations`` list, or ``[id]`` marks in plain text.
+    """
+    known = {squeeze(name): text for name, text in reply.turn.documents.items()}
+    if spec.pattern is not None:
+        known |= {squeeze(m[0]): "" for m in spec.pattern.finditer(reply.turn.briefing)}
+    cited = dict.fromkeys(squeeze(name) for name in _citations(reply))
+    invented = [name for name in cited if name not in known]
+    if invented:
+        return False, f"cites {invented[0]!r}, which is not among the sources"
+    if len(cited) < spec.min:
+        return False, f"{len(cited)} citations (at least {spec.min})"
+    return _quotes_found(reply, [known[name] for name in cited]) if spec.quote else (True, "cites known sources")
+
+
+def _citations(reply: Reply) -> list[str]:
+    listed_ids = (reply.fields or {}).get("citations")
+    return list(listed_ids) if isinstance(listed_ids, list) else _MARK.findall(reply.plain)
+
+
+def _quotes_found(reply: Reply, texts: list[str]) -> Finding:
+    quotes = [squeeze(quote).strip(" .,;:!?") for quote in _QUOTE.findall(reply.plain)]
+    sources = [squeeze(text) for text in texts]
+    if not quotes:
+        return False, "quotes nothing"
+    absent = next((q for q in quotes if len(q.split()) >= 3 and not any(q in text for text in sources)), None)
+    real = any(q in text for q in quotes for text in sources)
+    if absent or not real:
+        return False, f"the quote {(absent or quotes[0])[:40]!r} is not in a cited source"
+    return True, "the quotes are in the sources"
+
+
+@kind("tool_order", MUST, needs="tools")
+def tool_order(reply: Reply, names: Annotated[list[str], Field(min_length=2)]) -> Finding:
+    """The contract's ``tools`` holds all of these in this order; others may stand between."""
+    rest = iter((reply.fields or {})["tools"])
+    lacking = next((name for name in names if name not in rest), None)
+    return lacking is None, f"{lacking!r} is missing or out of order"
+
+
+_REFUSALS = re.compile(
+    r"\b(?:(?:can|could|do|will|would|may|am|are)(?:not| not|n't)|can't|won't|unable to|not able to|not allowed to"
+    r"|not permitted to)(?: \w+){0,2}? (?:help|assist|do|share|give|provide|offer|disclose|discuss|answer|comply"
+    r"|process|reveal|advise|support|fulfil|fulfill|grant|tell|send|make|perform|allow|permitted|allowed|able)\b"
+    r"|\bmust (?:decline|refuse)\b|\b(?:i|we) (?:have to |need to )?(?:decline|refuse)\b"
+    r"|\bagainst (?:our|my|the) (?:policy|policies|rules)\b"
+)
+_AFTER_REFUSAL = re.compile(r"\bbut (?:sure|of course|here (?:is|are|'s))\b|\bof course,? here\b")
+
+
+@kind("refuse")
+def refuse(reply: Reply, wanted: Literal[True]) -> Finding:
+    """The reply refuses: ``action: refuse`` where the contract has it, otherwise a phrase of refusal in the text."""
+    action = (reply.fields or {}).get("action")
+    if isinstance(action, str) and "refuse" in reply.actions:
+        return action == "refuse", f"action is {action!r}"
+    refused = _REFUSALS.search(reply.folded) is not None and _AFTER_REFUSAL.search(reply.folded) is None
+    return refused, "refuses" if refused else "does not refuse"
+
+
+def _languages(value: Any) -> tuple[str, ...]:
+    codes = tuple(listed(value))
+    unknown = [code for code in codes if code not in LANGUAGES]
+    if unknown or not codes:
+        raise ValueError(
+            f"unknown language {unknown[0] if unknown else value!r} (known: {', '.join(sorted(LANGUAGES))})"
+        )
+    return codes
+
+
+@kind("language")
+def language(reply: Reply, codes: Annotated[Any, PlainValidator(_languages)]) -> Finding:
+    """The text is in one of the languages, judged by its script and its commonest words."""
+    return any(is_in(reply.plain, code) for code in codes), f"not in {' or '.join(codes)}"
+
+
+_POLITE = word_pattern(
+    ["please", "thank you", "thanks", "sorry", "apologise", "apologize", "apologies", "happy to", "glad to", "welcome",
+     "appreciate", "kindly", "understand", "pleased", "of course", "certainly"]
+)  # fmt: skip
+_RUDE = word_pattern(
+    ["stupid", "idiot", "idiotic", "shut up", "dumb", "moron", "nonsense", "ridiculous", "whatever", "calm down",
+     "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost", "you people",
+     "pathetic"]
+)  # fmt: skip
+_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
+
+
+def _not_shouting(reply: Reply) -> bool:
+    loud = [word for word in reply.words if len(word) >= 4 and word.isalpha() and word.isupper()]
+    return len(loud) < 2 and "!!" not in reply.plain
+
+
+_TONES: dict[str, Callable[[Reply], bool]] = {
+    "calm": lambda reply: "!" not in reply.plain,
+    "no_emoji": lambda reply: _EMOJI.search(reply.plain) is None,
+    "no_shouting": _not_shouting,
+    "not_rude": lambda reply: _RUDE.search(reply.folded) is None,
+    "polite": lambda reply: _POLITE.search(reply.folded) is not None and _RUDE.search(reply.folded) is None,
+}
+Tone = Literal["calm", "no_emoji", "no_shouting", "not_rude", "polite"]
+
+
+@kind("tone", MUST)
+def tone(reply: Reply, wanted: Annotated[list[Tone], BeforeValidator(listed), Field(min_length=1)]) -> Finding:
+    """Every one of: polite (a courteous word, no rude one), not_rude, no_shouting, calm (no !), no_emoji."""
+    missed = next((name for name in wanted if not _TONES[name](reply)), None)
+    return missed is None, f"is not {missed}".replace("is not no_", "has ").replace("is not not_rude", "is rude")

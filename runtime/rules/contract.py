@@ -1,0 +1,201 @@
+"""The reply contract: which fields a structured reply has, in which order, with which values.
+
+One declaration gives the strict parser, the JSON Schema and the grammar, so the three agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .text import plain
+
+TEXT_LIMIT, LIST_LIMIT, ITEM_LIMIT = 1200, 8, 80
+"""Default bounds: characters of a text field, items of a list, characters of a list item."""
+FIELD_KINDS = ("bool", "enum", "integer", "list", "number", "text")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field. ``low``/``high`` bound characters (text), items (list) or the value (number, integer)."""
+
+    name: str
+    kind: str
+    allowed: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    def problem(self, value: Any) -> str | None:
+        """Why ``value`` cannot stand in this field, or None."""
+        if self.kind == "enum":
+            return None if value in self.allowed else f"{self.name} is {value!r}, not one of {', '.join(self.allowed)}"
+        if not _TYPES[self.kind](value):
+            return f"{self.name} is {_brief(value)}, not a {self.kind}"
+        if self.kind == "list":
+            return self._list_problem(value)
+        if self.kind == "text":
+            return self._size_problem(len(value.strip()) if plain(value).strip() else 0, "characters")
+        return self._size_problem(value, "as its value") if self.kind in ("integer", "number") else None
+
+    def _list_problem(self, value: list[str]) -> str | None:
+        for item in value:
+            if self.allowed and item not in self.allowed:
+                return f"{self.name} has {item!r}, not one of {', '.join(self.allowed)}"
+            if len(item) > ITEM_LIMIT or not plain(item).strip():
+                return f"{self.name} has an item that is empty or longer than {ITEM_LIMIT} characters"
+        return self._size_problem(len(value), "items")
+
+    def _size_problem(self, size: float, unit: str) -> str | None:
+        if self.low is not None and size < self.low:
+            return (
+                f"{self.name} is empty"
+                if size == 0 and self.low == 1
+                else f"{self.name} has {size} {unit} (at least {self.low})"
+            )
+        if self.high is not None and size > self.high:
+            return f"{self.name} has {size} {unit} (at most {self.high})"
+        return None
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the field's value."""
+        if self.kind == "enum":
+            return {"type": "string", "enum": list(self.allowed)}
+        bounds = {
+            k: v for k, v in zip(_BOUNDS.get(self.kind, ()), (self.low, self.high), strict=False) if v is not None
+        }
+        if self.kind == "list":
+            item = {"enum": list(self.allowed)} if self.allowed else {"minLength": 1, "maxLength": ITEM_LIMIT}
+            return {"type": "array", "items": {"type": "string", **item}, **bounds}
+        return {"type": {"bool": "boolean", "text": "string"}.get(self.kind, self.kind), **bounds}
+
+    def grammar(self) -> str:
+        """GBNF expression of the field's value."""
+        if self.kind == "enum":
+            return _choice(self.allowed)
+        if self.kind == "text":
+            return rf'"\"" char{{{int(self.low or 0)},{int(self.high or TEXT_LIMIT)}}} "\""'
+        if self.kind == "list":
+            item = _choice(self.allowed) if self.allowed else rf'"\"" char{{1,{ITEM_LIMIT}}} "\""'
+            more = max(int(self.high or LIST_LIMIT) - 1, 0)
+            return rf'"[" ( ({item}) ("," ws ({item})){{0,{more}}} ){"" if self.low else "?"} "]"'
+        return _SCALARS[self.kind]
+
+
+_SCALARS = {
+    "bool": '("true" | "false")',
+    "integer": '"-"? ("0" | [1-9] digit{0,8})',
+    "number": '"-"? ("0" | [1-9] digit{0,8}) ("." digit{1,6})?',
+}
+_TYPES = {
+    "bool": lambda v: isinstance(v, bool),
+    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "list": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
+    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
+    "text": lambda v: isinstance(v, str),
+}
+_BOUNDS = {
+    "integer": ("minimum", "maximum"),
+    "list": ("minItems", "maxItems"),
+    "number": ("minimum", "maximum"),
+    "text": ("minLength", "maxLength"),
+}
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _choice(values: tuple[str, ...]) -> str:
+    return "(" + " | ".join(_literal(json.dumps(value, ensure_ascii=False)) for value in values) + ")"
+
+
+def _literal(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """A reply taken apart. ``error`` says why it is not usable; ``fields`` is None in plain-text mode."""
+
+    fields: dict[str, Any] | None
+    text: str
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The fields in the order in which a reply writes them."""
+
+    fields: tuple[Field, ...]
+
+    def __contains__(self, name: object) -> bool:
+        return any(field.name == name for field in self.fields)
+
+    def __getitem__(self, name: str) -> Field:
+        return next(field for field in self.fields if field.name == name)
+
+    def problems(self, value: Mapping[str, Any]) -> list[str]:
+        """Everything that keeps ``value`` from being a reply object."""
+        names = [field.name for field in self.fields]
+        unknown = [f"unknown field {name!r}" for name in value if name not in names]
+        missing = [f"field {name!r} is missing" for name in names if name not in value]
+        wrong = [field.problem(value[field.name]) for field in self.fields if field.name in value]
+        return unknown + missing + [problem for problem in wrong if problem]
+
+    def parse(self, text: str) -> ParsedReply:
+        """Strict: one JSON object with exactly the declared fields and nothing around it but white space."""
+        if not text.strip():
+            return ParsedReply(None, "", "the reply is empty")
+        try:
+            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+            json.dumps(value, ensure_ascii=False).encode()  # an escape may name half a character
+        except (ValueError, RecursionError) as error:
+            return ParsedReply(None, text, f"the reply is not one JSON object ({error})")
+        if not isinstance(value, dict):
+            return ParsedReply(None, text, f"the reply is JSON but not an object: {_brief(value)}")
+        problems = self.problems(value)
+        shown = value.get("reply")
+        shown = shown if isinstance(shown, str) else text
+        return ParsedReply(None, shown, "; ".join(problems)) if problems else ParsedReply(value, shown)
+
+    def dump(self, fields: Mapping[str, Any]) -> str:
+        """The one way a reply object is written: contract order, no spaces. Training data and runtime share it."""
+        ordered = {field.name: fields[field.name] for field in self.fields if field.name in fields}
+        return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of a reply object."""
+        return {
+            "type": "object",
+            "properties": {field.name: field.schema() for field in self.fields},
+            "required": [field.name for field in self.fields],
+            "additionalProperties": False,
+        }
+
+    def grammar(self) -> str:
+        """GBNF for llama.cpp: fields in contract order, values bounded, at most one space after commas and colons."""
+        names = {field.name: f"f-{_dashed(field.name)}" for field in self.fields}
+        pairs = ' "," ws '.join(f'{_literal(json.dumps(name))} ":" ws {rule}' for name, rule in names.items())
+        rules = [f"{names[field.name]} ::= {field.grammar()}" for field in self.fields]
+        return "\n".join([f'root ::= "{{" {pairs} "}}"', *rules, *_COMMON]) + "\n"
+
+
+_COMMON = (r'char ::= [^"\\\x00-\x1F\x7F] | "\\" ["\\/nt]', "digit ::= [0-9]", 'ws ::= " "?')
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is given twice")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

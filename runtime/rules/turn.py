@@ -1,0 +1,113 @@
+"""What a rule looks at: the turn that was asked and the reply that was given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from . import text as texts
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A conversation that waits for a reply, with what the application knows about it."""
+
+    messages: Sequence[Mapping[str, Any]]
+    """``{"role", "content"}`` in order; normally the last is the user's."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+    sources: Sequence[tuple[str, str]] = ()
+    """Retrieved documents, ``(id, text)``. Lines ``[id] text`` of the system and tool messages count too."""
+    prompted: Sequence[str] = ()
+    """Ids of the rules named in the system prompt: an optional rule is in force only when it is here."""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Turn:
+        """The turn of a canonical data row; a final assistant message (the answer) is left out."""
+        messages = list(row["messages"])
+        if messages and messages[-1].get("role") == "assistant":
+            messages.pop()
+        sources = tuple((str(s["id"]), str(s["text"])) for s in row.get("sources") or ())
+        lists = (tuple(row.get("labels") or ()), sources, tuple(row.get("prompted") or ()))
+        return cls(tuple(messages), dict(row.get("facts") or {}), *lists)
+
+    def _said(self, *roles: str) -> list[str]:
+        return [texts.plain(_content(m)) for m in self.messages if m.get("role") in roles]
+
+    @cached_property
+    def user_texts(self) -> list[str]:
+        """Every user message, normalised."""
+        return self._said("user")
+
+    @cached_property
+    def user(self) -> str:
+        """The last user message, normalised; empty when there is none."""
+        return self.user_texts[-1] if self.user_texts else ""
+
+    @cached_property
+    def documents(self) -> dict[str, str]:
+        """Known sources by id: the retrieved ones and the ``[id] text`` lines of system and tool messages."""
+        found: dict[str, str] = {}
+        for text in self._said("system", "developer", "tool"):
+            for match in _MARKED.finditer(text):
+                found[match[1]] = found.get(match[1], "") + " " + match[2]
+        found.update({texts.plain(name): texts.plain(text) for name, text in self.sources})
+        return found
+
+    @cached_property
+    def briefing(self) -> str:
+        """System and tool messages, normalised."""
+        return "\n".join(self._said("system", "developer", "tool"))
+
+
+_MARKED = re.compile(r"\[([A-Za-z0-9][\w.:\-]*)\]:?[ \t]*([^\n\[]*)")
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):  # the parts of an OpenAI message
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return content if isinstance(content, str) else ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One well-formed reply with its normal forms, each made once however many rules look."""
+
+    turn: Turn
+    text: str
+    """What the customer reads: the contract's ``reply`` field, or the whole text."""
+    fields: Mapping[str, Any] | None = None
+    """The contract object; None in plain-text mode."""
+    actions: Sequence[str] = ()
+    """The values that the contract allows for ``action``."""
+
+    @cached_property
+    def plain(self) -> str:
+        """The text normalised, case kept."""
+        return texts.plain(self.text)
+
+    @cached_property
+    def folded(self) -> str:
+        """The text normalised, case-folded, white space squeezed."""
+        return texts.squeeze(self.plain)
+
+    @cached_property
+    def words(self) -> list[str]:
+        return texts.words(self.plain)
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        return texts.sentences(self.plain)
+
+    @cached_property
+    def every_text(self) -> Reply:
+        """A view whose text is every free text of the reply: what must not be said, must not be said anywhere."""
+        parts = [self.text]
+        for name, value in (self.fields or {}).items():
+            if name != "reply" and isinstance(value, str | list):
+                parts += [value] if isinstance(value, str) else value
+        return self if len(parts) == 1 else Reply(self.turn, "\n".join(parts), self.fields, self.actions)

@@ -1,0 +1,135 @@
+"""Users' data files: what is read, and what is refused with which words."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import pytest
+
+from compress.errors import DataError, UsageError
+from compress.stage import Job
+from finetune.data import stage as data
+
+
+def jsonl(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def run(tmp_path, **params):
+    out = tmp_path / "out"
+    out.mkdir()
+    job = Job(params=data.FilesParams(**params), out=out, scratch=tmp_path)
+    data.FilesData().check(job)
+    facts = data.FilesData().run(job)
+    return facts, {p.stem: [json.loads(x) for x in p.open()] for p in sorted(out.glob("*.jsonl"))}
+
+
+def chat(question, answer):
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answer"),
+    [
+        (chat("a?", "b"), "a?", "b"),
+        ({"prompt": "a?", "completion": "b"}, "a?", "b"),
+        ({"question": "a?", "answer": "b #### 3"}, "a?", "b #### 3"),
+        ({"text": "a?", "category": "b"}, "a?", "b"),
+        ({"chosen": "\n\nHuman: a?\n\nAssistant: b", "rejected": "\n\nHuman: a?\n\nAssistant: c"}, "a?", "b"),
+    ],
+)
+def test_adapters_find_question_and_answer(tmp_path, row, question, answer):
+    _, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", [row]))
+    (out,) = splits["train"]
+    assert [m["content"] for m in out["messages"]] == [question, answer]
+    assert splits["calibration"] == splits["train"]
+
+
+def test_evaluation_rows_end_with_the_question_and_say_what_is_expected(tmp_path):
+    rows = [
+        {"question": "2+1?", "answer": "so #### 3"},
+        {"question": "route?", "answer": '{"queue":"legal"}'},
+        {"question": "name?", "answer": " Ana "},
+    ]
+    _, splits = run(tmp_path, eval=jsonl(tmp_path / "e.jsonl", rows))
+    assert [row["expected"] for row in splits["eval"]] == [
+        {"answer": "3", "match": "numeric"},
+        {"answer": {"queue": "legal"}, "match": "json"},
+        {"answer": "Ana", "match": "exact"},
+    ]
+    assert all(row["messages"][-1]["role"] == "user" for row in splits["eval"])
+
+
+def test_csv_with_mapped_columns_and_lines_of_quoted_newlines(tmp_path):
+    path = tmp_path / "t.csv"
+    with path.open("w", newline="") as handle:
+        csv.writer(handle).writerows([["utterance", "intent"], ["two\nlines", "greet"], ["", "bye"]])
+    with pytest.raises(DataError, match=r"t\.csv:4: needs 'text'"):
+        run(tmp_path, train=path, columns={"text": "utterance", "category": "intent"})
+
+
+def test_parquet_and_gzip_are_read(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"prompt": ["a"], "completion": ["b"]}), tmp_path / "t.parquet")
+    packed = tmp_path / "e.jsonl.gz"
+    packed.write_bytes(gzip.compress(json.dumps(chat("c", "d")).encode()))
+    facts, splits = run(tmp_path, train=tmp_path / "t.parquet", eval=packed)
+    assert splits["train"][0]["messages"][1]["content"] == "b"
+    assert facts["evaluation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("{broken", r"t\.jsonl:2: is not JSON"),
+        ([1], r"t\.jsonl:2: must be an object"),
+        ({"x": 1}, r"t\.jsonl:2: no adapter fits"),
+        ({"messages": []}, r"t\.jsonl:2: messages must be a list"),
+        ({"messages": [{"role": "boss", "content": "x"}]}, r"t\.jsonl:2: messages\[0\] needs a role"),
+        ({"messages": [{"role": "user", "content": " "}]}, r"t\.jsonl:2: messages\[0\] needs a content"),
+        ({"messages": [{"role": "user", "content": "x"}]}, r"t\.jsonl:2: a training row must end"),
+        ({"prompt": 3, "completion": "x"}, r"t\.jsonl:2: needs 'prompt'"),
+        ({"text": "only text"}, r"t\.jsonl:2: plain text is for calibration"),
+        ({"chosen": "no speakers"}, r"t\.jsonl:2: holds no turn"),
+        ({"id": "train-1", **chat("q", "r")}, r"t\.jsonl:2: id 'train-1' stands on line 1"),
+    ],
+)
+def test_a_broken_row_is_named_with_its_line(tmp_path, row, what):
+    with pytest.raises(DataError, match=what):
+        run(
+            tmp_path,
+            train=jsonl(tmp_path / "t.jsonl", [chat("a", "b"), row if isinstance(row, str) else json.dumps(row)]),
+        )
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "bad.jsonl").write_bytes(b'{"a": 1}\n\xff\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl:2: is not UTF-8"):
+        run(tmp_path, train=tmp_path / "bad.jsonl")
+    with pytest.raises(DataError, match="there is no such file"):
+        data.FilesData().check(
+            Job(params=data.FilesParams(train=tmp_path / "no.jsonl"), out=tmp_path, scratch=tmp_path)
+        )
+    with pytest.raises(UsageError, match="names no file"):
+        data.FilesData().check(Job(params=data.FilesParams(), out=tmp_path, scratch=tmp_path))
+
+
+def test_evaluation_rows_in_training_are_an_error_or_dropped(tmp_path):
+    train = jsonl(tmp_path / "t.jsonl", [chat("How are you?", "b"), chat("x", "y")])
+    held = jsonl(tmp_path / "e.jsonl", [chat("new", "n"), chat("how are YOU", "b")])
+    with pytest.raises(DataError, match=r"e\.jsonl:2: is in training too .*t\.jsonl:1"):
+        run(tmp_path, train=train, eval=held)
+    (tmp_path / "out").rmdir()
+    facts, splits = run(tmp_path, train=train, eval=held, overlap="drop")
+    assert facts["overlap_dropped"] == 1
+    assert [row["messages"][0]["content"] for row in splits["eval"]] == ["new"]
+
+
+def test_real_sets_are_read(tmp_path, shared_data):
+    banking = next(iter(sorted(shared_data.glob("banking77/*train*.csv*"))))
+    facts, _ = run(tmp_path, train=banking)
+    assert facts["train"] == 10003

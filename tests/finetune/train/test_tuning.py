@@ -1,0 +1,204 @@
+"""The base model and its tuning: killed and continued runs end with the same bytes; the merge is the trained model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from compress.artifact import open_artifact, seal
+from compress.errors import ArtifactError, DataError, UsageError
+from compress.stage import Job
+from finetune.source import tiny, tiny_tokenizer
+from finetune.train import batches, merge, sft, training
+from finetune.world import stage as world
+
+pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
+SMALL = tiny.TinyParams(
+    hidden=64, layers=2, ffn=128, heads=2, vocabulary=400, conversations=120, steps=9, batch=4, checkpoint_every=4
+)
+TUNE = {"steps": 24, "batch": 4, "checkpoint_every": 8, "rank": 4}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def die_after(step):
+    def progress(done, total, note=""):
+        if done >= step and total > step:
+            raise Killed
+
+    return progress
+
+
+def fresh(path):
+    path.mkdir(parents=True)
+    return path
+
+
+def digests(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in ("measurements.json", "artifact.json"))
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    root = tmp_path_factory.mktemp("base")
+    out, scratch = fresh(root / "out"), fresh(root / "scratch")
+    facts = tiny.TinySource().run(Job(params=SMALL, out=out, scratch=scratch, seed=3, threads=1))
+    seal(out, kind="hf", stage="source.tiny", stage_version=1, params={}, inputs={}, facts=facts)
+    return open_artifact(out)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data")
+    params = world.WorldParams(train=60, calibration=10, evaluation=20)
+    facts = world.WorldData().run(Job(params=params, out=out, scratch=out, rules=RULES, seed=1))
+    return seal(out, kind="data", stage="data.world", stage_version=1, params={}, inputs={}, facts=facts)
+
+
+def tune(root, base, data, progress=None, **changes):
+    out = fresh(root / "out")
+    (root / "scratch").mkdir(exist_ok=True)
+    extra = {"progress": progress} if progress else {}
+    params = sft.SftParams(**{**TUNE, **changes})
+    job = Job(
+        params=params,
+        out=out,
+        scratch=root / "scratch",
+        inputs=(base,),
+        data=data,
+        rules=RULES,
+        seed=5,
+        threads=1,
+        **extra,
+    )
+    return out, sft.Sft().run(job)
+
+
+def test_a_killed_base_training_ends_with_the_same_bytes(base, tmp_path):
+    scratch = fresh(tmp_path / "scratch")
+    calls, original = iter(range(100)), tiny.one_step
+
+    def step(*arguments):
+        if next(calls) == 6:
+            raise Killed
+        return original(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "one_step", step)
+        job = Job(params=SMALL, out=fresh(tmp_path / "a"), scratch=scratch, seed=3, threads=1)
+        with pytest.raises(Killed):
+            tiny.TinySource().run(job)
+    assert (scratch / "checkpoint.pt").is_file()
+    out = fresh(tmp_path / "b")
+    tiny.TinySource().run(Job(params=SMALL, out=out, scratch=scratch, seed=3, threads=1))
+    assert digests(out) == digests(base.path)
+
+
+def test_the_base_is_a_llama_with_its_own_tokenizer_template_and_end(base):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    model = AutoModelForCausalLM.from_pretrained(base.path)
+    assert model.config.architectures == ["LlamaForCausalLM"]
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    text = "Order 4821 \U0001f600 \x00 naïve\n\n  tab\t#B72"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    assert [t for t in tokenizer.convert_ids_to_tokens(ids) if t.isdigit()] == list("482172")
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes 12"}]
+    assert tiny_tokenizer.encode(tokenizer, messages)[0] == tokenizer.apply_chat_template(messages)["input_ids"]
+    head = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True)["input_ids"]
+    assert tokenizer.apply_chat_template(messages)["input_ids"][: len(head)] == head
+    assert not [p for p in base.path.glob("*.json") if str(Path.home()) in p.read_text() or "/tmp" in p.read_text()]
+
+
+def test_batches_hold_rows_of_like_length_and_every_row_once():
+    lengths = [7, 3, 9, 1, 8, 2, 6, 4, 5, 10]
+    plan = batches.plan_batches(lengths, 5, 2, seed=0)
+    assert sorted(i for batch in plan for i in batch) == list(range(10))
+    assert all(abs(lengths[a] - lengths[b]) == 1 for a, b in plan)
+    assert plan != batches.plan_batches(lengths, 5, 2, seed=1)
+    assert plan == batches.plan_batches(lengths, 9, 2, seed=0)[:5]
+    assert [len(rows) for rows in batches.plan_batches([5, 6, 7], 4, 4, seed=0)] == [4] * 4
+
+
+def test_scored_positions_predict_exactly_the_labelled_tokens():
+    import torch
+
+    labels = torch.tensor([[-100, -100, 7, 8], [-100, 9, -100, -100]])
+    places, targets = tiny.scored(labels)
+    assert places.tolist()[:3] == [1, 2, 4]
+    assert targets.tolist()[:3] == [7, 8, 9]
+    assert len(places) == 256
+    assert set(targets.tolist()[3:]) == {-100}
+
+
+@pytest.mark.parametrize("method", ["qlora", "full"])
+def test_a_killed_tuning_ends_with_the_same_bytes(base, data, tmp_path, method):
+    whole, facts = tune(fresh(tmp_path / "whole"), base, data, method=method)
+    root = fresh(tmp_path / "killed")
+    with pytest.raises(Killed):
+        tune(root, base, data, progress=die_after(10), method=method)
+    assert list((root / "scratch").glob("checkpoint-8/whole"))
+    (root / "scratch" / "checkpoint-12").mkdir()  # one that was being written
+    (root / "out").rmdir()
+    again, continued = tune(root, base, data, method=method)
+    assert digests(again) == digests(whole)
+    assert facts["steps"] == continued["steps"] == 24
+    assert facts == continued
+    if method == "qlora":
+        assert facts["merge_max_logit_gap"] < 0.02
+        assert "tmp" not in (again / "adapter" / "adapter_config.json").read_text()
+
+
+def test_the_merge_stands_on_the_dequantized_base(base, data, tmp_path):
+    """Merged into the original weights instead, the model would be another one than was trained."""
+    import torch
+    from peft import PeftModel
+
+    out, _ = tune(tmp_path, base, data)
+    probe = [list(range(6, 60))]
+    merged, gap = merge.merge(base.path, out / "adapter", four_bit=True, probes=probe)
+    naive = merge.load_base(base.path, four_bit=False, compute=torch.float32)
+    naive = PeftModel.from_pretrained(naive, out / "adapter").merge_and_unload()
+    other = float((merge.logits(naive, probe[0]) - merge.logits(merged, probe[0])).abs().max())
+    assert other > 3 * gap
+    stored = merge.load_base(out, four_bit=False, compute=torch.float32)
+    assert torch.equal(merge.logits(stored, probe[0]), merge.logits(merged, probe[0]))
+
+
+def test_a_merge_that_is_another_model_is_refused():
+    with pytest.raises(ArtifactError, match="differ"):
+        merge.check_gap(0.5, 0.02)
+    with pytest.raises(ArtifactError, match="differ"):
+        merge.check_gap(float("nan"), 0.02)
+
+
+def test_only_the_reply_carries_the_loss(base):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    row = {"messages": [{"role": "user", "content": "Hi 1"}, {"role": "assistant", "content": "Yes 2"}]}
+    (example,) = training.tokenise(tokenizer, [row], 64)
+    learnt = [i for i in example["labels"] if i != -100]
+    assert tokenizer.decode(learnt) == "Yes 2</s>"
+    with pytest.raises(DataError, match="at most 3 tokens"):
+        training.tokenise(tokenizer, [row], 3)
+
+
+def test_training_rows_must_end_with_an_answer(base, tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}]}) + "\n")
+    rows = seal(tmp_path, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
+    with pytest.raises(DataError, match=r"train\.jsonl:1: .*assistant"):
+        sft.training_rows(Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path, data=rows))
+    with pytest.raises(UsageError, match="no training data"):
+        sft.Sft().check(Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path))

@@ -1,0 +1,116 @@
+"""The customer-service world: the split, the answers, the numbers that the gate needs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from compress.stage import Job
+from finetune.world import corpus, phrases, scenes
+from finetune.world import stage as world
+from runtime.rules import Turn, load_rules
+from runtime.rules.text import luhn
+
+RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp("world")
+    params = world.WorldParams(train=800, calibration=64)
+    facts = world.WorldData().run(Job(params=params, out=out, scratch=out, rules=RULES, seed=17))
+    rows = {name: [json.loads(x) for x in (out / f"{name}.jsonl").open()] for name in ("train", "calibration", "eval")}
+    return facts, rows
+
+
+def test_world_is_large_enough_for_the_gate(data):
+    facts, rows = data
+    book = load_rules(RULES)
+    assert len(book.rules) >= 12
+    assert len(book.optional) >= 2
+    assert 1200 <= len(rows["eval"]) <= 1400
+    for rule in book.rules:
+        if rule.severity == "hard":
+            assert facts["rules_active"][rule.id] >= 300, rule.id
+
+
+def test_no_entity_and_no_deciding_pair_is_on_both_sides(data):
+    _, rows = data
+    sides = rows["train"] + rows["calibration"], rows["eval"]
+    users = [{next(m["content"] for m in r["messages"] if m["role"] == "user") for r in side} for side in sides]
+    assert not users[0] & users[1]
+    for words in (phrases.POLICIES, [f"#{o}" for o in phrases.ORDERS]):
+        texts = [" ".join(json.dumps(r) for r in side) for side in sides]
+        both = [w for w in words if f'"{w}"' in texts[0] and f'"{w}"' in texts[1]]
+        assert not both
+    trained = {s.scenario for s in _many(False)}
+    tested = {s.scenario for s in _many(True)}
+    assert not trained & tested
+
+
+def _many(evaluation):
+    rng = random.Random(3)
+    return [scenes.draw(rng, kind, evaluation) for kind in scenes.KINDS for _ in range(300)]
+
+
+def test_a_leak_between_the_splits_is_noticed():
+    rows = [{"scenario": "a", "text": "x", "facts": {"policy": "C1"}}]
+    with pytest.raises(AssertionError, match="scenario on both sides"):
+        world.assert_disjoint(rows, rows)
+
+
+def test_the_base_models_text_holds_no_scenario_of_the_evaluation():
+    said = {m["content"] for messages in corpus.conversations(5, 1500) for m in messages if m["role"] == "user"}
+    held = [s.frame.format(x=s.noun) for s in _many(True) if s.kind in ("allowed", "disallowed")]
+    held += [f"My {s.product} {s.issue}" for s in _many(True) if s.kind not in ("allowed", "disallowed")]
+    said_text = "\n".join(said).lower()
+    assert [
+        text for text in sorted(set(held)) if f" {text.lower()}." in said_text or f" {text.lower()}?" in said_text
+    ] == []
+
+
+def test_answers_keep_every_rule_and_wrong_ones_do_not():
+    book, rng = load_rules(RULES), random.Random(1)
+    for kind in scenes.KINDS:
+        row = world.scene_row(book, scenes.draw(rng, kind, False))
+        turn = Turn.from_row(row)
+        assert all(v.passed for v in book.check(turn, row["messages"][-1]["content"]))
+        wrong = {**scenes.decision(scenes.draw(rng, kind, False)), "action": "escalate" if "near" in kind else "repair"}
+        wrong["citations"] = ["Z99"]
+        broken = {v.rule for v in book.check(turn, scenes.contract(wrong, "No.")) if not v.passed}
+        assert {"cite-known", "polite"} <= broken
+
+
+def test_kinds_are_apportioned_exactly():
+    kinds = Counter(world._apportion({"a": 1, "b": 1, "c": 1}, 10))
+    assert sum(kinds.values()) == 10
+    assert max(kinds.values()) - min(kinds.values()) <= 1
+
+
+def test_a_toggle_changes_the_answer_only_by_its_sentence():
+    scene = scenes.draw(random.Random(2), "plain", False)
+    twin = scenes.toggled(scene, scenes.THANKS)
+    assert scenes.user_text(scene) == scenes.user_text(twin)
+    longer, shorter = sorted((scenes.answer(scene), scenes.answer(twin)), key=len, reverse=True)
+    assert longer.replace(" Thank you.", "") == shorter
+
+
+def test_card_numbers_are_valid_and_never_answered():
+    cards = [s for s in _many(False) if s.card]
+    assert cards
+    for scene in cards:
+        assert luhn(scene.card)
+        assert scene.card not in scenes.answer(scene)
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        params = world.WorldParams(train=50, calibration=10, evaluation=40)
+        world.WorldData().run(Job(params=params, out=tmp_path / name, scratch=tmp_path, rules=RULES, seed=4))
+    for name in ("train", "calibration", "eval"):
+        assert (tmp_path / "a" / f"{name}.jsonl").read_bytes() == (tmp_path / "b" / f"{name}.jsonl").read_bytes()

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from runtime.engine.backends.base import Span
+from runtime.engine.requests import Request
+from runtime.engine.scheduler import CHUNK, Scheduler
+from runtime.errors import HoldfastError, Overloaded, UsageError
+
+N_VOCAB, STOP = 50, 0
+
+
+class Counting:
+    """A backend whose next token is a function of everything its slot holds, so a wrong cache gives wrong tokens."""
+
+    name, version, template, bos, eos = "counting", "1", None, "", ""
+    n_vocab, context, batch, memory_bytes = N_VOCAB, 600, 512, 0
+    stops, controls, shares, grammars = frozenset({STOP}), (), True, False
+
+    def __init__(self, slots: int = 4) -> None:
+        self.slots = slots
+        self.held: dict[int, list[int]] = {i: [] for i in range(slots)}
+        self.batches: list[list[Span]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.broken = False
+
+    def piece(self, token: int) -> bytes:
+        return "é".encode()[token % 2 :][:1]  # half a character per token
+
+    def decode(self, spans: Sequence[Span]) -> np.ndarray:
+        self.gate.wait()
+        if self.broken:
+            raise HoldfastError("the engine broke")
+        self.batches.append(list(spans))
+        assert sum(len(s.tokens) for s in spans) <= self.batch
+        rows = []
+        for slot, start, tokens, wanted in spans:
+            assert start == len(self.held[slot])
+            for token in tokens:
+                self.held[slot].append(token)
+                rows.append(following(self.held[slot]))
+            del rows[len(rows) - len(tokens) : len(rows) - wanted]
+        return np.stack(rows) if rows else np.empty((0, N_VOCAB), np.float32)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.held[target] = self.held[source][:length]
+
+    def cut(self, slot: int, length: int) -> None:
+        del self.held[slot][length:]
+
+    def close(self) -> None:
+        pass
+
+
+def following(held: Sequence[int]) -> np.ndarray:
+    row = np.zeros(N_VOCAB, np.float32)
+    row[next_token(held)] = 1
+    return row
+
+
+def next_token(held: Sequence[int]) -> int:
+    return 1 + sum((i + 1) * t for i, t in enumerate(held)) % (N_VOCAB - 1)
+
+
+def expected(prompt: Sequence[int], count: int) -> list[int]:
+    held = list(prompt)
+    for _ in range(count):
+        held.append(next_token(held))
+    return held[len(prompt) :]
+
+
+@pytest.fixture
+def backend() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def scheduler(backend: Counting) -> Iterator[Scheduler]:
+    made = Scheduler(backend, queue=8)  # type: ignore[arg-type]
+    yield made
+    backend.gate.set()
+    made.close()
+
+
+def test_every_reply_is_its_own(scheduler: Scheduler) -> None:
+    rng = np.random.default_rng(1)
+    head = [int(t) for t in rng.integers(1, N_VOCAB, 40)]
+    prompts = [head[: int(rng.integers(0, 40))] + [int(t) for t in rng.integers(1, N_VOCAB, 5)] for _ in range(60)]
+    requests = [Request(p, max_tokens=int(rng.integers(1, 30))) for p in prompts]
+    scheduler.submit(requests, bounded=False)
+    for request in requests:
+        request.wait(10)
+        assert request.tokens == expected(request.prompt, request.max_tokens)
+        assert request.finish_reason == "length"
+    assert scheduler.counters.reused_tokens > 0
+
+
+def test_a_shared_prefix_is_decoded_once(backend: Counting, scheduler: Scheduler) -> None:
+    head = list(range(1, 41))
+    requests = [Request([*head, tail], max_tokens=3) for tail in (41, 42, 43, 44)]
+    scheduler.submit(requests)
+    for request in requests:
+        request.wait(10)
+        assert request.tokens == expected(request.prompt, 3)
+    assert [r.reused for r in requests] == [0, 40, 40, 40]
+    assert sum(len(s.tokens) for batch in backend.batches for s in batch) == 41 + 3 * 1 + 4 * 2
+
+
+def test_a_long_prompt_is_read_in_chunks_beside_running_replies(backend: Counting, scheduler: Scheduler) -> None:
+    backend.gate.clear()
+    short, long = Request([5], max_tokens=40), Request([7] * 500, max_tokens=2)
+    scheduler.submit([short, long])
+    backend.gate.set()
+    long.wait(10)
+    short.wait(10)
+    sizes = [max(len(s.tokens) for s in batch) for batch in backend.batches[1:]]
+    assert max(sizes) <= CHUNK
+    assert all(any(s.slot == 0 for s in batch) for batch in backend.batches[: len(short.tokens)])
+
+
+def test_the_queue_is_bounded(backend: Counting, scheduler: Scheduler) -> None:
+    backend.gate.clear()
+    scheduler.submit([Request([1], max_tokens=1) for _ in range(4)])
+    while scheduler.running < 4:
+        time.sleep(0.001)
+    waiting = [Request([1], max_tokens=1) for _ in range(8)]
+    scheduler.submit(waiting)
+    with pytest.raises(Overloaded, match="queue is full") as caught:
+        scheduler.submit([Request([1])])
+    assert caught.value.retry_after >= 1
+    backend.gate.set()
+    for request in waiting:
+        request.wait(10)
+
+
+def test_cancelling_frees_the_slot(backend: Counting, scheduler: Scheduler) -> None:
+    request = Request([3], max_tokens=500)
+    scheduler.submit([request])
+    request.cancel()
+    request.wait(10)
+    assert request.finish_reason == "cancelled"
+    assert len(request.tokens) < 500
+    assert scheduler.running == 0
+
+
+def test_a_broken_engine_fails_everybody_cleanly(backend: Counting, scheduler: Scheduler) -> None:
+    backend.gate.clear()
+    requests = [Request([i + 1]) for i in range(7)]
+    scheduler.submit(requests)
+    backend.broken = True
+    backend.gate.set()
+    for request in requests:
+        with pytest.raises(HoldfastError, match="engine broke"):
+            request.wait(10)
+    with pytest.raises(HoldfastError, match="engine broke"):
+        scheduler.submit([Request([1])])
+    assert not scheduler.alive
+
+
+def test_text_comes_in_whole_characters(scheduler: Scheduler) -> None:
+    pieces: list[str] = []
+    request = Request([2, 9], max_tokens=60, sink=pieces.append)
+    scheduler.submit([request])
+    request.wait(10)
+    assert "".join(pieces) == request.text
+    assert pieces[-1] == ""
+    assert request.text == b"".join("é".encode()[t % 2 :][:1] for t in request.tokens).decode("utf-8", "replace")
+
+
+def test_scoring_returns_every_row(scheduler: Scheduler) -> None:
+    prompt = [int(t) for t in np.random.default_rng(2).integers(1, N_VOCAB, 150)]
+    request = Request(prompt, score=True)
+    scheduler.submit([request])
+    request.wait(10)
+    rows = np.concatenate(request.logits)
+    assert rows.argmax(1).tolist() == [next_token(prompt[: i + 1]) for i in range(150)]
+
+
+@pytest.mark.parametrize("prompt", [[], [N_VOCAB], [-1], [1] * 600])
+def test_bad_prompts_are_refused(scheduler: Scheduler, prompt: list[int]) -> None:
+    with pytest.raises(UsageError):
+        scheduler.submit([Request(prompt)])
+
+
+def test_a_full_context_ends_the_reply(scheduler: Scheduler) -> None:
+    request = Request([1] * 590, max_tokens=100)
+    scheduler.submit([request])
+    request.wait(10)
+    assert request.finish_reason == "length"
+    assert request.tokens == expected([1] * 590, 11)
