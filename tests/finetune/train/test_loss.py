@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune.train import loss as module
+from compress.model import head_loss
 from finetune.train.loss import IGNORED, label_loss
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("scores", [12 << 20, 20 * 50])
 def test_value_and_gradients_are_those_of_cross_entropy(monkeypatch, cap, scores):
-    monkeypatch.setattr(module, "SCORES", scores)
+    monkeypatch.setattr(head_loss, "SCORES", scores)
     draw = torch.Generator().manual_seed(0)
     hidden = torch.randn(4, 31, 24, generator=draw).bfloat16().float().requires_grad_()
     head = torch.randn(50, 24, generator=draw).bfloat16().float().requires_grad_()
