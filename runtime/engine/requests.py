@@ -1,8 +1,9 @@
-"""What the scheduler works on: requests and the slots that serve them."""
+"""What the scheduler works on: requests, and what it counts."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from .sampling import Sampler, Sampling
 from .text import TextStream
 
 if TYPE_CHECKING:
-    from .backends.base import Rows
+    from .backends.base import Constraint, Rows
 
 GREEDY = Sampling()
 
@@ -25,7 +26,8 @@ class Request:
     max_tokens: int = 256
     sampling: Sampling = GREEDY
     stops: Sequence[str] = ()
-    grammar: str | None = None
+    constraint: Constraint | None = None
+    """A compiled grammar; the request owns it."""
     deadline: float | None = None
     """`time.monotonic` value after which the request fails with Overloaded."""
     sink: Callable[[str], None] | None = None
@@ -54,6 +56,18 @@ class Request:
         """Stop at the next step; the reply so far stays readable."""
         self.cancelled = True
 
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for the reply any more: cancelled, or past its deadline."""
+        return self.cancelled or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    def free(self) -> None:
+        """Let go of the grammar."""
+        if self.sampler is not None:
+            self.sampler.close()
+        elif self.constraint is not None:
+            self.constraint.close()
+
     def wait(self, timeout: float | None = None) -> None:
         """Block until done; raise what went wrong."""
         if not self.done.wait(timeout):
@@ -61,21 +75,6 @@ class Request:
             raise Overloaded("the reply did not come in time")
         if self.error is not None:
             raise self.error
-
-
-@dataclass(eq=False)
-class Slot:
-    """One sequence: the tokens whose keys and values the backend holds, and who is using it."""
-
-    index: int
-    held: list[int] = field(default_factory=list)
-    request: Request | None = None
-    donor: Slot | None = None
-    share: int = 0
-    """Tokens to copy from ``donor`` once it holds them."""
-    next: int = -1
-    """The token chosen last and not decoded yet; -1 while the prompt is being read."""
-    used_at: int = 0
 
 
 @dataclass

@@ -103,7 +103,7 @@ NO_SYSTEM = {"mistral", "gemma"}
 def prompt(template: str) -> Callable[[Any], str | None]:
     def rendered(talk: Any) -> str | None:
         try:
-            return render(template, talk, bos="<s>", eos="</s>")
+            return render(template, talk, special={"bos_token": "<s>", "eos_token": "</s>"})
         except UsageError:
             return None
 
@@ -238,7 +238,7 @@ def test_a_file_that_adds_bos_itself_gets_a_template_without(tmp_path: Path) -> 
     talk = [{"role": "user", "content": "a"}]
     for add, expected in ((False, "<s>[INST] a [/INST]"), (True, "[INST] a [/INST]")):
         path = header(tmp_path / f"{add}.gguf", MISTRAL, add_bos=add)
-        assert prompt_of(read_gguf(path).metadata)(talk) == expected
+        assert prompt_of(read_gguf(path).metadata, MISTRAL)(talk) == expected
         assert ("<s>" in dict(parse(modelfile(path, [1], context=None)))["template"].split("{{ else }}")[0]) != add
     text = modelfile(path, [1], context=None)
     assert "# The chat template refuses system messages" in text

@@ -10,6 +10,7 @@ import pytest
 
 import runtime
 from runtime.engine.backends.pieces import Vocabulary
+from runtime.engine.chat import Chat
 from runtime.errors import ArtifactError, UsageError
 from runtime.session import Session
 
@@ -33,7 +34,7 @@ def test_pieces_and_ids_agree_with_the_tokenizer(tmp_path: Path) -> None:
     ids = vocabulary.encode(f"<|user|>{text}", lambda part: made.encode("<s>" + part).ids)
     assert ids == made.encode(f"<|user|>{text}").ids
     assert b"".join(map(vocabulary.piece, ids)).decode() == text
-    assert (vocabulary.bos, vocabulary.eos, vocabulary.template) == ("<s>", "", "x")
+    assert vocabulary.chat == Chat({"default": "x"}, {"bos_token": "<s>"})
 
 
 @pytest.fixture(scope="module")

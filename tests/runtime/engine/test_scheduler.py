@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.engine.backends.base import Span
+from runtime.engine.chat import Chat
 from runtime.engine.requests import Request
 from runtime.engine.scheduler import CHUNK, Scheduler
 from runtime.errors import HoldfastError, Overloaded, UsageError
@@ -18,9 +19,9 @@ N_VOCAB, STOP = 50, 0
 class Counting:
     """A backend whose next token is a function of everything its slot holds, so a wrong cache gives wrong tokens."""
 
-    name, version, template, bos, eos = "counting", "1", None, "", ""
+    name, version, chat = "counting", "1", Chat()
     n_vocab, context, batch, memory_bytes = N_VOCAB, 600, 512, 0
-    stops, controls, shares, grammars = frozenset({STOP}), (), True, False
+    stops, controls, added, shares, grammars = frozenset({STOP}), (), (), True, False
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots

@@ -23,7 +23,7 @@ def test_it_renders_as_transformers_does() -> None:
     theirs, _ = render_jinja_template(
         [said], chat_template=template, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
     )
-    assert render(template, said, bos="<s>", eos="</s>") == theirs[0]
+    assert render(template, said, special={"bos_token": "<s>", "eos_token": "</s>"}) == theirs[0]
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_it_renders_as_transformers_does() -> None:
 )
 def test_a_bad_template_is_one_clear_error(template: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        render(template, SAID, bos="", eos="")
+        render(template, SAID, special={})
