@@ -100,9 +100,8 @@ def _typed(fields: Mapping[str, Any], name: str, *kinds: type) -> Any:
 
 
 def _options(fields: Mapping[str, Any], session: Session) -> dict[str, Any]:
-    most, older = (_typed(fields, name, int) for name in ("max_completion_tokens", "max_tokens"))
     options = {
-        "max_tokens": older if most is None else most,
+        "max_tokens": _most(fields),
         "temperature": _typed(fields, "temperature", int, float),
         "top_p": _typed(fields, "top_p", int, float),
         "seed": _typed(fields, "seed", int),
@@ -110,6 +109,17 @@ def _options(fields: Mapping[str, Any], session: Session) -> dict[str, Any]:
         "grammar": _grammar(fields.get("response_format"), session),
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _most(fields: Mapping[str, Any]) -> int | None:
+    """Tokens at most, under its present or its older name."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value: int | None = _typed(fields, name, int)
+        if value is not None and value < 1:
+            raise UsageError(f"{name!r} is {value}", next="ask for at least one token")
+        if value is not None:
+            return value
+    return None
 
 
 def _stop(value: Any) -> list[str] | None:
