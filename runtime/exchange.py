@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .engine.requests import Request
 from .engine.text import whole
-from .errors import HoldfastError
+from .errors import HoldfastError, UsageError
 from .reply import Reply, Settings, Timings, Usage
 from .values import check_values
 
@@ -44,6 +44,8 @@ class Exchange:
 
     def __init__(self, session: Host, messages: Sequence[Message], facts: Mapping[str, Any], how: Settings) -> None:
         check_values(facts, "facts")
+        if session.rules is not None and (problems := session.rules.fact_problems(facts)):
+            raise UsageError("; ".join(problems), next="see facts: of the rule file")
         self._session = session
         self._how = how
         self._facts = dict(facts)

@@ -71,9 +71,8 @@ class Session:
         return self.chat_files.template(self._chosen)
 
     def choose_template(self, name: str | None) -> None:
-        """Use the model's template of that name from the first conversation on; None: its default. Raises UsageError
-        (and closes the session) when there is no such template."""
-        self._chosen = name
+        """Use the model's template of that name from now on; None changes nothing. Raises UsageError (and closes the
+        session) when there is no such template."""
         if name is None:
             return
         try:
@@ -81,6 +80,9 @@ class Session:
         except UsageError:
             self.close()
             raise
+        self._chosen = name
+        for made in ("template", "_forgery"):
+            self.__dict__.pop(made, None)
 
     @cached_property
     def _forgery(self) -> Forgery:

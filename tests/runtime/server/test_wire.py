@@ -80,7 +80,7 @@ FIELDS = {
 } | dict.fromkeys(("temperature", "top_p", "seed", "stop", "stream", "stream_options", "n", "metadata", "user"), VALUES)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(fields=st.fixed_dictionaries({}, optional=FIELDS), warm=st.booleans())
 def test_any_body_is_answered_or_refused(client: TestClient, fields: dict[str, Any], warm: bool) -> None:
     body = {**PLAIN, **({"temperature": 1.0} if warm else {}), **fields}
@@ -89,6 +89,15 @@ def test_any_body_is_answered_or_refused(client: TestClient, fields: dict[str, A
     if reply.status_code == 400:
         assert reply.json()["error"]["type"] == "invalid_request_error"
     assert client.get("/healthz").status_code == 200
+
+
+def test_facts_are_checked_whoever_wrote_the_system_message(client: TestClient) -> None:
+    for said in (SAID, [{"role": "system", "content": "x"}, *SAID]):
+        for facts in ({"tier": ["gold"]}, {"tier": "none"}, {"age": {}}, {"height": 5}):
+            body = {**PLAIN, "messages": said, "facts": facts}
+            reply = client.post("/v1/chat/completions", content=json.dumps(body))
+            assert reply.status_code == 400
+            assert next(iter(facts)) in reply.json()["error"]["message"]
 
 
 EDGES = {
