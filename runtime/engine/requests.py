@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, Overloaded
 from .sampling import Sampler, Sampling
-from .text import TextStream
+from .text import TextStream, join
 
 if TYPE_CHECKING:
     from .backends.base import Constraint, Rows
 
+log = logging.getLogger(__name__)
 GREEDY = Sampling()
 
 
@@ -61,8 +63,40 @@ class Request:
         """Whether nobody waits for the reply any more: cancelled, or past its deadline."""
         return self.cancelled or (self.deadline is not None and time.monotonic() > self.deadline)
 
-    def free(self) -> None:
-        """Let go of the grammar."""
+    def over_why(self) -> tuple[str, HoldfastError | None]:
+        """Finish reason and error of a request that is `over`."""
+        if self.cancelled:
+            return "cancelled", None
+        return "error", Overloaded("the deadline passed before the reply was complete")
+
+    def speak(self, data: bytes, *, final: bool = False) -> None:
+        """Add the bytes of a token to the text, and tell the listener what is certain of it."""
+        assert self.stream is not None
+        delta = self.stream.push(data, final=final)
+        if delta:
+            self.text += delta
+            if self.sink is not None:
+                self.sink(delta)
+
+    def conclude(self, reason: str, error: HoldfastError | None, piece: Callable[[int], bytes]) -> None:
+        """End the request. Never raises, and whoever waits is woken in any case."""
+        try:
+            if self.stream is not None:
+                self.speak(b"", final=True)
+            elif not self.score:
+                self.text = join(self.tokens, piece)
+            self._free()
+        except Exception as fault:
+            reason, error = "error", error or as_error(fault)
+        self.finish_reason, self.error, self.finished_at = reason, error, time.perf_counter()
+        try:
+            if self.sink is not None:
+                self.sink("")
+        except Exception:
+            log.exception("a listener failed at the end of its reply")
+        self.done.set()
+
+    def _free(self) -> None:
         if self.sampler is not None:
             self.sampler.close()
         elif self.constraint is not None:
@@ -75,6 +109,19 @@ class Request:
             raise Overloaded("the reply did not come in time")
         if self.error is not None:
             raise self.error
+
+
+def as_error(error: Exception) -> HoldfastError:
+    """What one request failed with; only an unexpected error is logged."""
+    if isinstance(error, HoldfastError):
+        return error
+    log.error("a request failed", exc_info=error)
+    return HoldfastError(f"the request failed: {what_of(error)}", next="report this with the runtime's version")
+
+
+def what_of(error: BaseException) -> str:
+    """An error in one line."""
+    return getattr(error, "what", None) or f"{type(error).__name__}: {error}"
 
 
 @dataclass

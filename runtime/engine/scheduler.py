@@ -24,10 +24,10 @@ import numpy as np
 
 from ..errors import HoldfastError, Overloaded, UsageError
 from .backends.base import Backend, Span
-from .requests import Counters, Request
+from .requests import Counters, Request, as_error, what_of
 from .sampling import Sampler
 from .slots import Slot, Slots
-from .text import TextStream, join
+from .text import TextStream
 
 if TYPE_CHECKING:
     from .backends.base import Rows
@@ -131,7 +131,7 @@ class Scheduler:
             end: HoldfastError = Overloaded("the runtime was closed", retry_after=5)
         except BaseException as error:
             log.exception("the decode loop failed")
-            end = HoldfastError(f"the engine failed: {_text(error)}", next="restart the runtime")
+            end = HoldfastError(f"the engine failed: {what_of(error)}", next="restart the runtime")
         self._abandon(end)
 
     def _sleep(self) -> None:
@@ -170,16 +170,16 @@ class Scheduler:
             if over:
                 self._waiting = deque(request for request in self._waiting if not request.over)
         for request in over:
-            self._conclude(request, *_over_why(request))
+            self._conclude(request, *request.over_why())
 
     def _start(self, request: Request) -> None:
         if request.over:
-            self._conclude(request, *_over_why(request))
+            self._conclude(request, *request.over_why())
             return
         try:
             request.sampler = Sampler(request.sampling, request.constraint)
         except Exception as error:
-            self._conclude(request, "error", _as_error(error))
+            self._conclude(request, "error", as_error(error))
             return
         if request.stops or request.sink:
             request.stream = TextStream(request.stops)
@@ -193,7 +193,7 @@ class Scheduler:
             request = slot.request
             assert request is not None
             if (request.cancelled or request.deadline is not None) and request.over:
-                self._finish(slot, *_over_why(request))
+                self._finish(slot, *request.over_why())
         work = self._plan()
         if not work:
             return
@@ -219,7 +219,7 @@ class Scheduler:
         try:
             rows = self._backend.decode([span])
         except Exception as error:
-            self._finish(slot, "error", _as_error(error))
+            self._finish(slot, "error", as_error(error))
             self._slots.forget(slot)
             return False
         self._advance([(slot, span)], rows)
@@ -262,7 +262,7 @@ class Scheduler:
             try:
                 self._give(slot, request, rows[at : at + span.rows], best[at], now)
             except Exception as error:
-                self._finish(slot, "error", _as_error(error))
+                self._finish(slot, "error", as_error(error))
             at += span.rows
 
     def _give(self, slot: Slot, request: Request, rows: Rows, best: int, now: float) -> None:
@@ -288,60 +288,19 @@ class Scheduler:
         if request.sampler is not None and not request.sampler.plain:
             request.sampler.accept(token)
         if request.stream is not None:
-            self._speak(request, self._backend.piece(token))
+            request.speak(self._backend.piece(token))
             if request.stream.stopped:
                 self._finish(slot, "stop")
                 return
         if len(tokens) >= request.max_tokens or len(slot.held) >= self._backend.context:
             self._finish(slot, "length")
 
-    def _speak(self, request: Request, data: bytes, *, final: bool = False) -> None:
-        assert request.stream is not None
-        delta = request.stream.push(data, final=final)
-        if delta:
-            request.text += delta
-            if request.sink is not None:
-                request.sink(delta)
-
     def _finish(self, slot: Slot, reason: str, error: HoldfastError | None = None) -> None:
         self._conclude(self._slots.release(slot), reason, error)
 
     def _conclude(self, request: Request, reason: str, error: HoldfastError | None = None) -> None:
-        """End a request. Never raises, and whoever waits is woken in any case."""
-        try:
-            if request.stream is not None:
-                self._speak(request, b"", final=True)
-            elif not request.score:
-                request.text = join(request.tokens, self._backend.piece)
-            request.free()
-        except Exception as fault:
-            reason, error = "error", error or _as_error(fault)
         self.counters.reply_tokens += len(request.tokens)
-        request.finish_reason, request.error, request.finished_at = reason, error, time.perf_counter()
-        try:
-            if request.sink is not None:
-                request.sink("")
-        except Exception:
-            log.exception("a listener failed at the end of its reply")
-        request.done.set()
-
-
-def _over_why(request: Request) -> tuple[str, HoldfastError | None]:
-    if request.cancelled:
-        return "cancelled", None
-    return "error", Overloaded("the deadline passed before the reply was complete")
-
-
-def _as_error(error: Exception) -> HoldfastError:
-    """What one request failed with; only an unexpected error is logged."""
-    if isinstance(error, HoldfastError):
-        return error
-    log.error("a request failed", exc_info=error)
-    return HoldfastError(f"the request failed: {_text(error)}", next="report this with the runtime's version")
-
-
-def _text(error: BaseException) -> str:
-    return getattr(error, "what", None) or f"{type(error).__name__}: {error}"
+        request.conclude(reason, error, self._backend.piece)
 
 
 def as_matrix(parts: Sequence[Any]) -> Rows:
