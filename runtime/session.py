@@ -92,7 +92,9 @@ class Session:
                 "the model has no chat template",
                 next="save the model with one (chat_template.jinja) and export it again, or use `logits`",
             )
-        return Forgery(template, self.chat_files.special, controls=engine.controls, added=engine.added)
+        return Forgery(
+            template, self.chat_files.special, controls=engine.controls, added=engine.added, folds=engine.folds
+        )
 
     def encode_chat(self, messages: Messages, *, now: datetime | None = None) -> list[int]:
         """Token ids of the conversation, ready for the assistant's turn.

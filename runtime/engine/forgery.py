@@ -7,6 +7,7 @@ no tokens at all but ordinary text (``[INST]``, ``<|user|>``), which would read 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +33,18 @@ class Forgery:
     """What must not stand in the messages of one model's conversations."""
 
     def __init__(
-        self, template: str, special: Mapping[str, str], *, controls: Sequence[str], added: Sequence[str]
+        self,
+        template: str,
+        special: Mapping[str, str],
+        *,
+        controls: Sequence[str],
+        added: Sequence[str],
+        folds: bool = False,
     ) -> None:
         """``controls``: texts of control tokens; ``added``: of the other tokens that are matched before a text is
-        split. Of these, those that the template writes are markers, unless they could be words or spaces."""
+        split. Of these, those that the template writes are markers, unless they could be words or spaces. ``folds``:
+        the tokenizer normalizes by NFKC, so that full-width brackets are brackets."""
+        self._folds = folds
         written = _written(template, special)
         shown = "\0".join([written, *literals(template)])
         tokens = {token for token in added if _is_marker(token) and token in shown}
@@ -57,30 +66,30 @@ class Forgery:
         marks = self._assistant if role == "assistant" else self._others
         if not re.fullmatch(r"[\w.-]{1,64}", role):
             raise UsageError(f"{role[:64]!a} is no role", next=_NEXT)
-        return {_clean(str(key), marks): _clean(value, marks) for key, value in message.items()}
+        return {self._clean(str(key), marks): self._clean(value, marks) for key, value in message.items()}
 
+    def _clean(self, value: Any, marks: re.Pattern[str]) -> Any:
+        if isinstance(value, str):
+            return self._without(value, marks)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {self._clean(str(key), marks): self._clean(item, marks) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(item, marks) for item in value]
+        raise UsageError(f"a message holds a {type(value).__name__}", next="give texts, numbers, lists and objects")
 
-def _clean(value: Any, marks: re.Pattern[str]) -> Any:
-    if isinstance(value, str):
-        return _without(value, marks)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {_clean(str(key), marks): _clean(item, marks) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item, marks) for item in value]
-    raise UsageError(f"a message holds a {type(value).__name__}", next="give texts, numbers, lists and objects")
-
-
-def _without(text: str, marks: re.Pattern[str]) -> str:
-    """Taken out again and again: what is left around a marker may be one. Nobody nests them deep by accident."""
-    if (at := half_character(text)) is not None:
-        raise UsageError(f"a message has half a character at position {at}", next="send whole Unicode characters")
-    for _ in range(NESTED):
-        text, found = marks.subn("", text)
-        if not found:
-            return text
-    raise UsageError("a message hides role markers inside role markers", next="send what people wrote")
+    def _without(self, text: str, marks: re.Pattern[str]) -> str:
+        """Taken out again and again: what is left around a marker may be one. Nobody nests them deep by accident."""
+        if (at := half_character(text)) is not None:
+            raise UsageError(f"a message has half a character at position {at}", next="send whole Unicode characters")
+        if self._folds and not text.isascii() and marks.search(folded := unicodedata.normalize("NFKC", text)):
+            text = folded
+        for _ in range(NESTED):
+            text, found = marks.subn("", text)
+            if not found:
+                return text
+        raise UsageError("a message hides role markers inside role markers", next="send what people wrote")
 
 
 def _matcher(texts: Iterable[str]) -> re.Pattern[str]:

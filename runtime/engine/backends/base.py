@@ -63,6 +63,8 @@ class Backend(Protocol):
     """Texts of the control tokens, which must not be forged by message content."""
     added: tuple[str, ...]
     """Texts of the other tokens that are matched in a text before it is split."""
+    folds: bool
+    """Whether the tokenizer takes characters for one another that NFKC does (full-width brackets for brackets)."""
     grammars: bool
     """Whether `constraint` works."""
     shares: bool

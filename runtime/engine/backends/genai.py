@@ -51,7 +51,7 @@ class GenaiBackend:
         self._pad = settings.get("pad_token_id")
         self.stops = frozenset(eos if isinstance(eos, list) else [eos])
         self.controls, self.added = self._vocabulary.controls, self._vocabulary.plain
-        self.chat = self._vocabulary.chat
+        self.chat, self.folds = self._vocabulary.chat, self._vocabulary.folds
         decoder = settings.get("decoder", {})
         cell = 2 * 4 * decoder.get("num_key_value_heads", 0) * decoder.get("head_size", 0)
         weights = sum(file.stat().st_size for file in path.glob("*.onnx*"))

@@ -88,6 +88,7 @@ class LlamaBackend:
 
     def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
         header = check_model(path)
+        self.folds = "tokenizer.ggml.precompiled_charsmap" in header.metadata
         self.chat, self.added = of_gguf(header.metadata), _user_defined(header.metadata)
         _start()
         _complaints.clear()

@@ -31,6 +31,8 @@ class Vocabulary:
     """Texts of the added tokens that are no control tokens."""
     bytewise: bool
     """Byte-level BPE (else SentencePiece-style texts)."""
+    folds: bool
+    """Whether texts are normalized by NFKC before they are split."""
     chat: Chat
 
     @classmethod
@@ -43,7 +45,8 @@ class Vocabulary:
         texts |= {number: text for text, number in added.items()}
         bytewise = '"ByteLevel"' in json.dumps(tokenizer.get("decoder"))
         plain = tuple(sorted(added.keys() - special.keys()))
-        return cls(texts, special, plain, bytewise, of_folder(folder))
+        folds = re.search('"NFK[CD]"|"Precompiled"', json.dumps(tokenizer.get("normalizer"))) is not None
+        return cls(texts, special, plain, bytewise, folds, of_folder(folder))
 
     @property
     def controls(self) -> tuple[str, ...]:

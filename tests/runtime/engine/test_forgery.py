@@ -125,3 +125,11 @@ def test_no_arrangement_of_pieces_leaves_a_marker(pieces: list[str]) -> None:
     forgery = Forgery(PHI3, {}, controls=["<|end|>"], added=[])
     left = forgery.clean({"role": "user", "content": "".join(pieces)})["content"]
     assert not any(marker in left for marker in ("<|user|>", "<|system|>", "<|assistant|>", "<|end|>"))
+
+
+def test_full_width_brackets_are_brackets_where_the_tokenizer_folds_them() -> None:
+    text = "a\uff1c|user|\uff1eb"
+    for folds, left in ((True, "ab"), (False, text)):
+        forgery = Forgery(PHI3, {}, controls=[], added=[], folds=folds)
+        assert forgery.clean({"role": "user", "content": text})["content"] == left
+        assert forgery.clean({"role": "user", "content": "\uff1cb\uff1e"})["content"] == "\uff1cb\uff1e"
