@@ -80,7 +80,7 @@ def pipeline(
     debug: Debug = False,
 ) -> None:
     """Plan, run, gate and package."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import run_pipeline
 
         state = run_pipeline(config, overrides or [], work_dir, on=on, as_json=json)
@@ -101,7 +101,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run one stage without a pipeline file."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import run_stage
 
         artifact = run_stage(stage, sources or [], values or [], out, data or [], rules, seed, work_dir)
@@ -155,7 +155,7 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Gate any artifact against any baseline."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import validate_artifact
 
         verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, as_json=json)
@@ -197,7 +197,7 @@ def package(
     debug: Debug = False,
 ) -> None:
     """Make a bundle of one artifact."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import run_stage
 
         made = run_stage("export.bundle", [artifact], [], out, data or [], rules, 0, work_dir)

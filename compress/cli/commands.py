@@ -97,8 +97,7 @@ def run_pipeline(config: Path, overrides: Sequence[str], work_dir: Path, *, on: 
 def _execute(graph: Graph, store: Store, folder: Path, state: RunState) -> RunState:
     watcher = console.observer()
     try:
-        with console.stoppable():
-            return Run(graph, store, folder, state, _executor(graph), watcher, threads=threads()).execute()
+        return Run(graph, store, folder, state, _executor(graph), watcher, threads=threads()).execute()
     finally:
         watcher.close()
 

@@ -68,13 +68,14 @@ def compare(reference: Reference, artifact: Artifact, *, tokens: int, few: int, 
     """All checks of one candidate, with ``tokens`` greedy tokens, arithmetic imitated on the first ``few`` prompts."""
     if artifact.kind == "gptq":
         own = words.hugging_face(artifact.path)
-        return [*_read_alike(reference, own, None), _hold_alike(reference, read_gptq(artifact.path), None)]
+        return [*_read_alike(reference, own, None), _hold_alike(reference, read_gptq(artifact.path), None, fed=True)]
     path = find_model(artifact.path)[1]
     twin = Twin(reference.checkpoint)
     with load(artifact.path, threads=threads) as session:
         own = words.gguf(path, session) if artifact.kind == "gguf" else words.onnx(path, session)
         checks = _read_alike(reference, own, path if artifact.kind == "gguf" else None)
-        checks.append(_hold_alike(reference, _weights(path, artifact.kind, reference.checkpoint), twin))
+        stored = _weights(path, artifact.kind, reference.checkpoint)
+        checks.append(_hold_alike(reference, stored, twin, fed=artifact.facts.get("feedback") != "off"))
         if checks[-1].differences and not twin.filled:
             return checks  # without all weights there is nothing to run
         checks += _say_alike(reference, twin, session, tokens, few)
@@ -125,17 +126,19 @@ def _extra_stops(own: words.Words, theirs: words.Words) -> dict[str, Any]:
     return {"also_stops_at": sorted(own.stops - theirs.ends)}
 
 
-def _hold_alike(reference: Reference, weights: Iterable[Stored], twin: Twin | None) -> Check:
-    """Every weight against the reference's, by its type; they go into ``twin`` on the way."""
+def _hold_alike(reference: Reference, weights: Iterable[Stored], twin: Twin | None, *, fed: bool) -> Check:
+    """Every weight against the reference's, by its type; they go into ``twin`` on the way. ``fed``: errors may have
+    been fed back (a file without a record may have been made by anyone)."""
     check = Check("weights", 0)
     worst: dict[str, float] = {}
     try:
         for stored in weights:
-            error, difference = unexplained(stored, reference.weight(stored.name))
+            source = reference.weight(stored.name)
+            error, difference = unexplained(stored, source, fed=fed)
             worst[stored.kind] = max(worst.get(stored.kind, 0.0), error)
             check.count += 1
             check.differences += [difference] if difference else []
-            if twin is not None and stored.values.shape == reference.weight(stored.name).shape:
+            if twin is not None and stored.values.shape == source.shape:
                 twin.put(stored)
         if twin is not None:
             twin.complete()
