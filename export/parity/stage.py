@@ -57,7 +57,7 @@ class ExportParity(Stage[ParityParams]):
     """Writes ``parity.json``, or fails with the first difference."""
 
     Params = ParityParams
-    version = 2
+    version = 3
     accepts = frozenset({"gguf", "gptq", "hf", "onnx"})
     produces = "parity"
     many = True
