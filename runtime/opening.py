@@ -56,20 +56,26 @@ def load(
     rules: Path | str | RuleBook | None = None,
     queue: int = 1024,
     trust: bool = False,
+    template: str | None = None,
 ) -> Session:
     """Load a bundle, a .gguf file, a folder with one, or an onnxruntime-genai folder.
 
     ``threads``: decode threads (by default what suits the model's size); ``slots``: replies decoded together;
     ``context``: tokens per conversation; ``rules``: a rule file for a model without one; ``queue``: requests that
-    may wait before Overloaded. A bundle is verified and self-tested first (``trust`` skips both).
-    Raises ArtifactError naming the culprit, MissingExtra naming the pip command.
+    may wait before Overloaded; ``template``: the name of a chat template where the model has several. A bundle is
+    verified and self-tested first (``trust`` skips both).
+    Raises ArtifactError naming the culprit, MissingExtra naming the pip command, UsageError for an unknown template.
     """
     path = Path(path)
     if (path / MANIFEST).is_file():
-        return _open_bundle(path, threads=threads, slots=slots, context=context, queue=queue, trust=trust)
+        session = _open_bundle(path, threads=threads, slots=slots, context=context, queue=queue, trust=trust)
+        session.choose_template(template)
+        return session
     kind, model = find_model(path)
     backend = open_backend(kind, model, threads=threads, slots=slots, context=context)
-    return Session(backend, rules=_rule_book(rules), name=path.stem, queue=queue)
+    session = Session(backend, rules=_rule_book(rules), name=path.stem, queue=queue)
+    session.choose_template(template)
+    return session
 
 
 def _open_bundle(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import queue
-import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .engine.chat import DEFAULT, Chat
+from .engine.forgery import Forgery
 from .engine.requests import Request
 from .engine.sampling import Sampling
 from .engine.scheduler import Scheduler, as_matrix
-from .engine.template import Message, render
+from .engine.template import STILL, Message, render
 from .errors import UsageError
 from .exchange import Exchange
 from .reply import Completion, Reply, Settings
@@ -40,12 +43,16 @@ class Session:
         name: str = "model",
         queue: int = 1024,
     ) -> None:
+        """``template``: the default chat template instead of the model's own."""
         self.engine = backend
+        given = {DEFAULT: template} if template else {}
+        self.chat_files = Chat({**backend.chat.templates, **given}, backend.chat.special)
+        self._chosen: str | None = None
         self.rules = rules
         self.manifest = manifest
         self.name = name
-        self.template = template or backend.template
-        self._forged = re.compile("|".join(map(re.escape, backend.controls))) if backend.controls else None
+        self.clock: datetime | None = None
+        """What templates that write the date are told; None is the present."""
         self._one_list = threading.Lock()
         self.scheduler = Scheduler(backend, queue=queue)
         self.threads = ThreadPoolExecutor(backend.slots + min(queue, 256), "holdfast-wait")
@@ -58,26 +65,45 @@ class Session:
 
     # ---- prompts ----
 
-    def encode_chat(self, messages: Messages) -> list[int]:
-        """Token ids of the conversation, ready for the assistant's turn.
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template in use; None where the model has none. UsageError when none of several was chosen."""
+        return self.chat_files.template(self._chosen)
 
-        Control tokens written inside a message's content are removed: a user cannot forge a turn.
-        """
-        if self.template is None:
+    def choose_template(self, name: str | None) -> None:
+        """Use the model's template of that name from now on; None changes nothing. Raises UsageError (and closes the
+        session) when there is no such template."""
+        if name is None:
+            return
+        try:
+            self.chat_files.template(name)
+        except UsageError:
+            self.close()
+            raise
+        self._chosen = name
+        for made in ("template", "_forgery"):
+            self.__dict__.pop(made, None)
+
+    @cached_property
+    def _forgery(self) -> Forgery:
+        engine, template = self.engine, self.template
+        if template is None:
             raise UsageError(
                 "the model has no chat template",
                 next="save the model with one (chat_template.jinja) and export it again, or use `logits`",
             )
-        clean = [self._clean(message) for message in messages]
-        return self.engine.encode(render(self.template, clean, bos=self.engine.bos, eos=self.engine.eos))
+        return Forgery(
+            template, self.chat_files.special, controls=engine.controls, added=engine.added, folds=engine.folds
+        )
 
-    def _clean(self, message: Message) -> Message:
-        role, content = message.get("role"), message.get("content")
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise UsageError("a message needs a text role and a text content", next='{"role": "user", "content": "…"}')
-        while self._forged is not None and self._forged.search(content):
-            content = self._forged.sub("", content)
-        return {**message, "role": role, "content": content}
+    def encode_chat(self, messages: Messages, *, now: datetime | None = None) -> list[int]:
+        """Token ids of the conversation, ready for the assistant's turn.
+
+        Role markers written inside a message are removed: a user cannot forge a turn. ``now``: instead of `clock`.
+        """
+        clean = [self._forgery.clean(message) for message in messages]
+        assert self.template is not None
+        return self.engine.encode(render(self.template, clean, special=self.chat_files.special, now=now or self.clock))
 
     def request(self, messages: Messages, how: Settings, **more: Any) -> Request:
         """A generation that has not been submitted yet."""
@@ -85,8 +111,8 @@ class Session:
             self.encode_chat(messages),
             max_tokens=how.max_tokens,
             sampling=Sampling(how.temperature, how.top_p, how.seed),
-            stops=tuple(how.stop),
-            grammar=how.grammar,
+            stops=how.stops,
+            constraint=None if how.grammar is None else self.engine.constraint(how.grammar),
             deadline=None if how.timeout is None else time.monotonic() + how.timeout,
             **more,
         )
@@ -96,9 +122,10 @@ class Session:
     def complete_many(self, prompts: Sequence[Messages], *, max_tokens: int = 256) -> list[Completion]:
         """Greedy replies to many conversations, batched. The same list gives the same tokens every time.
 
-        Lists run one after another, each from an empty cache.
+        Lists run one after another, each from an empty cache. The clock of the templates stands still.
         """
-        return self.continue_many([self.encode_chat(messages) for messages in prompts], max_tokens=max_tokens)
+        encoded = [self.encode_chat(messages, now=STILL) for messages in prompts]
+        return self.continue_many(encoded, max_tokens=max_tokens)
 
     def continue_many(self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 256) -> list[Completion]:
         """`complete_many` for prompts that are token ids already."""

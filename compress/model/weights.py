@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN
 from compress.model.safetensors_header import INDEX, Entry, read_entries, read_header
@@ -236,7 +237,8 @@ def _cut(specs: Sequence[TensorSpec], shard_bytes: int) -> list[list[TensorSpec]
 
 
 def copy_side_files(source: Path, target: Path) -> None:
-    """Copy tokenizer, chat template, generation config and licence from one model folder to another."""
+    """Copy tokenizer, chat templates, generation config and licence from one model folder to another."""
     for name in SIDE_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    copy_named_templates(source, target)

@@ -104,7 +104,7 @@ def _read_alike(reference: Reference, own: words.Words, gguf: Path | None) -> li
         except ArtifactError as error:
             ids.append(error.what)
     return [
-        Check("template", len(talks) if theirs.template else 0, list(reading.templates(own, theirs, talks))),
+        Check("template", len(talks) * len(theirs.templates), list(reading.templates(own, theirs, talks))),
         Check("token ids", len(texts), ids, figures),
         Check("special tokens", len(theirs.control), list(reading.special_tokens(own, theirs))),
         Check("end tokens", len(theirs.ends), list(reading.end_tokens(own, theirs)), _extra_stops(own, theirs)),
@@ -116,8 +116,8 @@ def _texts(reference: Reference, own: words.Words) -> Iterator[tuple[str, str]]:
     for talk in map(asked, reference.talks):
         if reference.own.template is None:
             yield plain(talk), plain(talk)
-        elif (expected := reference.own.render(talk, True)) is not None:
-            yield expected, own.render(talk, True) or expected
+        elif (expected := reference.own.render(talk, True, None)) is not None:
+            yield expected, own.render(talk, True, None) or expected
     yield from zip(reference.texts, reference.texts, strict=True)
 
 

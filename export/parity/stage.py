@@ -57,7 +57,7 @@ class ExportParity(Stage[ParityParams]):
     """Writes ``parity.json``, or fails with the first difference."""
 
     Params = ParityParams
-    version = 2
+    version = 3
     accepts = frozenset({"gguf", "gptq", "hf", "onnx"})
     produces = "parity"
     many = True
@@ -122,7 +122,7 @@ def read_reference(job: Job[ParityParams]) -> Reference:
     folder = job.inputs[0].path
     own, checkpoint = hugging_face(folder), open_checkpoint(folder)
     talks, texts = read_talks(_prompts_path(job), job.params.prompts)
-    prompts = [own.render(asked(talk), True) for talk in talks] if own.template else list(map(plain, talks))
+    prompts = [own.render(asked(talk), True, None) for talk in talks] if own.template else list(map(plain, talks))
     begin = [own.special["bos"]] if own.adds[0] else []
     spoken = [own.encode(text) for text in prompts if text]
     written = [[*begin, *ids] for text in texts if (ids := own.encode(text))]
