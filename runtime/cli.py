@@ -34,7 +34,7 @@ def chat(
     template: str | None = None,
 ) -> None:
     """One question (``message``), or a conversation on the terminal, or one question from a pipe."""
-    from .opening import load
+    from .session import load
 
     options: dict[str, Any] = {"max_tokens": max_tokens, "enforce": enforce}
     with load(bundle, slots=1, template=template) as session:
@@ -112,7 +112,7 @@ def serve(
         from .errors import MissingExtra
 
         raise MissingExtra(error.name or "starlette", "serve") from None
-    from .opening import load
+    from .session import load
 
     given = keys or [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key]
     if not given and host not in ("127.0.0.1", "::1", "localhost"):
@@ -129,7 +129,7 @@ def verify(bundle: Path, *, as_json: bool = False, test: bool = True) -> None:
     """Check a bundle's layout, hashes and golden prompts; raises ArtifactError naming the culprit."""
     from dataclasses import asdict
 
-    from .opening import verify as check
+    from .session import verify as check
 
     report = check(bundle, test=test)
     if as_json:

@@ -238,7 +238,7 @@ class RuntimeRunner(Runner):
     retries = True
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        from runtime.opening import load
+        from runtime.session import load
 
         del threads  # the runtime chooses what suits the model
         self.session = load(path)

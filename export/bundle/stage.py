@@ -163,7 +163,7 @@ def ask_model(job: Job[BundleParams], chosen: Artifact, model: Path, out: Path) 
     if chosen.kind not in BACKENDS:
         return {"golden": [], "context": None, "memory_bytes": chosen.size_bytes(), "stops": [], "template": None}
     from runtime.bundle.golden import make_golden
-    from runtime.opening import load
+    from runtime.session import load
 
     with load(model, slots=1, template=job.params.template) as session:
         if session.template:

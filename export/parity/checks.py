@@ -15,8 +15,7 @@ from export.parity.answers import compare_answers
 from export.parity.logits import Floats, Twin
 from export.parity.prompts import TALKS, asked, plain
 from export.parity.weights import HEAD, Stored, read_gguf, read_gptq, unexplained, whole
-from runtime.opening import find_model, load
-from runtime.session import Session
+from runtime.session import Session, find_model, load
 
 
 @dataclass

@@ -24,7 +24,7 @@ import sys
 import runtime
 assert runtime.OWN, "the app's own package"
 from holdfast import load
-from holdfast.opening import verify
+from holdfast.session import verify
 assert verify(sys.argv[1]).golden == 2
 with load(sys.argv[1]) as session:
     reply = session.chat([{"role": "user", "content": "hello"}], max_tokens=5)

@@ -12,7 +12,7 @@ from small_folder import write_model
 
 from export.parity import reading, words
 from export.parity.prompts import TALKS
-from runtime.opening import load
+from runtime.session import load
 
 NAMED = [{"name": "default", "template": DATED}, {"name": "rag", "template": STRICT}, {"name": "j", "template": JSON}]
 

@@ -12,7 +12,7 @@ from tiny_bundle import write_tiny_bundle
 import runtime
 from runtime.bundle import manifest as m
 from runtime.errors import ArtifactError
-from runtime.opening import verify
+from runtime.session import verify
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ rules:
 """
 RULED_SERVER = """
 import sys
-from runtime.opening import load
+from runtime.session import load
 from runtime.server.app import run_server
 with load(sys.argv[1], slots=2, threads=1, rules=sys.argv[2]) as session:
     run_server(session, host="127.0.0.1", port=0, started=lambda url: print("serving on", url + "/v1", flush=True))
