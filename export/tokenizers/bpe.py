@@ -134,18 +134,7 @@ token without merging, and what it cannot follow. The first row with the tokeniz
 
 _SAME_AS = {
     "deepseek-v3": ("hunyuan-dense", "joyai-llm"),
-    "gpt-2": (
-        "a.x-4.0",
-        "exaone4",
-        "gigachat",
-        "granite-docling",
-        "jais",
-        "mellum",
-        "mpt",
-        "olmo",
-        "phi-2",
-        "trillion",
-    ),
+    "gpt-2": ("exaone4", "gigachat", "granite-docling", "jais", "mellum", "mpt", "olmo", "phi-2", "trillion"),
     "llama-bpe": ("falcon-h1", "falcon3", "lfm2", "llama-v3", "llama3", "midm-2.0", "pixtral"),
     "qwen2": ("deepseek-r1-qwen", "grok-2", "hunyuan", "kormo", "megrez", "solar-open", "stablelm2"),
     "smaug-bpe": ("chatglm-bpe", "glm4"),

@@ -2,6 +2,7 @@
 
 ``gpt2`` is BPE by merges behind one of llama.cpp's pre-tokenizers; ``llama`` is SentencePiece BPE, which joins the
 neighbours whose union has the best score, and has no list of merges: every way to cut a token in two is one.
+``whitespace`` is taken for words of single characters, as export/tokenizers/words.py writes them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from finetune.source.gguf_vocabulary import BYTE, CONTROL, LSTRIP, RSTRIP, UNKNO
 
 SPACED = "sarvam-moe"
 """llama.cpp's pre-tokenizer of BPE by merges over text whose spaces are written ``▁``."""
-_KNOWN = "gpt2 (byte-level BPE) and llama (SentencePiece BPE)"
+_LISTS = {"gpt2": "merges", "llama": "scores", "whitespace": "merges"}
+"""Kind of tokenizer -> the list that it cannot do without."""
+_KNOWN = "gpt2 (byte-level BPE), llama (SentencePiece BPE), whitespace (single characters)"
 
 
 def check(parts: GgufParts, rows: int) -> None:
@@ -28,11 +31,12 @@ def check(parts: GgufParts, rows: int) -> None:
         raise ArtifactError(f"{parts.path} holds no tokenizer", next=next_step)
     if len(tokens) > rows:
         raise ArtifactError(f"{parts.path} has {len(tokens)} tokens and {rows} rows in its embedding", next=next_step)
-    if model not in ("gpt2", "llama"):
+    if model not in _LISTS:
         raise ArtifactError(f"{parts.path} has a tokenizer of the kind {model!r}; known: {_KNOWN}", next=next_step)
-    listed = {"gpt2": "merges", "llama": "scores"}[model]
-    if not data.get(f"tokenizer.ggml.{listed}"):
-        raise ArtifactError(f"{parts.path} lacks tokenizer.ggml.{listed}", next=next_step)
+    if not data.get(f"tokenizer.ggml.{_LISTS[model]}"):
+        raise ArtifactError(f"{parts.path} lacks tokenizer.ggml.{_LISTS[model]}", next=next_step)
+    if model == "whitespace" and max(map(len, tokens)) > 1:
+        raise ArtifactError(f"{parts.path} has a tokenizer of words; known: {_KNOWN}", next=next_step)
     if model == "gpt2" and _pre(parts) != SPACED and row_named(_pre(parts)) is None:
         raise ArtifactError(
             f"{parts.path} has the pre-tokenizer {_pre(parts)!r}, of which no Hugging Face definition is known here",
@@ -50,6 +54,8 @@ def backend(parts: GgufParts, vocabulary: GgufVocabulary) -> dict[str, Any]:
     if vocabulary.model == "llama":
         prefix = bool(parts.metadata.get("tokenizer.ggml.add_space_prefix", True))
         kind = _spaced(vocabulary, _scored(parts, vocabulary), prefix=prefix)
+    elif vocabulary.model == "whitespace":
+        kind = _words(vocabulary)
     elif _pre(parts) == SPACED:
         kind = _spaced(vocabulary, _merges(parts, vocabulary), prefix=False)
     else:
@@ -149,6 +155,11 @@ def _spaced(vocabulary: GgufVocabulary, merges: Sequence[tuple[str, str]], *, pr
             "unk_token": None if unknown is None else vocabulary.tokens[unknown],
         },
     }
+
+
+def _words(vocabulary: GgufVocabulary) -> dict[str, Any]:
+    model = {"type": "WordLevel", "vocab": vocabulary.ids(), "unk_token": "<unk>"}
+    return {"normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": None, "model": model}
 
 
 def _post_processor(vocabulary: GgufVocabulary) -> dict[str, Any] | None:

@@ -62,6 +62,7 @@ def _common(keys: Keys, name: str) -> Config:
         "max_position_embeddings": keys.count("context_length"),
         "vocab_size": keys.parts.shape(EMBEDDING)[0],
         "tie_word_embeddings": HEAD not in keys.parts.tensors,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # not the class's own: they may lie outside
     }
 
 
