@@ -46,7 +46,7 @@ WORK = Path("work")
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("pipeline.yaml"),
-    source: Annotated[Optional[Path], typer.Option("--source", help="Model folder to start from.")] = None,  # noqa: UP045
+    source: Annotated[Path | None, typer.Option("--source", help="Model folder or .gguf to start from.")] = None,
     data: Annotated[Optional[Path], typer.Option("--data", help="Training JSONL or a folder of splits.")] = None,  # noqa: UP045
     rules: Rules = None,
     debug: Debug = False,
