@@ -51,7 +51,7 @@ class Calibrate(Stage[CalibratedParams]):
 
     def check(self, job: Job[CalibratedParams]) -> None:
         """Known architecture, readable text."""
-        ModelFolder(job.input.path).check_shapes()
+        ModelFolder(job.input.path).check()
         source = calibration_source(job)
         if not source.is_file():
             raise DataError(source, None, "no such calibration file", next="check the path")

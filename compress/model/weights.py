@@ -11,14 +11,15 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN
-from compress.model.safetensors_header import INDEX, Entry, read_entries, read_header
+from compress.model.files import INDEX, SINGLE, read_entries
+from compress.model.safetensors_header import Entry, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -89,9 +90,12 @@ class Weights:
     Raises ArtifactError if there are none, a shard of the index is missing or a header is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Mapping[str, Entry] | None = None) -> None:
+        """``places``: where the tensors lie, if that is known; ``compress.model.tensors`` says which are a model's."""
         self.path = path
-        self._places = read_header(path) if path.is_file() else read_entries(path)
+        if places is None:
+            places = read_header(path) if path.is_file() else read_entries(path)
+        self._places = places
         for name, place in self._places.items():
             if place.dtype not in DTYPES:
                 raise ArtifactError(
@@ -136,8 +140,14 @@ class Weights:
                 f"tensor {name!r} of {place.path} has the type {place.dtype}; weights must be {', '.join(FLOATS)}",
                 next="save the model in bfloat16",
             )
-        tensor = self.load(name).float()
-        if not bool(tensor.isfinite().all()):
+        return self._finite(name, self.load(name).float())
+
+    def load_sound(self, name: str) -> torch.Tensor:
+        """The tensor as it is stored; ArtifactError naming it if it holds NaN or Inf."""
+        return self._finite(name, self.load(name))
+
+    def _finite(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ArtifactError(
                 f"tensor {name!r} of {self.path} holds NaN or Inf", next="repair or fetch the model again"
             )
@@ -212,7 +222,7 @@ def write_model(
     """Write ``model.safetensors``, or shards with their index when the tensors exceed ``shard_bytes``."""
     shards = _cut(sorted(specs, key=lambda spec: spec.name), shard_bytes)
     if len(shards) == 1:
-        write_file(folder / "model.safetensors", shards[0], load)
+        write_file(folder / SINGLE, shards[0], load)
         return
     weight_map = {}
     for number, shard in enumerate(shards, 1):

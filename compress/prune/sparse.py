@@ -92,7 +92,7 @@ class SparsePrune(Stage[SparseParams]):
         started = time.perf_counter()
         model = ModelFolder(job.input.path)
         pruner = _Pruner(model, job)
-        write_edited(model, job.out, model.config, pruner.edits())
+        write_edited(model, job.out, model.held.config, pruner.edits())
         write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
         return {"speed": SPEED, **counted_zeros(job.out), **pruner.facts()}
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from small_gptq import quantize
 
 from export.checkpoint import open_checkpoint, read_config
-from export.onnx.check import check_shapes, compare_weights
+from export.onnx.check import compare_weights
 from export.onnx.decoder import Decoder
 from export.onnx.family import FAMILIES, family_of, read_settings, rope_tables, spec_of
 from export.onnx.graph import Graph
@@ -63,7 +63,6 @@ def write(folder: Path, out: Path, precision: Precision | None = None) -> dict[s
     checkpoint, settings = open_checkpoint(folder), read_settings(folder)
     family = family_of(checkpoint.config).found_in(checkpoint.names())
     spec = spec_of(family, settings)
-    check_shapes(spec, checkpoint)
     ropes = rope_tables(family, settings, spec.kinds)
     with Graph(out / "model.onnx", np.float32) as graph:
         decoder = Decoder(graph, spec, checkpoint, ropes, precision or Precision(None, None, 32, 0))
