@@ -32,11 +32,12 @@ class Calibrate(Stage[CalibratedParams]):
     """hf -> calibration."""
 
     Params = CalibratedParams
+    version = 2
     accepts = frozenset({"hf"})
     produces = "calibration"
     uses = frozenset({"calibration"})
-    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
-    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
+    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
 
     def needs(self, job: Job[CalibratedParams]) -> Needs:
         """Hessians on disk, and one block with its Hessians in memory."""

@@ -10,9 +10,9 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import ArtifactError, DataError
-from compress.extras import need
+from compress.errors import DataError, HoldfastError
 from compress.json_files import read_json
+from compress.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +37,39 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, number, f"not JSON ({error})", next="one JSON object per line") from None
+    problem = _problem(row)
+    if problem:
+        raise DataError(path, number, problem, next="repair that row; docs/data.md shows what rows hold")
+    return dict(row)
+
+
+def _problem(row: Any) -> str | None:
+    """What a tokenizer or a chat template could not take."""
     if not isinstance(row, dict) or not ("messages" in row or "text" in row):
-        raise DataError(path, number, "the row has neither 'messages' nor 'text'", next="give one of the two")
-    return row
+        return "the row has neither 'messages' nor 'text'"
+    if "text" in row and not isinstance(row["text"], str):
+        return f"'text' is {row['text']!r:.40}, not a text"
+    if "text" not in row and (problem := _message_problem(row["messages"])):
+        return problem
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"it holds half of a character (\\u{ord(error.object[error.start]):04x})"
+    return None
+
+
+def _message_problem(messages: Any) -> str | None:
+    if not isinstance(messages, list) or not messages:
+        return f"'messages' is {messages!r:.40}, not a list of messages"
+    for place, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            return f"message {place} is {message!r:.40}, not an object with a 'role'"
+        content = message.get("content")
+        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+            return f"the content of message {place} is {content!r:.40}, not a text"
+    return None
 
 
 def chat_template(folder: Path) -> str | None:
@@ -62,44 +90,36 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def special_token(folder: Path, name: str) -> str:
-    """The text of ``bos_token`` or ``eos_token``, or an empty string."""
-    token = tokenizer_config(folder).get(name)
-    return (token.get("content") if isinstance(token, dict) else token) or ""
+    """The text of ``bos_token`` or ``eos_token`` in transformers, or an empty string."""
+    return load_tokenizer(folder).special_tokens_map.get(name) or ""
 
 
 def render_row(folder: Path, path: Path, number: int, row: dict[str, Any], *, generation_prompt: bool = False) -> str:
-    """A chat row through the model's own template."""
+    """A chat row through the model's own template. DataError names file and line of one that it cannot render."""
     from runtime.engine.template import render
 
     template = chat_template(folder)
     if template is None:
         raise DataError(path, number, f"'messages' need a chat template and {folder} has none", next="use 'text' rows")
     bos, eos = special_token(folder, "bos_token"), special_token(folder, "eos_token")
-    return render(template, row["messages"], bos=bos, eos=eos, add_generation_prompt=generation_prompt)
+    try:
+        return render(template, row["messages"], bos=bos, eos=eos, add_generation_prompt=generation_prompt)
+    except Exception as error:  # a template may raise anything
+        what = error.what if isinstance(error, HoldfastError) else f"the chat template fails: {error}"
+        raise DataError(path, number, what, next="repair that row, or chat_template.jinja") from None
 
 
 def load_encoder(folder: Path) -> Encode:
-    """``encode(texts, add_special_tokens) -> token ids`` of the folder's tokenizer."""
-    if (folder / "tokenizer.json").is_file():
-        try:
-            tokenizer = need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises nothing narrower
-            raise _unreadable(folder, error) from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return lambda texts, special: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
-    if not (folder / "tokenizer.model").is_file():
-        raise ArtifactError(f"{folder} has no tokenizer.json", next="save the tokenizer into the model folder")
-    try:
-        slow = need("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # any of several libraries' own
-        raise _unreadable(folder, error) from None
-    return lambda texts, special: slow(texts, add_special_tokens=special)["input_ids"]
+    """``encode(texts, add_special_tokens) -> token ids`` of the folder's ``AutoTokenizer``."""
+    tokenizer = load_tokenizer(folder)
 
+    def encode(texts: list[str], special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        ids = tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+        return [list(found) for found in ids]
 
-def _unreadable(folder: Path, error: Exception) -> ArtifactError:
-    what = str(error).partition("\n")[0]
-    return ArtifactError(f"the tokenizer of {folder} cannot be loaded ({what})", next="save the tokenizer again")
+    return encode
 
 
 def document_ids(folder: Path, path: Path) -> Iterator[list[int]]:

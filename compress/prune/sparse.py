@@ -51,6 +51,7 @@ class SparsePrune(Stage[SparseParams]):
     """The result is a stock folder: zeros are exact in the stored dtype."""
 
     Params = SparseParams
+    version = 2
     accepts = frozenset({"hf"})
     produces = "hf"
     uses = frozenset({"calibration"})

@@ -23,13 +23,13 @@ class Gptq(Stage[GptqParams]):
     """See docs/compression.md for what it does and the format it writes."""
 
     Params = GptqParams
-    version = 2
+    version = 3
     accepts = frozenset({"hf"})
     produces = "gptq"
     uses = frozenset({"calibration"})
     calibrates = True
-    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
-    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
+    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
 
     def reads_calibration(self, params: GptqParams) -> bool:
         """The Hessians of the float model: when the stage does not measure its own, and to choose bits."""

@@ -205,7 +205,7 @@ CALIBRATED: dict[str, tuple[Harm, int, str]] = {
     "nan": (poison(float("nan")), 1, f"tensor '{UP}' of"),
     "vocabulary beyond the embedding": (cut_vocabulary, 1, "and the embedding has 100 rows"),
     "tokenizer cut": (write("tokenizer.json", b"{"), 1, "cannot be loaded"),
-    "no tokenizer": (unlink("tokenizer*"), 1, "has no tokenizer.json"),
+    "no tokenizer": (unlink("tokenizer*"), 1, "cannot be loaded (no tokenizer.json"),
     "other weights": (set_config(intermediate_size=80), 1, "gate_proj.weight has shape [96, 64]; config.json says [80"),
     "other heads": (set_config(head_dim=15), 1, "q_proj.weight has shape [64, 64]; config.json says [60, 64]"),
 }
