@@ -106,7 +106,7 @@ class GptqCheckpoint(Checkpoint):
         """Rows as float32, dequantized where the folder holds codes."""
         if name.removesuffix("weight") not in self._packed:
             return super().rows(name, start, stop, turned=turned)
-        return finite(name, self._rows(name.removesuffix("weight"))[start:stop])
+        return self._rows(name.removesuffix("weight"))[start:stop]
 
     def require_float(self, name: str) -> None:
         """Raise ArtifactError unless ``name`` is stored in (or stands for) floating point."""
@@ -122,7 +122,8 @@ class GptqCheckpoint(Checkpoint):
             raise ArtifactError(f"{module}qweight has shape {packed.shape} for {columns} inputs", next=AGAIN)
         codes = unpack(np.ascontiguousarray(packed.T), bits)
         stored = unpack(zeros, bits)[:, :out].T.astype(np.int16)
-        return codes, (stored + self._zero_shift) & (2**bits - 1), self._all(f"{module}scales").T
+        scales = finite(f"{module}scales", self._all(f"{module}scales"))
+        return codes, (stored + self._zero_shift) & (2**bits - 1), scales.T
 
     def groups(self, module: str) -> npt.NDArray[np.int32]:
         """g_idx int32 [in]: the group of each input."""
@@ -159,7 +160,7 @@ def unpack(words: npt.NDArray[np.int32], bits: int) -> npt.NDArray[np.uint8]:
     return (grouped << np.arange(bits, dtype=np.uint8)).sum(2, dtype=np.uint8)
 
 
-def finite(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def finite(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """``values`` of the tensor ``name``; ArtifactError if one is NaN or infinite."""
     if not np.isfinite(values).all():
         raise ArtifactError(f"{name} holds NaN or infinity", next="train or merge the model again")

@@ -21,7 +21,7 @@ from compress.errors import ArtifactError
 from compress.json_files import AGAIN
 from compress.model.config import read_config
 from compress.model.families import LAYOUTS
-from compress.model.files import read_entries, same_bytes
+from compress.model.files import INDEX, SINGLE, read_entries, same_bytes
 from compress.model.layout import BlockLayout, Settings
 from compress.model.safetensors_header import Entry
 
@@ -67,7 +67,14 @@ def held(folder: Path) -> Held:
 
 
 def _require_settings(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
-    """Codes mean nothing without their bits, which transformers reads from config.json alone."""
+    """Codes mean nothing without their bits, which transformers reads from config.json alone; and the weights must not
+    stand in a file of another name."""
+    named = config.get("transformers_weights")
+    if named not in (None, SINGLE, INDEX):
+        raise ArtifactError(
+            f"{folder / 'config.json'}: transformers_weights is {named!r}, and only {SINGLE} or {INDEX} is read",
+            next=f"name the file {SINGLE} and remove that key",
+        )
     packed = next((name for name in entries if name.endswith(".qweight")), None)
     if packed is None or config.get("quantization_config"):
         return

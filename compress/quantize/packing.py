@@ -123,8 +123,8 @@ def dequantize_folder(path: Path) -> dict[str, torch.Tensor]:
     for name in weights.names():
         module, _, part = name.rpartition(".")
         if part == "qweight":
-            W = from_checkpoint({p: weights.load(f"{module}.{p}") for p in PARTS}, bits_in(config, module))
+            W = from_checkpoint({p: weights.load_sound(f"{module}.{p}") for p in PARTS}, bits_in(config, module))
             result[f"{module}.weight"] = W.T.contiguous() if turned and module != "lm_head" else W
         elif part not in PARTS:
-            result[name] = weights.load(name).float()
+            result[name] = weights.load_finite(name)
     return result

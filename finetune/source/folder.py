@@ -46,7 +46,7 @@ def _check_config(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read ({error})", next="download that file again") from None
     if not isinstance(config, dict) or not (config.get("architectures") or config.get("model_type")):
-        raise ArtifactError(f"{path} names no architecture", next='it needs "model_type" and "architectures"')
+        raise ArtifactError(f"{path} names no architecture", next='it needs "model_type"')
     if config.get("quantization_config"):
         raise ArtifactError(f"{path}: the model is already quantized", next="start from the full-precision model")
 

@@ -192,6 +192,10 @@ def test_two_sets_of_weights_must_be_one(tmp_path):
 
 def test_strangers_beside_the_weights_are_not_read(tmp_path):
     tensors = save("llama", tmp_path)
+    rewrite(tmp_path, transformers_weights="other.safetensors")
+    with pytest.raises(ArtifactError, match=r"transformers_weights is 'other.safetensors'"):
+        held(tmp_path)
+    rewrite(tmp_path, transformers_weights=None)
     for stranger in ("consolidated", "adapter_model", "model.fp16"):
         shutil.copy(tmp_path / "model.safetensors", tmp_path / f"{stranger}.safetensors")
     assert sorted(held(tmp_path).entries) == sorted(tensors)
