@@ -220,3 +220,14 @@ def test_more_than_two_gigabytes(tmp_path: Path) -> None:
     rows = logits(session(tmp_path / "onnx"), np.asarray([vocab - 1, 999, 5], np.int64))
     assert np.array_equal(rows[:, :1000], rows[:, -1000:])
     assert np.allclose(rows[0], logits(session(tmp_path / "onnx"), np.asarray([999], np.int64))[0], atol=1e-4)
+
+
+def test_a_config_without_architectures_is_known_by_its_type() -> None:
+    from compress.model.families import LAYOUTS
+    from export.gguf.arch import ARCHITECTURES, architecture_of
+
+    for kind in LAYOUTS:
+        row = architecture_of({"model_type": kind})
+        (name,) = [name for name, other in ARCHITECTURES.items() if other is row]
+        for given in ({}, {"architectures": None}, {"architectures": []}):
+            assert family_of({"model_type": kind, **given}) is FAMILIES[name]
