@@ -93,6 +93,9 @@ def test_a_head_equal_in_another_type_or_another_shard_is_tied(tmp_path):
     wide = {"model.embed_tokens.weight": embedding.float(), "lm_head.weight": embedding}
     rewrite(tmp_path / "one", tensors | wide, tie_word_embeddings=True)
     assert "lm_head.weight" not in held(tmp_path / "one").entries
+    rewrite(tmp_path / "one", tensors | {"lm_head.weight": tensors["lm_head.weight"].to(torch.int8)})
+    with pytest.raises(ArtifactError, match=r"lm_head.weight in .* has type I8"):
+        held(tmp_path / "one")
     save("llama", tmp_path / "many", shards=True)
     rewrite(tmp_path / "many", tie_word_embeddings=True)
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
