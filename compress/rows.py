@@ -6,6 +6,7 @@ never count as "not given": ``labels: "plain"`` read as a list of letters would 
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import unicodedata
@@ -67,7 +68,9 @@ def check_known_keys(row: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raise ValueError for a key that nothing would read."""
     for key in row:
         if key not in known:
-            raise ValueError(f"unknown key {key!r} (known: {', '.join(sorted(known))})")
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            raise ValueError(f"unknown key {key!r} ({hint})")
 
 
 def check_parts(row: Mapping[str, Any]) -> None:

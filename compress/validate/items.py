@@ -54,7 +54,7 @@ def load_items(path: Path, book: RuleBook) -> list[Item]:
 
 
 def _item(path: Path, number: int, row: Mapping[str, Any], book: RuleBook) -> Item:
-    turn = read_turn(path, number, row, book, KNOWN, _NO_ITEM)
+    turn = read_turn(path, number, row, book, KNOWN, _SHAPE, _NO_ITEM)
     if row["messages"][-1]["role"] == "assistant":
         raise DataError(path, number, "an evaluation item ends with the user's message", next=_SHAPE)
     if "expected" not in row:
@@ -72,7 +72,13 @@ _MEND = "correct the row, or declare it in the rule file"
 
 
 def read_turn(
-    path: Path, number: int, row: Mapping[str, Any], book: RuleBook, known: Sequence[str], prefix: str = ""
+    path: Path,
+    number: int,
+    row: Mapping[str, Any],
+    book: RuleBook,
+    known: Sequence[str],
+    shape: str,
+    prefix: str = "",
 ) -> Turn:
     """The turn of a row whose every part is of its type and known to the rule file.
 
@@ -87,7 +93,7 @@ def read_turn(
         turn = Turn.from_row(row)
         rows.check_question(turn.messages)
     except ValueError as error:
-        raise DataError(path, number, f"{prefix}{error}", next=_SHAPE) from None
+        raise DataError(path, number, f"{prefix}{error}", next=shape) from None
     wrong = book.turn_problems(turn)
     expected = row.get("expected") or {}
     if expected.get("match") == "json":

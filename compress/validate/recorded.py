@@ -19,7 +19,7 @@ from compress.validate.gate import Answer, judge
 from compress.validate.items import Item, join_clusters, read_turn
 from runtime.rules import RuleBook, Turn, load_rules
 
-SHAPE = 'a row is {"id", "messages": [{"role", "content"}…], "reply": "text" or {contract fields}}'
+SHAPE = 'a row is {"id", "messages": [{"role", "content"}…], "reply": "text" or {contract fields}}; see docs/gate.md'
 KNOWN = (*rows.PARTS, "reply", "truncated")
 QUESTION = ("messages", "facts", "labels", "sources", "prompted")
 
@@ -66,7 +66,7 @@ _DOUBLED = "give every reply an id of its own; the same question asked twice is 
 
 
 def _recorded(path: Path, number: int, row: Mapping[str, Any], book: RuleBook) -> _Recorded:
-    turn = read_turn(path, number, row, book, KNOWN)
+    turn = read_turn(path, number, row, book, KNOWN, SHAPE)
     truncated = row.get("truncated", False)
     if not isinstance(truncated, bool):
         raise DataError(path, number, f"truncated is {truncated!r}, not true or false", next=SHAPE)

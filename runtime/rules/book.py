@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -193,7 +193,8 @@ class RuleBook:
 
     def turn_problems(self, turn: Turn) -> list[str]:
         """What is wrong with a row's facts, labels and named rules: whatever is misspelled takes rules out of force."""
-        labels = [f"label {label!r} is named by no rule" for label in turn.labels if label not in self.labels]
+        strange = [label for label in turn.labels if label not in self.labels]
+        labels = [f"label {label!r} is named by no rule{_nearest(label, self.labels)}" for label in strange]
         named = [f"unknown rule {name!r} in prompted" for name in turn.prompted if name not in self.by_id]
         return [*self.fact_problems(turn.facts), *labels, *named]
 
@@ -212,6 +213,13 @@ class RuleBook:
     def grammar(self) -> str | None:
         """GBNF of the contract for llama.cpp, or None in plain-text mode."""
         return self.contract.grammar() if self.contract else None
+
+
+def _nearest(label: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(label, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else " and not declared under labels:"
 
 
 FACT_TYPES: Mapping[str, type | tuple[type, ...]] = {

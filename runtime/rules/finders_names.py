@@ -24,6 +24,7 @@ _COURTEOUS = (
 )
 _CLAUSE = r"we|i|i'm|i've|i'll|i'd|you|your|our|my|it|this|that|there|thank|thanks|sorry|please|let|unfortunately"
 _SIGN_OFF = r"regards|sincerely|faithfully|yours|cheers|gr[uü](?:ss|ß)e?n?|cordialement|saludos"
+_ADVERB = r"(?!(?:emi|sal|kel|mol|bil|pol|li|lil|hol|car|bever|kimber)ly,)[^\W\d_]+ly,"
 _AHEAD, _PAST = r"(?<![^\W_])", r"(?![^\W_])"
 
 _PLACES = tuple(
@@ -32,7 +33,7 @@ _PLACES = tuple(
         (rf"{_AHEAD}(?:{_GREETING})[,:]?[ ]{_NAME}", False),
         (rf"{_AHEAD}(?=(?:{_TITLE})[ ]){_NAME}", False),
         (rf"{_AHEAD}(?:{_COURTEOUS}){_PAST}[^.!?\n,]{{0,120}}, {_NAME}(?=[.,;!?]|\s*$)", True),
-        (rf"(?:\A\W*|[.!?]\s+){_NAME}, (?:{_CLAUSE}){_PAST}", True),
+        (rf"(?:\A\W*|[.!?]\s+)(?!{_ADVERB}){_NAME}, (?:{_CLAUSE}){_PAST}", True),
         (rf"{_AHEAD}my name is {_NAME}", False),
         (rf"{_AHEAD}(?:{_SIGN_OFF}),?\s+{_NAME}\W*\Z", True),
     )
@@ -92,7 +93,7 @@ def _name_words(phrase: str) -> list[str]:
         return []
     for word in given:
         bare = re.sub(r"'s$", "", word)
-        if not bare[0].isupper() or bare.casefold() in _NO_NAMES or bare.casefold().endswith("ly"):
+        if not bare[0].isupper() or bare.casefold() in _NO_NAMES:
             break
         parts.append(bare)
     return parts

@@ -50,6 +50,8 @@ NAMED = [
     ("it's jo", "Thank you for your patience, Jo!", "Thank you for your patience, Lisa!"),
     ("it's jo", "Jo, we will look into it.", "Lisa, we will look into it."),
     ("it's jo", "Unfortunately, Jo, it is late.", "Unfortunately, Lisa, it is late."),
+    ("Emily here", "I'm so sorry, Emily.", "I'm so sorry, Sally."),
+    ("it's jo", "Sadly, we are late. Certainly, it works.", "Kelly, we are late."),
     ("I wrote to Lena", "Kind regards,\nLena", "Kind regards,\nKlara"),
     ("hallo, hier ist Jörg", "Hallo Jörg, danke.", "Sehr geehrter Herr Müller, danke."),
 ]  # fmt: skip
