@@ -231,7 +231,7 @@ class _Builder:
 
     def _label(self, name: str, path: Place) -> Condition:
         if self.declared is not None and name not in self.declared:
-            self.problems.add(path, f"unknown label{nearest(name, self.declared)}")
+            self.problems.add(path, f"unknown label {name!r}{nearest(name, self.declared)}")
         self.named.add(name)
         return Label(name)
 

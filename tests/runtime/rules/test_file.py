@@ -169,7 +169,7 @@ def test_labels_are_those_declared_and_those_that_conditions_name():
         "label 'x' is named by no rule and not declared under labels:",
         "unknown rule 'nothing' in prompted",
     ]
-    with pytest.raises(RuleError, match=r"unknown label .did you mean 'new'"):
+    with pytest.raises(RuleError, match=r"unknown label 'new' .did you mean 'news'"):
         read_rules(named + "\nlabels: [vip, news]\n")
 
 
