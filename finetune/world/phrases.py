@@ -154,7 +154,7 @@ NAMES = tuple(
         [
             *FIRST_NAMES,
             *(start + middle + end for start in NAME_STARTS for middle in NAME_MIDDLES for end in NAME_ENDS),
-            *_made_up(1500),
+            *_made_up(150),
         ]
     )
 )

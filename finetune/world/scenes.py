@@ -28,7 +28,7 @@ _EXTRAS = {
     "disallowed": (phrases.ASKS, phrases.DISALLOWED),
     "allowed": (phrases.ASKS, phrases.ALLOWED),
 }
-NAMELESS, ORDERLESS = 0.1, 0.1
+NAMELESS, ORDERLESS = 0.15, 0.12
 """Shares of messages without a name and without an order number."""
 ISSUE_LIST = tuple(issue for issues in phrases.ISSUES.values() for issue in issues)
 TOPIC_OF = {issue: topic for topic, issues in phrases.ISSUES.items() for issue in issues}
@@ -115,7 +115,8 @@ def user_text(scene: Scene) -> str:
     """What the customer writes."""
     rng = random.Random(scene.style)
     question = scene.kind in ("disallowed", "allowed")
-    shape = rng.choice(_QUESTION_SHAPES if question else _SHAPES)
+    shapes = _QUESTION_SHAPES if question else _SHAPES
+    shape = rng.choice(shapes if scene.name else (*shapes, *[_bare] * len(shapes)))
     text = shape(rng, scene)
     if shape is not _letter and rng.random() < 0.4:
         text = text.lower()
@@ -156,6 +157,17 @@ def _order_first(rng: random.Random, scene: Scene) -> str:
     order = [rng.choice(phrases.ORDER_NAMES)] if scene.order else [rng.choice(phrases.OPENINGS)]
     parts = [*order, f"my {scene.product} {scene.issue}", *_rest(rng, scene)]
     return f"{_sentence(', '.join(parts))} {_goodbye(rng, scene)}"
+
+
+def _bare(rng: random.Random, scene: Scene) -> str:
+    """No greeting, no name, often no full stop."""
+    if scene.kind in ("disallowed", "allowed"):
+        text = _sentence(_extra(scene))
+    else:
+        order = [rng.choice(phrases.ORDER_NAMES)] if scene.order else []
+        about = f"{rng.choice(('my', 'the'))} {scene.product} {scene.issue}{rng.choice(phrases.TIMES)}"
+        text = _sentence(", ".join([about, *_rest(rng, scene), *order]))
+    return text if rng.random() < 0.5 else text.rstrip(".")
 
 
 def _asked(rng: random.Random, scene: Scene) -> str:
