@@ -165,8 +165,10 @@ def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, h
     pairs = zip(baseline.score(setting).accurate, heard.score(setting).accurate, strict=True)
     changed = max(sum(_flips(list(pairs))), sum(floor["accuracy_flips"]), 1) / n
     known = why_n(n, margins["accuracy"], round(changed, 4))
+    apart = len({item.cluster for item in setting.items})
+    fewer = f"They stand in {apart} clusters and count for less. " if apart < n else ""
     return (
-        f"{known} ({heard.model.name} changed {percent(changed)} of the answers.) "
+        f"{known} ({heard.model.name} changed {percent(changed)} of the answers.) {fewer}"
         f"A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of {percent(margins['rule'])}; "
         f"enforced hard rules need {hard_floor()} replies without a violation to show a rate of at most 1 %."
     )

@@ -86,7 +86,8 @@ def numbers(text: str, min_digits: int) -> Iterator[Found]:
     """Numbers and codes of a ``plain`` text.
 
     Counted are: numbers of ``min_digits`` digits or more, thousands grouped or not; codes in capitals with two digits
-    or more (``B72``, ``INV-2024-1``); what follows ``#`` from two characters on, and a word like ``order`` from three.
+    or more (``B72``, ``INV-2024-1``); after ``#`` all but a single digit, and after a word like ``order`` what has
+    three characters, one of them a digit.
     So "2 items", "within 24 hours", "step 1", "10 am" and "2nd" are not.
     """
     for pattern in (_SINGLE, _THOUSANDS):
@@ -96,7 +97,7 @@ def numbers(text: str, min_digits: int) -> Iterator[Found]:
                 yield Found(match[0], match.span(), joined.lstrip("0") or "0")
         text = blank(text, (match.span() for match in pattern.finditer(text)))
     for match in _TOKEN.finditer(text):
-        if any(char.isdigit() for char in match[0]):
+        if match[0].isupper() or any(char.isdigit() for char in match[0]):
             yield from _token(text, match, min_digits)
 
 
@@ -104,7 +105,7 @@ def _token(text: str, match: re.Match[str], min_digits: int) -> Iterator[Found]:
     token, count = match[0], len(texts.digits(match[0]))
     mark = _MARK.search(text[max(0, match.start() - 32) : match.start()])
     compact = re.sub(r"[-_/]", "", token).casefold()
-    if mark and len(compact) >= (2 if mark["sign"] else 3):
+    if (mark and mark["sign"] and (len(compact) >= 2 or not count)) or (mark and count and len(compact) >= 3):
         yield Found(token, match.span(), _key(compact))
     elif any(char.isalpha() for char in token):
         if count >= min_digits or (count >= 2 and token == token.upper() and _CODE.match(token)):

@@ -26,7 +26,13 @@ class Turn:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Turn:
-        """The turn of a canonical data row; a final assistant message (the answer) is left out."""
+        """The turn of a canonical data row; a final assistant message (the answer) is left out.
+
+        Raises ValueError where a text stands for a list: read letter by letter it would take rules out of force.
+        """
+        for name in ("messages", "labels", "sources", "prompted"):
+            if isinstance(row.get(name), str):
+                raise ValueError(f"{name} is a text, not a list")
         messages = list(row["messages"])
         if messages and messages[-1].get("role") == "assistant":
             messages.pop()

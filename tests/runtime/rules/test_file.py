@@ -258,6 +258,8 @@ def test_a_row_of_data_becomes_a_turn():
     made = Turn.from_row(row)
     assert [m["role"] for m in made.messages] == ["user"]
     assert (made.facts, made.labels, made.prompted) == ({"tier": "gold"}, ("a",), ("thanks",))
+    with pytest.raises(ValueError, match="labels is a text, not a list"):
+        Turn.from_row({"messages": [], "labels": "a"})
     assert made.documents == {"K7": "Terms"}
 
 

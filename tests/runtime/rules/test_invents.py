@@ -23,6 +23,7 @@ NAMED = [
     ("my order is 5 8 2 1 3", "Order 58213 is on its way.", "Order 58231 is on its way."),
     ("order 58213", "Order 5 8 2 1 3.", "Order 5 8 2 1 4."),
     ("order #b72", "The lamp of order #B72.", "The lamp of order #B73."),
+    ("order #b72", "We are #1. The lamp of order B72.", "The lamp of order #K."),
     ("ticket INV-2024-17", "Ticket inv 2024-17 is INV/2024/17.", "Ticket INV-2024-18."),
     ("case ab 1234", "Case AB-1234.", "Case AC-1234."),
     ("it is order 58213", "Orders 58213, 2 items.", "Order 58213 and order 58214."),
