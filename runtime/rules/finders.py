@@ -76,7 +76,7 @@ _SINGLE = re.compile(r"(?<!\w)\d(?:[ \-]\d){3,}(?!\w)")
 _TOKEN = re.compile(r"[^\W_]+(?:[-_/][^\W_]+)*")
 _MARK = re.compile(
     r"(?:(?P<sign>[#\u2116] ?)|\b(?:no|nr|id|ref|reference|number|code|order|ticket|case|invoice|booking|parcel"
-    r"|tracking|account|claim)\b(?: (?:is|number|no|nr|id|code)\b)?[.:]? ?)$",
+    r"|tracking|account|claim)\b(?: (?:is|(?P<number>number|no|nr|id|code))\b)?[.:]? ?)$",
     re.I,
 )
 _CODE = re.compile(r"[A-Z]+[\d\-_/]|[\dA-Z]*\d[A-Z]+\d")
@@ -86,8 +86,8 @@ def numbers(text: str, min_digits: int) -> Iterator[Found]:
     """Numbers and codes of a ``plain`` text.
 
     Counted are: numbers of ``min_digits`` digits or more, thousands grouped or not; codes in capitals with two digits
-    or more (``B72``, ``INV-2024-1``); after ``#`` all but a single digit, and after a word like ``order`` what has
-    three characters, one of them a digit.
+    or more (``B72``, ``INV-2024-1``); after ``#`` all but a single digit; with a digit, after a word like ``order``
+    what has three characters, and after two such words (``order number``) two.
     So "2 items", "within 24 hours", "step 1", "10 am" and "2nd" are not.
     """
     for pattern in (_SINGLE, _THOUSANDS):
@@ -105,7 +105,7 @@ def _token(text: str, match: re.Match[str], min_digits: int) -> Iterator[Found]:
     token, count = match[0], len(texts.digits(match[0]))
     mark = _MARK.search(text[max(0, match.start() - 32) : match.start()])
     compact = re.sub(r"[-_/]", "", token).casefold()
-    if (mark and mark["sign"] and (len(compact) >= 2 or not count)) or (mark and count and len(compact) >= 3):
+    if mark and _marked(mark, compact, count):
         yield Found(token, match.span(), _key(compact))
     elif any(char.isalpha() for char in token):
         if count >= min_digits or (count >= 2 and token == token.upper() and _CODE.match(token)):
@@ -113,6 +113,13 @@ def _token(text: str, match: re.Match[str], min_digits: int) -> Iterator[Found]:
     else:
         groups = (group for group in re.split(r"[-_/]", token) if len(group) >= min_digits)
         yield from (Found(group, match.span(), _key(group)) for group in groups)
+
+
+def _marked(mark: re.Match[str], compact: str, count: int) -> bool:
+    """Whether a token of ``count`` digits is a number of something because of what stands before it."""
+    if mark["sign"]:
+        return len(compact) >= 2 or not count
+    return count > 0 and len(compact) >= (2 if mark["number"] else 3)
 
 
 def _key(compact: str) -> str:

@@ -25,6 +25,7 @@ NAMED = [
     ("order #b72", "The lamp of order #B72.", "The lamp of order #B73."),
     ("order #b72", "We are #1. The lamp of order B72.", "The lamp of order #K."),
     ("ticket INV-2024-17", "Ticket inv 2024-17 is INV/2024/17.", "Ticket INV-2024-18."),
+    ("ticket 77", "Ticket no. 77 in case 24 hours pass.", "Ticket no. 78."),
     ("case ab 1234", "Case AB-1234.", "Case AC-1234."),
     ("it is order 58213", "Orders 58213, 2 items.", "Order 58213 and order 58214."),
     ("order 482", "Order 482, 100 items.", "Order 483, 100 items."),
