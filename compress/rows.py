@@ -201,6 +201,9 @@ def folded(text: Any) -> str:
 
 
 def question_of(messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None) -> str:
-    """What is asked, whatever the case, spacing and punctuation: rows that share it are one question."""
-    said = [[str(m["role"]), " ".join(re.findall(r"\w+", m["content"].casefold())) or m["content"]] for m in messages]
+    """What is asked, whatever the case, spacing and punctuation between words: rows that share it are one question."""
+    said = [[str(m["role"]), _PUNCTUATION.sub("", folded(m["content"])) or m["content"]] for m in messages]
     return json.dumps([said, sorted((str(name), str(value)) for name, value in (facts or {}).items())])
+
+
+_PUNCTUATION = re.compile(r"\s*[.,;:!?\u2026\"']+(?=\s|$)")

@@ -113,6 +113,8 @@ def test_one_question_is_one_cluster_however_often_it_is_asked(gate):
     assert result["verdict"] == "INCONCLUSIVE"
     assert {suite["clusters"] for suite in result["suites"]} == {1}
     assert "n = 320 in 1 cluster" in result["reasons"][0]
+    alike = ["C?", "C++?", "\u0915\u093e", "\u0915\u093f", "\U0001f44d", "\U0001f44e", "3.5", "35"]
+    assert gate(*[[ask(i, text) for i, text in enumerate(alike)]] * 2)["suites"][0]["clusters"] == len(alike)
     other_facts = [ask(i, facts={"tier": ("gold", "basic")[i % 2]}) for i in range(320)]
     assert {suite["clusters"] for suite in gate(other_facts, other_facts)["suites"]} == {2}
 
