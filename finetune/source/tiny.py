@@ -39,9 +39,9 @@ class TinyParams(Params):
     """Entries of the tokenizer."""
     context: int = Field(512, ge=64)
     """Longest sequence, in tokens."""
-    conversations: int = Field(16000, ge=16)
+    conversations: int = Field(14000, ge=16)
     """Training conversations that are made."""
-    steps: int = Field(800, ge=1)
+    steps: int = Field(700, ge=1)
     """Optimiser steps."""
     batch: int = Field(20, ge=1)
     """Conversations per step."""

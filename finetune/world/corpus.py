@@ -154,6 +154,6 @@ def drill(rng: random.Random, people: int = 3) -> Messages:
 
 
 def conversations(seed: int, count: int) -> list[Messages]:
-    """``count`` conversations in a fixed order, three in ten of them drills."""
+    """``count`` conversations in a fixed order, a quarter of them drills."""
     rng = random.Random(seed)
-    return [drill(rng) if rng.random() < 0.3 else dialogue(rng) for _ in range(count)]
+    return [drill(rng) if rng.random() < 0.25 else dialogue(rng) for _ in range(count)]

@@ -28,8 +28,8 @@ _EXTRAS = {
     "disallowed": (phrases.ASKS, phrases.DISALLOWED),
     "allowed": (phrases.ASKS, phrases.ALLOWED),
 }
-NAMELESS, ORDERLESS = 0.15, 0.12
-"""Shares of messages without a name and without an order number."""
+NAMELESS, ORDERLESS, CURT = 0.1, 0.1, 0.1
+"""Shares of messages without a name, without an order number, and with neither greeting nor name."""
 ISSUE_LIST = tuple(issue for issues in phrases.ISSUES.values() for issue in issues)
 TOPIC_OF = {issue: topic for topic, issues in phrases.ISSUES.items() for issue in issues}
 
@@ -53,6 +53,8 @@ class Scene:
     """Seed of the wording: shape of the message, opening, introduction, how the order is named."""
     card: str = ""
     prompted: tuple[str, ...] = ()
+    curt: bool = False
+    """Without a greeting and a name."""
 
     @property
     def scenario(self) -> str:
@@ -94,7 +96,7 @@ def draw(rng: random.Random, kind: str, evaluation: bool, *, everyone: bool = Fa
         stem = "4" + "".join(rng.choice("0123456789") for _ in range(14))
         card = stem + luhn_digit(stem)
     name, order = rng.choice(phrases.share(phrases.NAMES, side)), phrases.order_number(rng, side)
-    return Scene(
+    scene = Scene(
         kind=kind,
         name="" if rng.random() < NAMELESS else name,
         product=thing,
@@ -109,14 +111,15 @@ def draw(rng: random.Random, kind: str, evaluation: bool, *, everyone: bool = Fa
         card=card,
         prompted=tuple(rule for rule, p in ((THANKS, 0.3), (CALL, 0.25)) if rng.random() < p),
     )
+    curt = not everyone and rng.random() < CURT  # tuning teaches these; what the base reads is polite
+    return replace(scene, name="", curt=True) if curt else scene
 
 
 def user_text(scene: Scene) -> str:
     """What the customer writes."""
     rng = random.Random(scene.style)
     question = scene.kind in ("disallowed", "allowed")
-    shapes = _QUESTION_SHAPES if question else _SHAPES
-    shape = rng.choice(shapes if scene.name else (*shapes, *[_bare] * len(shapes)))
+    shape = _curt if scene.curt else rng.choice(_QUESTION_SHAPES if question else _SHAPES)
     text = shape(rng, scene)
     if shape is not _letter and rng.random() < 0.4:
         text = text.lower()
@@ -159,7 +162,7 @@ def _order_first(rng: random.Random, scene: Scene) -> str:
     return f"{_sentence(', '.join(parts))} {_goodbye(rng, scene)}"
 
 
-def _bare(rng: random.Random, scene: Scene) -> str:
+def _curt(rng: random.Random, scene: Scene) -> str:
     """No greeting, no name, often no full stop."""
     if scene.kind in ("disallowed", "allowed"):
         text = _sentence(_extra(scene))
