@@ -87,6 +87,18 @@ def test_answers_keep_every_rule_and_wrong_ones_do_not():
         assert {"cite-known", "polite"} <= broken
 
 
+def test_what_a_message_does_not_name_is_not_answered():
+    scenes_seen = _many(False)
+    silent = [s for s in scenes_seen if not s.name]
+    curt = [s for s in scenes_seen if s.curt]
+    assert len(curt) > 100
+    assert len(silent) > len(curt)
+    for scene in scenes_seen:
+        assert (scene.name == "") == (json.loads(scenes.answer(scene))["reply"].split()[0] in ("Sorry.", "Gladly."))
+        assert scene.order or "#" not in scenes.answer(scene)
+    assert not [s for s in curt if scenes.user_text(s).startswith(phrases.OPENINGS)]
+
+
 def test_kinds_are_apportioned_exactly():
     kinds = Counter(world._apportion({"a": 1, "b": 1, "c": 1}, 10))
     assert sum(kinds.values()) == 10
