@@ -6,7 +6,7 @@ A stage file imports heavy libraries inside functions only, so that planning sta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -111,6 +111,11 @@ class Stage(ABC, Generic[P]):
     def reads_calibration(self, params: P) -> bool:
         """Whether a job with these parameters reads a calibration pass."""
         return self.calibrates
+
+    def files(self, params: P) -> Sequence[Path]:
+        """Files that the parameters do not name and whose bytes shape the result (the other parts of a split one)."""
+        del params
+        return ()
 
     def needs(self, job: Job[P]) -> Needs:
         """An estimate from the sizes of inputs that already exist (``inputs`` may be empty while planning)."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .opening import load
+    from .answers import Session
     from .reply import Completion, Reply
-    from .session import Session
+    from .session import load
 
 __version__ = "0.1.0"
 __all__ = ["Completion", "Reply", "Session", "load"]
-_FROM = {"Completion": "reply", "Reply": "reply", "Session": "session", "load": "opening"}
+_FROM = {"Completion": "reply", "Reply": "reply", "Session": "answers", "load": "session"}
 
 
 def __getattr__(name: str) -> object:

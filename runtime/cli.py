@@ -31,12 +31,13 @@ def chat(
     max_tokens: int = 256,
     enforce: bool = True,
     as_json: bool = False,
+    template: str | None = None,
 ) -> None:
     """One question (``message``), or a conversation on the terminal, or one question from a pipe."""
-    from .opening import load
+    from .session import load
 
     options: dict[str, Any] = {"max_tokens": max_tokens, "enforce": enforce}
-    with load(bundle, slots=1) as session:
+    with load(bundle, slots=1, template=template) as session:
         if message is None and not sys.stdin.isatty():
             message = sys.stdin.read().strip()
         head = [{"role": "system", "content": system}] if system else []
@@ -102,6 +103,7 @@ def serve(
     threads: int | None = None,
     context: int | None = None,
     keys: list[str] | None = None,
+    template: str | None = None,
 ) -> None:
     """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated)."""
     try:
@@ -110,12 +112,12 @@ def serve(
         from .errors import MissingExtra
 
         raise MissingExtra(error.name or "starlette", "serve") from None
-    from .opening import load
+    from .session import load
 
     given = keys or [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key]
     if not given and host not in ("127.0.0.1", "::1", "localhost"):
         logging.getLogger(__name__).warning("serving on %s without API keys: anybody who reaches it may ask", host)
-    with load(bundle, slots=slots, queue=queue, threads=threads, context=context) as session:
+    with load(bundle, slots=slots, queue=queue, threads=threads, context=context, template=template) as session:
         run_server(session, host=host, port=port, keys=given, started=_announce)
 
 
@@ -127,7 +129,7 @@ def verify(bundle: Path, *, as_json: bool = False, test: bool = True) -> None:
     """Check a bundle's layout, hashes and golden prompts; raises ArtifactError naming the culprit."""
     from dataclasses import asdict
 
-    from .opening import verify as check
+    from .session import verify as check
 
     report = check(bundle, test=test)
     if as_json:
@@ -155,6 +157,7 @@ def parse_facts(facts: list[str]) -> dict[str, Any]:
 # ---- the command line ----
 
 Bundle = Annotated[Path, typer.Argument(help="A bundle, a .gguf file or an onnxruntime-genai folder.")]
+Template = Annotated[str | None, typer.Option(help="Chat template by name, where the model has several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -173,11 +176,20 @@ def chat_command(
     system: Annotated[str | None, typer.Option(help="System prompt instead of the rules'.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens at most per reply.")] = 256,
     enforce: Annotated[bool, typer.Option(help="Enforce the bundle's rules.")] = True,
+    template: Template = None,
     as_json: AsJson = False,
 ) -> None:
     """Talk to a bundle."""
-    facts = parse_facts(fact or [])
-    chat(bundle, message=message, facts=facts, system=system, max_tokens=max_tokens, enforce=enforce, as_json=as_json)
+    chat(
+        bundle,
+        message=message,
+        facts=parse_facts(fact or []),
+        system=system,
+        max_tokens=max_tokens,
+        enforce=enforce,
+        as_json=as_json,
+        template=template,
+    )
 
 
 @app.command("serve")
@@ -189,9 +201,10 @@ def serve_command(
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="Decode threads.")] = None,
     context: Annotated[int | None, typer.Option(min=16, help="Tokens per conversation.")] = None,
+    template: Template = None,
 ) -> None:
     """Serve the OpenAI chat API. API keys: environment variable HOLDFAST_API_KEYS, comma-separated."""
-    serve(bundle, host=host, port=port, slots=slots, queue=queue, threads=threads, context=context)
+    serve(bundle, host=host, port=port, slots=slots, queue=queue, threads=threads, context=context, template=template)
 
 
 @app.command("verify")

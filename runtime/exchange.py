@@ -9,7 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .engine.requests import Request
+from .engine.text import whole
+from .errors import HoldfastError, UsageError
 from .reply import Reply, Settings, Timings, Usage
+from .values import check_values
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from .engine.scheduler import Scheduler
     from .engine.template import Message
     from .rules import RuleBook, Turn
+
+
+class Cancelled(HoldfastError):
+    """The turn was cancelled before its reply was complete."""
 
 
 class Host(Protocol):
@@ -36,6 +43,9 @@ class Exchange:
     """One question and its answer: prompt, generation, enforcement. Not started until `reply` or `pieces`."""
 
     def __init__(self, session: Host, messages: Sequence[Message], facts: Mapping[str, Any], how: Settings) -> None:
+        check_values(facts, "facts")
+        if session.rules is not None and (problems := session.rules.fact_problems(facts)):
+            raise UsageError("; ".join(problems), next="see facts: of the rule file")
         self._session = session
         self._how = how
         self._facts = dict(facts)
@@ -47,19 +57,25 @@ class Exchange:
             self._prompt.insert(0, {"role": "system", "content": session.rules.system_prompt(self._facts)})
 
     def submit(self, sink: Any = None, how: Settings | None = None) -> Request:
-        """Queue one generation."""
+        """Queue one generation. Raises Cancelled once the turn is."""
+        if self._is_cancelled():
+            raise Cancelled("the turn was cancelled", next="ask again")
         request = self._session.request(self._prompt, how or self._how, sink=sink)
         self._session.scheduler.submit([request])
         self._requests.append(request)
-        if self._cancelled:
+        if self._is_cancelled():  # meanwhile
             request.cancel()
         return request
 
     def cancel(self) -> None:
-        """Stop generating; nothing happens when the turn is over."""
+        """Stop generating, also while waiting in the queue; nothing happens when the turn is over. Whoever waits for
+        a whole reply gets Cancelled."""
         self._cancelled = True
         for request in self._requests:
             request.cancel()
+
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
 
     async def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
         """The reply in pieces of text; in one piece, checked, where rules are enforced."""
@@ -68,8 +84,8 @@ class Exchange:
             yield self._enforced.raw
             return
         loop, found = asyncio.get_running_loop(), asyncio.Queue[str]()
-        request = self.submit(lambda piece: _send(loop, found, piece))
         try:
+            request = await loop.run_in_executor(None, self.submit, partial(_send, loop, found))
             while piece := await found.get():
                 yield piece
             request.wait()
@@ -123,6 +139,8 @@ class Exchange:
         except BaseException:
             request.cancel()
             raise
+        if request.finish_reason == "cancelled":
+            raise Cancelled("the turn was cancelled", next="ask again")
         return request.text
 
     def _retry(self) -> str:
@@ -137,7 +155,7 @@ class Exchange:
         tokens = sum(len(r.tokens) for r in self._requests)
         decoding = sum(r.finished_at - (r.first_token_at or r.finished_at) for r in self._requests)
         return Reply(
-            text=text,
+            text=whole(text),
             raw=raw,
             fields=fields,
             finish_reason=last.finish_reason,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .engine.text import half_character
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,23 +87,64 @@ class Reply:
         return None if value is None else str(value)
 
 
+LONGEST_WAIT = 365 * 86400.0
+"""Seconds."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How a reply is generated."""
+    """How a reply is generated. ``seed``: any whole number (see `Sampling`)."""
 
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
-    stop: Sequence[str] = ()
+    stop: str | Sequence[str] = ()
     grammar: str | None = None
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise UsageError(f"max_tokens is {self.max_tokens}", next="ask for at least one token")
-        if not 0 <= self.temperature <= 10 or not 0 < self.top_p <= 1:
-            raise UsageError(
-                f"temperature {self.temperature} or top_p {self.top_p} is out of range",
-                next="temperature is within 0..10, top_p within 0..1",
-            )
+        """Raises UsageError naming the setting that is of the wrong type or out of range."""
+        _whole_number("max_tokens", self.max_tokens, "ask for at least one token", least=1)
+        _number("temperature", self.temperature, lambda value: 0 <= value <= 10, "it is within 0..10")
+        _number("top_p", self.top_p, lambda value: 0 < value <= 1, "it is above 0 and at most 1")
+        if self.seed is not None:
+            _whole_number("seed", self.seed, "any whole number serves")
+        if self.timeout is not None:
+            _number("timeout", self.timeout, lambda value: 0 <= value <= LONGEST_WAIT, "give seconds")
+        if self.grammar is not None:
+            _text("grammar", self.grammar)
+        for stop in self.stops:
+            _text("stop", stop)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """``stop`` as texts; a single text is one of them."""
+        if isinstance(self.stop, str):
+            return (self.stop,)
+        if not isinstance(self.stop, Sequence):
+            raise _wrong("stop", self.stop, "give a text or a list of texts")
+        return tuple(self.stop)
+
+
+def _whole_number(name: str, value: Any, hint: str, *, least: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        raise _wrong(name, value, hint)
+
+
+def _number(name: str, value: Any, fits: Callable[[float], bool], hint: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+        raise _wrong(name, value, hint)
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise _wrong(name, value, "give a text")
+    if half_character(value) is not None:
+        raise _wrong(name, value, "it has half a character (a lone surrogate)")
+
+
+def _wrong(name: str, value: Any, hint: str) -> UsageError:
+    huge = isinstance(value, int) and value.bit_length() > 1024  # which Python would not even print
+    shown = "huge" if huge else repr(value)[:80]
+    return UsageError(f"{name} is {shown}", next=f"{name}: {hint}")

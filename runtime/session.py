@@ -1,189 +1,122 @@
-"""A loaded model that answers: `chat`, `stream`, `complete_many`, `logits`."""
+"""What an app imports: `load` a bundle or a model into a `Session`; `verify` a bundle."""
 
 from __future__ import annotations
 
-import queue
-import re
-import threading
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .engine.requests import Request
-from .engine.sampling import Sampling
-from .engine.scheduler import Scheduler, as_matrix
-from .engine.template import Message, render
-from .errors import UsageError
-from .exchange import Exchange
-from .reply import Completion, Reply, Settings
+from .answers import Session
+from .bundle.golden import self_test
+from .bundle.manifest import MANIFEST, RULES, TEMPLATE, check_bundle, check_hashes, check_layout, read_manifest
+from .engine.backends import open_backend
+from .errors import ArtifactError
 
 if TYPE_CHECKING:
-    from .bundle.manifest import Manifest
-    from .engine.backends.base import Backend, Rows
     from .rules import RuleBook
 
-Messages = Sequence[Message]
+__all__ = ["Report", "Session", "find_model", "load", "verify"]
 
 
-class Session:
-    """A loaded model. Thread-safe; close it, or use it as a context manager."""
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found. A damaged bundle raises instead."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        template: str | None = None,
-        rules: RuleBook | None = None,
-        manifest: Manifest | None = None,
-        name: str = "model",
-        queue: int = 1024,
-    ) -> None:
-        self.engine = backend
-        self.rules = rules
-        self.manifest = manifest
-        self.name = name
-        self.template = template or backend.template
-        self._forged = re.compile("|".join(map(re.escape, backend.controls))) if backend.controls else None
-        self._one_list = threading.Lock()
-        self.scheduler = Scheduler(backend, queue=queue)
-        self.threads = ThreadPoolExecutor(backend.slots + min(queue, 256), "holdfast-wait")
-        """For async callers: a thread per reply that waits or runs (asyncio's own pool has a handful)."""
+    id: str
+    name: str
+    files: int
+    size_bytes: int
+    proved: bool
+    verdict: str | None
+    golden: int
+    """Golden prompts answered as expected; 0 when the self-test was skipped."""
+    rounding: int
+    """Of those, how many differ only where two tokens were equally likely up to rounding."""
 
-    @property
-    def backend(self) -> str:
-        """``llama.cpp`` or ``onnxruntime-genai``."""
-        return self.engine.name
 
-    # ---- prompts ----
+def find_model(path: Path) -> tuple[str, Path]:
+    """``(kind, path)`` of a .gguf file, a folder with one, or an onnxruntime-genai folder."""
+    if path.is_file() and path.suffix == ".gguf":
+        return "gguf", path
+    if (path / "genai_config.json").is_file():
+        return "onnx", path
+    found = sorted(path.glob("*.gguf")) if path.is_dir() else []
+    if len(found) == 1:
+        return "gguf", found[0]
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist", next="check the path")
+    what = "several .gguf files" if found else "no model that this runtime knows"
+    raise ArtifactError(f"{path} holds {what}", next="give a bundle, one .gguf file or an onnxruntime-genai folder")
 
-    def encode_chat(self, messages: Messages) -> list[int]:
-        """Token ids of the conversation, ready for the assistant's turn.
 
-        Control tokens written inside a message's content are removed: a user cannot forge a turn.
-        """
-        if self.template is None:
-            raise UsageError(
-                "the model has no chat template",
-                next="save the model with one (chat_template.jinja) and export it again, or use `logits`",
-            )
-        clean = [self._clean(message) for message in messages]
-        return self.engine.encode(render(self.template, clean, bos=self.engine.bos, eos=self.engine.eos))
+def load(
+    path: Path | str,
+    *,
+    threads: int | None = None,
+    slots: int = 16,
+    context: int | None = None,
+    rules: Path | str | RuleBook | None = None,
+    queue: int = 1024,
+    trust: bool = False,
+    template: str | None = None,
+) -> Session:
+    """Load a bundle, a .gguf file, a folder with one, or an onnxruntime-genai folder.
 
-    def _clean(self, message: Message) -> Message:
-        role, content = message.get("role"), message.get("content")
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise UsageError("a message needs a text role and a text content", next='{"role": "user", "content": "…"}')
-        while self._forged is not None and self._forged.search(content):
-            content = self._forged.sub("", content)
-        return {**message, "role": role, "content": content}
+    ``threads``: decode threads (by default what suits the model's size); ``slots``: replies decoded together;
+    ``context``: tokens per conversation; ``rules``: a rule file for a model without one; ``queue``: requests that
+    may wait before Overloaded; ``template``: the name of a chat template where the model has several. A bundle is
+    verified and self-tested first (``trust`` skips both).
+    Raises ArtifactError naming the culprit, MissingExtra naming the pip command, UsageError for an unknown template.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        session = _open_bundle(path, threads=threads, slots=slots, context=context, queue=queue, trust=trust)
+        session.choose_template(template)
+        return session
+    kind, model = find_model(path)
+    backend = open_backend(kind, model, threads=threads, slots=slots, context=context)
+    session = Session(backend, rules=_rule_book(rules), name=path.stem, queue=queue)
+    session.choose_template(template)
+    return session
 
-    def request(self, messages: Messages, how: Settings, **more: Any) -> Request:
-        """A generation that has not been submitted yet."""
-        return Request(
-            self.encode_chat(messages),
-            max_tokens=how.max_tokens,
-            sampling=Sampling(how.temperature, how.top_p, how.seed),
-            stops=tuple(how.stop),
-            grammar=how.grammar,
-            deadline=None if how.timeout is None else time.monotonic() + how.timeout,
-            **more,
-        )
 
-    # ---- many prompts, for measuring ----
-
-    def complete_many(self, prompts: Sequence[Messages], *, max_tokens: int = 256) -> list[Completion]:
-        """Greedy replies to many conversations, batched. The same list gives the same tokens every time.
-
-        Lists run one after another, each from an empty cache.
-        """
-        return self.continue_many([self.encode_chat(messages) for messages in prompts], max_tokens=max_tokens)
-
-    def continue_many(self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 256) -> list[Completion]:
-        """`complete_many` for prompts that are token ids already."""
-        requests = [Request(list(ids), max_tokens=max_tokens, fresh=i == 0) for i, ids in enumerate(prompts)]
-        with self._one_list:
-            self.scheduler.submit(requests, bounded=False)
-            for request in requests:
-                request.wait()
-        return [
-            Completion(r.text, r.tokens, r.finish_reason, (r.first_token_at or r.finished_at) - r.submitted_at)
-            for r in requests
-        ]
-
-    def logits(self, ids: Sequence[int]) -> Rows:
-        """float32 [len(ids), n_vocab]: row i scores the token after ``ids[: i + 1]``."""
-        request = Request(list(ids), score=True)
-        self.scheduler.submit([request], bounded=False)
-        request.wait()
-        return as_matrix(request.logits)
-
-    # ---- chat ----
-
-    def chat(
-        self,
-        messages: Messages,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-        grammar: str | None = None,
-        timeout: float | None = None,
-        enforce: bool = True,
-    ) -> Reply:
-        """Answer. With rules: their system prompt stands in front when the caller gives none, and (``enforce``)
-        what they decide is set, what breaks a hard rule is retried once and then replaced by the safe reply."""
-        how = Settings(max_tokens, temperature, top_p, seed, stop, grammar, timeout)
-        return Exchange(self, messages, facts or {}, how).reply(enforce=enforce)
-
-    async def achat(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Reply:
-        """`chat` without blocking the event loop."""
-        enforce = options.pop("enforce", True)
-        return await self.turn(messages, facts, **options).areply(enforce=enforce)
-
-    def turn(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Exchange:
-        """One turn that has not been started, for callers that need to cancel it or to see its parts."""
-        return Exchange(self, messages, facts or {}, Settings(**options))
-
-    def stream(
-        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
-    ) -> Iterator[str]:
-        """The reply in pieces of text. Where rules are enforced it comes in one piece, after it was checked.
-        Leaving the loop early cancels the request."""
-        turn = self.turn(messages, facts, **options)
-        if enforce and self.rules is not None:
-            yield turn.reply(enforce=True).raw
-            return
-        pieces: queue.SimpleQueue[str] = queue.SimpleQueue()
-        request = turn.submit(pieces.put)
+def _open_bundle(
+    folder: Path, *, threads: int | None = None, slots: int, context: int | None = None, queue: int = 1024, trust: bool
+) -> Session:
+    """Verify, load and self-test a bundle. ``trust`` skips the hashes and the self-test (a bundle just verified)."""
+    manifest = read_manifest(folder)
+    check_layout(manifest)
+    if not trust:
+        check_hashes(manifest)
+    book = _rule_book(folder / RULES) if RULES in manifest.files else None
+    backend = open_backend(manifest.kind, manifest.model, threads=threads, slots=slots, context=context)
+    template = (folder / TEMPLATE).read_text(encoding="utf-8") if TEMPLATE in manifest.files else None
+    session = Session(backend, template=template, rules=book, manifest=manifest, name=manifest.name, queue=queue)
+    if not trust:
         try:
-            while piece := pieces.get():
-                yield piece
-            request.wait()
-        finally:
-            turn.cancel()
+            self_test(session, manifest)
+        except BaseException:
+            session.close()
+            raise
+    return session
 
-    async def astream(
-        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
-    ) -> AsyncIterator[str]:
-        """`stream` for an event loop."""
-        async for piece in self.turn(messages, facts, **options).pieces(enforce=enforce):
-            yield piece
 
-    # ---- life ----
+def verify(folder: Path | str, *, test: bool = True) -> Report:
+    """Check a bundle from layout to golden prompts (``test``). Raises ArtifactError naming the culprit."""
+    manifest = check_bundle(Path(folder))
+    golden = rounding = 0
+    if test and manifest.content["golden"]:
+        with _open_bundle(Path(folder), slots=4, trust=True) as session:
+            golden, rounding = self_test(session, manifest)
+    gate = manifest.content.get("gate") or {}
+    size = sum(entry["size"] for entry in manifest.files.values())
+    proved = bool(manifest.content.get("proved"))
+    return Report(manifest.id, manifest.name, len(manifest.files), size, proved, gate.get("verdict"), golden, rounding)
 
-    def close(self) -> None:
-        """Stop decoding and free the model."""
-        self.scheduler.close()
-        self.threads.shutdown()
-        self.engine.close()
 
-    def __enter__(self) -> Session:
-        return self
+def _rule_book(rules: Path | str | RuleBook | None) -> RuleBook | None:
+    if isinstance(rules, Path | str):
+        from .rules import load_rules
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        return load_rules(rules)
+    return rules

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "ACTIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # before torch loads: threads must not starve on a busy machine
-
-ROOT = Path(__file__).parents[1]
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-if _WORKER:  # a core each: threads of two workers that wait for one another on both cores cost twice the time
+if _WORKER:  # a core each: two workers whose threads wait for one another on both cores take twice the time
     _CORES = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {_CORES[int(_WORKER.removeprefix("gw")) % len(_CORES)]})
+# before torch loads: threads must not starve on a busy machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE" if _WORKER else "ACTIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0" if _WORKER else "5000")
+
+ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("HOLDFAST_DATA", ROOT.parent / "shared" / "data"))
 
 

@@ -154,7 +154,7 @@ def test_runtime_works_without_torch():
     code = (
         "import sys\n"
         "for name in ('torch', 'transformers', 'compress', 'finetune', 'export'): sys.modules[name] = None\n"
-        "import runtime, runtime.rules, runtime.guard, runtime.opening, runtime.server.app, runtime.cli\n"
+        "import runtime, runtime.rules, runtime.guard, runtime.session, runtime.server.app, runtime.cli\n"
         "print('fine')"
     )
     assert run(code) == "fine"

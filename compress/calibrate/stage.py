@@ -34,9 +34,10 @@ class Calibrate(Stage[CalibratedParams]):
     Params = CalibratedParams
     accepts = frozenset({"hf"})
     produces = "calibration"
+    version = 2
     uses = frozenset({"calibration"})
-    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
-    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
+    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
 
     def needs(self, job: Job[CalibratedParams]) -> Needs:
         """Hessians on disk, and one block with its Hessians in memory."""

@@ -6,13 +6,15 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import ArtifactError, DataError
+from compress.errors import ArtifactError, DataError, UsageError
 from compress.extras import need
-from compress.json_files import read_json
+from runtime.engine.chat import TEMPLATE_FILE, TEMPLATE_FOLDER, Chat, of_tokenizer
+from runtime.engine.template import STILL, render
 
 if TYPE_CHECKING:
     import torch
@@ -44,38 +46,32 @@ def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def chat_template(folder: Path) -> str | None:
-    """The model folder's chat template, from its own file or from tokenizer_config.json."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = tokenizer_config(folder).get("chat_template")
-    if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
-    return template
+def read_chat(folder: Path) -> Chat:
+    """The folder's chat templates and special tokens, as ``AutoTokenizer`` has them. Raises ArtifactError."""
+    files = (folder / name for name in ("tokenizer_config.json", "tokenizer.json", TEMPLATE_FILE, TEMPLATE_FOLDER))
+    return _read_chat(folder, tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files))
 
 
-def tokenizer_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, or {}."""
-    file = folder / "tokenizer_config.json"
-    return read_json(file) if file.is_file() else {}
-
-
-def special_token(folder: Path, name: str) -> str:
-    """The text of ``bos_token`` or ``eos_token``, or an empty string."""
-    token = tokenizer_config(folder).get(name)
-    return (token.get("content") if isinstance(token, dict) else token) or ""
+@lru_cache(maxsize=4)
+def _read_chat(folder: Path, _changed: tuple[int, ...]) -> Chat:
+    try:
+        tokenizer = need("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # any of several libraries' own
+        raise _unreadable(folder, error) from None
+    return of_tokenizer(tokenizer)
 
 
 def render_row(folder: Path, path: Path, number: int, row: dict[str, Any], *, generation_prompt: bool = False) -> str:
-    """A chat row through the model's own template."""
-    from runtime.engine.template import render
-
-    template = chat_template(folder)
+    """A chat row through the model's own template, whose clock stands still."""
+    chat = read_chat(folder)
+    template = chat.template()
     if template is None:
         raise DataError(path, number, f"'messages' need a chat template and {folder} has none", next="use 'text' rows")
-    bos, eos = special_token(folder, "bos_token"), special_token(folder, "eos_token")
-    return render(template, row["messages"], bos=bos, eos=eos, add_generation_prompt=generation_prompt)
+    messages = row["messages"]
+    try:
+        return render(template, messages, special=chat.special, add_generation_prompt=generation_prompt, now=STILL)
+    except UsageError as error:
+        raise DataError(path, number, error.what, next=error.next) from None
 
 
 def load_encoder(folder: Path) -> Encode:

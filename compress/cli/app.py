@@ -46,7 +46,7 @@ WORK = Path("work")
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("pipeline.yaml"),
-    source: Annotated[Optional[Path], typer.Option("--source", help="Model folder to start from.")] = None,  # noqa: UP045
+    source: Annotated[Path | None, typer.Option("--source", help="Model folder or .gguf to start from.")] = None,
     data: Annotated[Optional[Path], typer.Option("--data", help="Training JSONL or a folder of splits.")] = None,  # noqa: UP045
     rules: Rules = None,
     debug: Debug = False,
@@ -80,7 +80,7 @@ def pipeline(
     debug: Debug = False,
 ) -> None:
     """Plan, run, gate and package."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import run_pipeline
 
         state = run_pipeline(config, overrides or [], work_dir, on=on, as_json=json)
@@ -101,7 +101,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run one stage without a pipeline file."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import run_stage
 
         artifact = run_stage(stage, sources or [], values or [], out, data or [], rules, seed, work_dir)
@@ -155,7 +155,7 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Gate any artifact against any baseline."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import validate_artifact
 
         verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, as_json=json)
@@ -197,7 +197,7 @@ def package(
     debug: Debug = False,
 ) -> None:
     """Make a bundle of one artifact."""
-    with console.errors(debug=debug):
+    with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import run_stage
 
         made = run_stage("export.bundle", [artifact], [], out, data or [], rules, 0, work_dir)

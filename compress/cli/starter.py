@@ -14,8 +14,8 @@ version: 1
 name: {name}
 seed: 17
 
-# The model to start from: a Hugging Face folder, {{hf: org/name, revision: <commit>}}, or
-# {{tiny: {{}}}}, a small model that is trained here on made-up customer service.
+# The model to start from (docs/sources.md): {{path: FOLDER}} (Hugging Face), {{hf: org/name, revision: <commit>}},
+# {{gguf: FILE}} of Ollama or LM Studio, or {{tiny: {{}}}}, a small model that is trained here on a made-up shop.
 source: {source}
 
 # The rules that the model must keep (docs/rules.md): used in training, in the gate and by the runtime.
@@ -56,7 +56,7 @@ def write_starter(path: Path, *, source: Path | None, data: Path | None, rules: 
     text = TEMPLATE.format(
         path=path,
         name=_name(path),
-        source=f"{{path: {_quote(source)}}}" if source else "{tiny: {}}",
+        source=_source(source),
         rules=_quote(rules or DEFAULT_RULES),
         data=_data(data),
     )
@@ -67,6 +67,12 @@ def write_starter(path: Path, *, source: Path | None, data: Path | None, rules: 
 def _name(path: Path) -> str:
     name = "".join(c if c.isalnum() and c.isascii() else "-" for c in path.stem).strip("-") or "pipeline"
     return name if name[0].isalpha() else f"p-{name}"
+
+
+def _source(source: Path | None) -> str:
+    if source is None:
+        return "{tiny: {}}"
+    return f"{{{'gguf' if source.is_file() else 'path'}: {_quote(source)}}}"
 
 
 def _quote(path: Path) -> str:

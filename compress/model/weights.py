@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN
 from compress.model.safetensors_header import INDEX, Entry, read_entries, read_header
@@ -208,17 +209,22 @@ def write_model(
     specs: Sequence[TensorSpec],
     load: Callable[[str], torch.Tensor],
     shard_bytes: int = SHARD_BYTES,
+    *,
+    resume: bool = False,
 ) -> None:
-    """Write ``model.safetensors``, or shards with their index when the tensors exceed ``shard_bytes``."""
+    """Write ``model.safetensors``, or shards with their index when the tensors exceed ``shard_bytes``.
+
+    ``resume``: files that are there are whole and of this very model, and stay.
+    """
     shards = _cut(sorted(specs, key=lambda spec: spec.name), shard_bytes)
-    if len(shards) == 1:
-        write_file(folder / "model.safetensors", shards[0], load)
-        return
     weight_map = {}
     for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_file(folder / name, shard, load)
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else "model.safetensors"
+        if not (resume and (folder / name).is_file()):
+            write_file(folder / name, shard, load)
         weight_map.update({spec.name: name for spec in shard})
+    if len(shards) == 1:
+        return
     index = {"metadata": {"total_size": sum(spec.size for spec in specs)}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
@@ -236,7 +242,8 @@ def _cut(specs: Sequence[TensorSpec], shard_bytes: int) -> list[list[TensorSpec]
 
 
 def copy_side_files(source: Path, target: Path) -> None:
-    """Copy tokenizer, chat template, generation config and licence from one model folder to another."""
+    """Copy tokenizer, chat templates, generation config and licence from one model folder to another."""
     for name in SIDE_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    copy_named_templates(source, target)

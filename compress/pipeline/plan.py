@@ -138,13 +138,15 @@ class _Builder:
 
     def _source(self) -> None:
         """``{tiny: {...}}`` holds parameters below the name, ``{hf: org/name, revision: ...}`` beside it."""
-        key, values = next(iter(self.spec.source.items()))
+        given = self.spec.source
+        key = next((key for key in given if configuration.stage_name("source", key)), next(iter(given)))
+        values = given[key]
         if values is None or isinstance(values, dict):
-            for other in list(self.spec.source)[1:]:
+            for other in [name for name in given if name != key]:
                 self.report(("source", other), f"source names {key!r} already; {other!r} cannot stand beside it")
             self._implicit("source", key, values, ("source", key))
         else:
-            self._implicit("source", key, self.spec.source, ("source",))
+            self._implicit("source", key, given, ("source",))
 
     def _data(self) -> None:
         data = self.spec.data or {}

@@ -138,7 +138,7 @@ class Resolver:
                     inputs[f"data.{split}"] = files[f"{split}.jsonl"]["sha256"]
         if node.rules:
             inputs["rules"] = self.fingerprints.of(node.rules)
-        return inputs
+        return inputs | {f"file.{path.name}": self.fingerprints.of(path) for path in stage.files(node.params)}
 
     def ready(self, node: Node) -> bool:
         """Whether everything upstream exists."""

@@ -23,7 +23,7 @@ class Gptq(Stage[GptqParams]):
     """See docs/compression.md for what it does and the format it writes."""
 
     Params = GptqParams
-    version = 2
+    version = 3
     accepts = frozenset({"hf"})
     produces = "gptq"
     uses = frozenset({"calibration"})

@@ -1,6 +1,5 @@
-"""What a recovering student minimises, and how fast it may walk.
+"""What a recovering student minimises beside the loss at its head, and how fast it may walk.
 
-Logits: Hinton et al., "Distilling the Knowledge in a Neural Network" (2015). Hidden states, and both after pruning:
 Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation" (NeurIPS 2024, "Minitron").
 """
 
@@ -12,22 +11,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-
-def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Mean over rows of T² · KL(teacher ‖ student); logits float ``[positions, vocabulary]``."""
-    from torch.nn import functional
-
-    p = functional.log_softmax(teacher.float() / temperature, dim=-1)
-    q = functional.log_softmax(student.float() / temperature, dim=-1)
-    return functional.kl_div(q, p, log_target=True, reduction="batchmean") * temperature**2
-
-
-def text_loss(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats; logits float ``[positions, vocabulary]``, ``labels`` int64 ``[positions]``."""
-    from torch.nn import functional
-
-    return functional.cross_entropy(student.float(), labels)
 
 
 def hidden_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 class Said(NamedTuple):
-    """At the targets of a batch: logits ``[targets, vocabulary]`` and block outputs ``[targets, hidden]``."""
+    """At the targets of a batch: the head's input and block outputs, float ``[targets, hidden]``, and the head."""
 
-    logits: torch.Tensor
+    hidden: torch.Tensor
+    head: torch.Tensor
+    """``[vocabulary, hidden]``."""
+    cap: float | None
+    """Soft cap of logits."""
     blocks: list[torch.Tensor]
 
 
@@ -36,11 +40,9 @@ def say(model: Any, batch: Batch, blocks: Sequence[int] = ()) -> Said:
     """Run ``model``; the head is most of a small model's work, so it sees the targets only."""
     with _watched(model, blocks) as outputs:
         hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.targets])
+    states = [outputs[block].flatten(0, 1)[batch.targets] for block in blocks]
     cap = getattr(model.config, "final_logit_softcapping", None)
-    if cap:
-        logits = (logits / cap).tanh() * cap
-    return Said(logits, [outputs[block].flatten(0, 1)[batch.targets] for block in blocks])
+    return Said(hidden.flatten(0, 1)[batch.targets], model.get_output_embeddings().weight, cap, states)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.recover.losses import distillation_loss, hidden_loss, learning_rate, text_loss
+from compress.model.head_loss import distillation_loss, label_loss
+from compress.recover.losses import hidden_loss, learning_rate
 from compress.recover.models import say
 from compress.recover.params import Recover
 from compress.recover.rows import Batch, Example, collate
@@ -54,15 +55,17 @@ class Training:
         """Loss over the targets; ``blocks`` of the teacher are what the student's own are compared with."""
         import torch
 
+        quick = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
         given = say(self.pupil, batch, range(len(blocks)))
         if self.recover.loss == "text":
-            loss = text_loss(given.logits, batch.labels())
+            loss = label_loss(given.hidden.to(quick), given.head, batch.labels(), given.cap) / len(batch.targets)
             if not blocks:
                 return loss
         with torch.no_grad():
             wanted = say(self.guide, batch, blocks)
         if self.recover.loss == "distill":
-            loss = distillation_loss(given.logits, wanted.logits, temperature)
+            pairs = (given.hidden.to(quick), given.head, wanted.hidden.to(quick), wanted.head)
+            loss = distillation_loss(*pairs, temperature, given.cap) / len(batch.targets)
         return loss + self.recover.hidden * hidden_loss(given.blocks, wanted.blocks) if blocks else loss
 
     def _step(self, step: int, steps: int, batch: Batch) -> float:

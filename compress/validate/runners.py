@@ -29,6 +29,8 @@ from compress.errors import ArtifactError, UsageError
 from compress.extras import need
 from compress.validate.greedy import decode, plan_batches
 from runtime.engine.backends import BACKENDS
+from runtime.engine.chat import of_tokenizer
+from runtime.engine.template import STILL, render
 
 Messages = Sequence[Mapping[str, Any]]
 Progress = Callable[[int, int], None]
@@ -136,8 +138,12 @@ class HfRunner(Runner):
         return load_torch_model(self.path, dtype)
 
     def render(self, messages: Messages) -> str:
-        """The prompt text by the tokenizer's own chat template."""
-        return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        """The prompt text by the tokenizer's own chat template; its clock stands still, as in `RuntimeRunner`."""
+        chat = of_tokenizer(self.tokenizer)
+        template = chat.template()
+        if template is None:
+            raise UsageError(f"{self.path} has no chat template", next="save the model with chat_template.jinja")
+        return render(template, messages, special=chat.special, now=STILL)
 
     def encode(self, messages: Messages) -> list[int]:
         return self.tokenizer(self.render(messages), add_special_tokens=False)["input_ids"]
@@ -232,10 +238,11 @@ class RuntimeRunner(Runner):
     retries = True
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        from runtime.opening import load
+        from runtime.session import load
 
         del threads  # the runtime chooses what suits the model
         self.session = load(path)
+        self.session.clock = STILL
         self.vocabulary = self.session.engine.n_vocab
         self.context = self.session.engine.context
 

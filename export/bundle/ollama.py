@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import UsageError
+from runtime.engine.chat import DEFAULT, of_gguf, special_by_ids
 from runtime.engine.gguf_file import read_gguf
-from runtime.engine.template import render
+from runtime.engine.template import STILL, render
 
 Talk = Sequence[Mapping[str, Any]]
 Render = Callable[[Talk], str | None]
@@ -178,13 +179,16 @@ _NOT_EQUAL = (
 )
 
 
-def modelfile(model: Path, stops: Sequence[int], *, context: int | None, system: str = "") -> str:
-    """The Modelfile beside ``model`` (a .gguf file). ``stops``: tokens that end a reply; ``system``: the system prompt
-    that the rules put in front. Ollama does not enforce rules."""
+def modelfile(
+    model: Path, stops: Sequence[int], *, context: int | None, template: str | None = None, system: str = ""
+) -> str:
+    """The Modelfile beside ``model`` (a .gguf file). ``stops``: tokens that end a reply; ``template``: the chat
+    template in use, by default the file's; ``system``: the system prompt that the rules put in front. Ollama does not
+    enforce rules."""
     metadata = read_gguf(model).metadata
     tokens = metadata["tokenizer.ggml.tokens"]
     lines = ["# Rules are enforced by the Holdfast runtime only.", f"FROM ./{model.name}"]
-    lines += _template_lines(metadata)
+    lines += _template_lines(metadata, template or of_gguf(metadata).templates.get(DEFAULT))
     lines += [f"SYSTEM {quoted(system)}"] if system and '"""' not in system else []
     lines += ["PARAMETER temperature 0"]
     lines += [f"PARAMETER num_ctx {context}"] if context else []
@@ -202,13 +206,12 @@ def _survives(char: str) -> bool:
     return char.isprintable() or char in "\n\t "
 
 
-def _template_lines(metadata: Mapping[str, Any]) -> list[str]:
-    template = metadata.get("tokenizer.chat_template")
+def _template_lines(metadata: Mapping[str, Any], template: str | None) -> list[str]:
     if not template:
         return ["# The model has no chat template: it continues texts."]
-    rendered = prompt_of(metadata)
+    rendered = prompt_of(metadata, template)
     turns = derive(rendered)
-    if turns is None:
+    if turns is None or "strftime_now" in template:  # a fixed text would tell the same day for ever
         return list(_NOT_EQUAL)
     notes = []
     if turns.system is None and turns.late is None:
@@ -218,22 +221,18 @@ def _template_lines(metadata: Mapping[str, Any]) -> list[str]:
     return [*notes, f"TEMPLATE {quoted(turns.go())}"]
 
 
-def prompt_of(metadata: Mapping[str, Any]) -> Render:
+def prompt_of(metadata: Mapping[str, Any], template: str) -> Render:
     """How a .gguf file's chat template renders prompts for Ollama, which puts BOS in front itself where the file says
     so."""
-    tokens = metadata["tokenizer.ggml.tokens"]
-    bos, eos = (_text(tokens, metadata.get(f"tokenizer.ggml.{name}_token_id")) for name in ("bos", "eos"))
+    special = of_gguf(metadata).special
+    bos = special_by_ids(metadata).get("bos_token", "")
     added = bos if metadata.get("tokenizer.ggml.add_bos_token", metadata["tokenizer.ggml.model"] == "llama") else ""
 
     def rendered(talk: Talk) -> str | None:
         try:
-            text = render(metadata["tokenizer.chat_template"], talk, bos=bos, eos=eos)
+            text = render(template, talk, special=special, now=STILL)
         except UsageError:
             return None
         return text.removeprefix(added)
 
     return rendered
-
-
-def _text(tokens: Sequence[str], token: int | None) -> str:
-    return tokens[token] if token is not None else ""

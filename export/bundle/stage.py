@@ -39,13 +39,15 @@ class BundleParams(Params):
     """The bundle's name; by default the candidate's."""
     version: int = Field(1, ge=1)
     """Grows with each release."""
+    template: str | None = None
+    """Which of several named chat templates ships as the default."""
 
 
 class ExportBundle(Stage[BundleParams]):
     """A folder that `runtime.load` opens, from a proof (the chosen candidate) or straight from a model."""
 
     Params = BundleParams
-    version = 1
+    version = 2
     accepts = frozenset({"proof", "gptq", *BACKENDS})
     produces = "bundle"
     uses = frozenset({"rules", "eval"})
@@ -159,11 +161,11 @@ def _upstream(job: Job[BundleParams]) -> dict[str, Artifact]:
 def ask_model(job: Job[BundleParams], chosen: Artifact, model: Path, out: Path) -> dict[str, Any]:
     """What only the loaded model can tell: template, context, memory, and its golden replies."""
     if chosen.kind not in BACKENDS:
-        return {"golden": [], "context": None, "memory_bytes": chosen.size_bytes(), "stops": []}
+        return {"golden": [], "context": None, "memory_bytes": chosen.size_bytes(), "stops": [], "template": None}
     from runtime.bundle.golden import make_golden
-    from runtime.opening import load
+    from runtime.session import load
 
-    with load(model, slots=1) as session:
+    with load(model, slots=1, template=job.params.template) as session:
         if session.template:
             (out / TEMPLATE).write_text(session.template, encoding="utf-8")
         prompts = golden_prompts(job)
@@ -172,6 +174,7 @@ def ask_model(job: Job[BundleParams], chosen: Artifact, model: Path, out: Path) 
             "context": session.engine.context,
             "memory_bytes": session.engine.memory_bytes,
             "stops": sorted(session.engine.stops),
+            "template": session.template,
         }
 
 
@@ -260,5 +263,7 @@ def write_papers(out: Path, content: Mapping[str, Any], told: Mapping[str, Any])
     write_json(out / "sbom.json", sbom(content))
     if content["model"]["kind"] == "gguf":
         system = load_rules(out / RULES).system_prompt() if (out / RULES).is_file() else ""
-        text = modelfile(out / "model.gguf", told["stops"], context=content["context"], system=system)
+        text = modelfile(
+            out / "model.gguf", told["stops"], template=told["template"], context=content["context"], system=system
+        )
         (out / "Modelfile").write_text(text, encoding="utf-8")

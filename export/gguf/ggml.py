@@ -1,4 +1,4 @@
-"""ggml's own quantizers, reached by ctypes in the libggml-base that llama-cpp-python ships.
+"""ggml's own quantizers and dequantizers, reached by ctypes in the libggml-base that llama-cpp-python ships.
 
 Tensor types are called by their GGUF names (``Q4_K``, ``IQ4_XS``, …). A call releases the GIL,
 so rows are split over Python threads; the bytes do not depend on the split. K-quants come from
@@ -63,12 +63,26 @@ def library() -> ctypes.CDLL:
     return _declare(ctypes.CDLL(str(found[0])))
 
 
+class _Traits(ctypes.Structure):
+    """``struct ggml_type_traits`` (ggml.h) as far as it is read here."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
+    )
+
+
 def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     floats, whole, size, kind = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_int
     for name, result, arguments in (
         ("ggml_quantize_init", None, [kind]),
         ("ggml_quantize_chunk", size, [kind, floats, ctypes.c_void_p, whole, whole, whole, floats]),
         ("ggml_validate_row_data", ctypes.c_bool, [kind, ctypes.c_void_p, size]),
+        ("ggml_get_type_traits", ctypes.POINTER(_Traits), [kind]),
     ):
         function: Any = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -169,3 +183,37 @@ def _spread(work: Callable[[int, int], bool], count: int, columns: int, threads:
         return [work(*span) for span in ranges]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda span: work(*span), ranges))
+
+
+@cache
+def _dequantizer(kind: str) -> Callable[[int, int, int], None]:
+    """(address of blocks, address of float32 values, values) of a type that ggml turns into floats."""
+    number = next((number for number, (name, _, _) in TENSOR_TYPES.items() if name == kind), None)
+    assert number is not None, kind
+    traits = library().ggml_get_type_traits(number).contents
+    known = (traits.type_name.decode().upper(), traits.blck_size, traits.type_size)
+    if known != TENSOR_TYPES[number] or not traits.to_float:
+        raise ArtifactError(
+            f"the installed ggml makes no floats of the type {kind}", next="pip install -U llama-cpp-python"
+        )
+    return traits.to_float
+
+
+def dequantize(blocks: npt.NDArray[np.uint8], kind: str, *, threads: int = 1) -> Rows:
+    """uint8 [n, bytes per row] -> float32 [n, in], the weights that the blocks of any GGUF type stand for.
+
+    Raises ArtifactError for a type that is no weight's (``I32``, …).
+    """
+    blocks = np.ascontiguousarray(blocks)
+    if kind == "F32":
+        return blocks.view(np.float32)
+    _, block, size = next(entry for entry in TENSOR_TYPES.values() if entry[0] == kind)
+    count, columns = blocks.shape[0], blocks.shape[1] // size * block
+    run, out = _dequantizer(kind), np.empty((count, columns), dtype=np.float32)
+
+    def work(start: int, stop: int) -> bool:
+        run(blocks[start:stop].ctypes.data, out[start:stop].ctypes.data, (stop - start) * columns)
+        return True
+
+    _spread(work, count, columns, threads)
+    return out

@@ -38,7 +38,7 @@ class ExportGguf(Stage[GgufParams]):
     """Writes ``model.gguf``."""
 
     Params = GgufParams
-    version = 3
+    version = 4
     accepts = frozenset({"hf", "gptq"})
     produces = "gguf"
     uses = frozenset({"calibration"})

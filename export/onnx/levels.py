@@ -20,6 +20,8 @@ from compress.stage import Job
 from export.onnx.family import read_settings
 from export.tokenizers.chats import PROBES
 from export.tokenizers.read import load_tokenizer
+from runtime.engine.chat import of_tokenizer
+from runtime.engine.template import STILL, render
 
 LEVELS = (4, 1)
 """Tried in this order; the last one is as exact as 0, the reference."""
@@ -125,6 +127,8 @@ def read_windows(source: Path, job: Job[Any]) -> tuple[list[npt.NDArray[np.int64
 
 def calibration_texts(path: Path, tokenizer: Any) -> Iterator[str]:
     """The rows' text; conversations in the model's chat template, or line by line where it has none."""
+    chat = of_tokenizer(tokenizer)
+    template = chat.template()
     with open(path, encoding="utf-8") as handle:
         for number, line in enumerate(handle, 1):
             try:
@@ -135,5 +139,7 @@ def calibration_texts(path: Path, tokenizer: Any) -> Iterator[str]:
                 raise DataError(
                     path, number, f"neither 'messages' nor 'text' ({error})", next="mend that row"
                 ) from None
-            templated = "messages" in row and tokenizer.chat_template
-            yield tokenizer.apply_chat_template(talk, tokenize=False) if templated else plain
+            if "messages" in row and template is not None:
+                yield render(template, talk, special=chat.special, add_generation_prompt=False, now=STILL)
+            else:
+                yield plain

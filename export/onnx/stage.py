@@ -58,7 +58,7 @@ class ExportOnnx(Stage[OnnxParams]):
     """Writes an onnxruntime-genai folder."""
 
     Params = OnnxParams
-    version = 2
+    version = 3
     accepts = frozenset({"gptq", "hf"})
     produces = "onnx"
     uses = frozenset({"calibration"})

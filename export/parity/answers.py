@@ -7,13 +7,13 @@ runtime's arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.parity.logits import FLOOR, NOISE, PEAK, Floats, Gap, Twin, gap
+from export.parity.logits import FLOOR, NOISE, PEAK, Floats, Gap, Twin
 from runtime.session import Session
 
 
@@ -45,16 +45,25 @@ def compare_answers(
     """
     replies = [reply.token_ids for reply in session.continue_many(prompts, max_tokens=count)]
     rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
-    noise = _noise(twin, session, rows[:few])
-    tie = 2 * (noise.largest + FLOOR * noise.own)
-    found = Answers(Gap(), {})
-    for number, exact in twin.logits(rows):
+    found, noise, drift = Answers(Gap(), {}), Gap(), Gap()
+    thoughts: list[tuple[int, list[_Thought]]] = []
+
+    def heard(number: int, exact: Floats) -> None:
         found.gap.add(number, exact, session.logits(rows[number]))
         start = len(prompts[number]) - 1
-        _judge_reply(found, number, exact[start:], replies[number], _Rules(ends, session.engine.stops, count, tie))
-    drift = Gap()
-    for number, own in twin.logits(prompts[:few]):
-        drift.add(number, reference[number][: len(own)], own)
+        thoughts.append((number, list(_thoughts(exact[start:], replies[number], ends))))
+
+    half = session.backend == "llama.cpp"
+    for number, exact, noisy in twin.pairs(rows[:few], half_cache=half):
+        noise.add(number, exact, noisy)
+        own = reference[number]
+        drift.add(number, own, exact[: len(own)])
+        heard(number, exact)
+    for number, exact in twin.logits(rows[few:]):
+        heard(number + few, exact)
+    tie = 2 * (noise.largest + FLOOR * noise.own)
+    for number, thought in sorted(thoughts):
+        _judge_reply(found, number, thought, replies[number], _Rules(ends, count, tie))
     found.logits = _judge_logits(found.gap, noise)
     told = {"arithmetic": noise.told(), "quantization": drift.told()}
     found.figures = {**found.gap.told(), "tolerance_rms": _short(_limit(noise)), "tie": _short(tie), **told}
@@ -63,12 +72,6 @@ def compare_answers(
 
 def _short(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def _noise(twin: Twin, session: Session, rows: Sequence[Sequence[int]]) -> Gap:
-    """What the runtime's roundings do to these weights."""
-    half = session.backend == "llama.cpp"
-    return gap(twin.logits(rows), dict(twin.noisy(rows, half_cache=half)), rows)
 
 
 def _limit(noise: Gap) -> float:
@@ -93,27 +96,44 @@ def _judge_logits(found: Gap, noise: Gap) -> list[str]:
     return wrong
 
 
+class _Thought(NamedTuple):
+    """What the exact model thought at one position of a reply."""
+
+    best: int
+    above: float
+    """How much higher its best logit is than that of the token that the runtime chose; 0 behind the last."""
+    above_ends: float
+    """The same of the best end token; infinite where there is none."""
+
+
+def _thoughts(exact: Floats, reply: Sequence[int], ends: frozenset[int]) -> Iterator[_Thought]:
+    """``exact [len(reply) + 1, V]``: before each reply token and after the last."""
+    stops = sorted(ends)
+    for at, row in enumerate(exact):
+        best = int(row.argmax())
+        end = float(row[best] - np.max(row[stops])) if stops else float("inf")
+        yield _Thought(best, float(row[best] - row[reply[at]]) if at < len(reply) else 0.0, end)
+
+
 @dataclass(frozen=True)
 class _Rules:
     ends: frozenset[int]
-    stops: frozenset[int]
     count: int
     tie: float
 
 
-def _judge_reply(found: Answers, number: int, exact: Floats, reply: Sequence[int], rules: _Rules) -> None:
-    """``exact [len(reply) + 1, V]``: what the exact model thought before each reply token and after the last."""
-    for at, row in enumerate(exact):
-        best = int(row.argmax())
+def _judge_reply(
+    found: Answers, number: int, thoughts: Sequence[_Thought], reply: Sequence[int], rules: _Rules
+) -> None:
+    for at, (best, above, above_ends) in enumerate(thoughts):
         if at < len(reply):
-            token = reply[at]
-            if token == best:
+            if reply[at] == best:
                 continue
-            apart, got = float(row[best] - row[token]), str(token)
+            apart, got = above, str(reply[at])
         elif len(reply) < rules.count:  # the runtime stopped here
             if best in rules.ends:
                 continue
-            apart, got = _nearest_stop(row, best, rules), "the end"
+            apart, got = above_ends, "the end"
         else:
             return
         if apart <= rules.tie:
@@ -125,9 +145,3 @@ def _judge_reply(found: Answers, number: int, exact: Floats, reply: Sequence[int
                 f"transformers put {apart:.3g} logits higher (ties reach {rules.tie:.2g})"
             )
             return
-
-
-def _nearest_stop(row: Floats, best: int, rules: _Rules) -> float:
-    """How far the best end token is below the best token."""
-    stops = sorted(rules.ends)
-    return float(row[best] - np.max(row[stops])) if stops else float("inf")

@@ -15,8 +15,7 @@ from export.parity.answers import compare_answers
 from export.parity.logits import Floats, Twin
 from export.parity.prompts import TALKS, asked, plain
 from export.parity.weights import HEAD, Stored, read_gguf, read_gptq, unexplained, whole
-from runtime.opening import find_model, load
-from runtime.session import Session
+from runtime.session import Session, find_model, load
 
 
 @dataclass
@@ -68,13 +67,14 @@ def compare(reference: Reference, artifact: Artifact, *, tokens: int, few: int, 
     """All checks of one candidate, with ``tokens`` greedy tokens, arithmetic imitated on the first ``few`` prompts."""
     if artifact.kind == "gptq":
         own = words.hugging_face(artifact.path)
-        return [*_read_alike(reference, own, None), _hold_alike(reference, read_gptq(artifact.path), None)]
+        return [*_read_alike(reference, own, None), _hold_alike(reference, read_gptq(artifact.path), None, fed=True)]
     path = find_model(artifact.path)[1]
     twin = Twin(reference.checkpoint)
     with load(artifact.path, threads=threads) as session:
         own = words.gguf(path, session) if artifact.kind == "gguf" else words.onnx(path, session)
         checks = _read_alike(reference, own, path if artifact.kind == "gguf" else None)
-        checks.append(_hold_alike(reference, _weights(path, artifact.kind, reference.checkpoint), twin))
+        stored = _weights(path, artifact.kind, reference.checkpoint)
+        checks.append(_hold_alike(reference, stored, twin, fed=artifact.facts.get("feedback") != "off"))
         if checks[-1].differences and not twin.filled:
             return checks  # without all weights there is nothing to run
         checks += _say_alike(reference, twin, session, tokens, few)
@@ -103,7 +103,7 @@ def _read_alike(reference: Reference, own: words.Words, gguf: Path | None) -> li
         except ArtifactError as error:
             ids.append(error.what)
     return [
-        Check("template", len(talks) if theirs.template else 0, list(reading.templates(own, theirs, talks))),
+        Check("template", len(talks) * len(theirs.templates), list(reading.templates(own, theirs, talks))),
         Check("token ids", len(texts), ids, figures),
         Check("special tokens", len(theirs.control), list(reading.special_tokens(own, theirs))),
         Check("end tokens", len(theirs.ends), list(reading.end_tokens(own, theirs)), _extra_stops(own, theirs)),
@@ -115,8 +115,8 @@ def _texts(reference: Reference, own: words.Words) -> Iterator[tuple[str, str]]:
     for talk in map(asked, reference.talks):
         if reference.own.template is None:
             yield plain(talk), plain(talk)
-        elif (expected := reference.own.render(talk, True)) is not None:
-            yield expected, own.render(talk, True) or expected
+        elif (expected := reference.own.render(talk, True, None)) is not None:
+            yield expected, own.render(talk, True, None) or expected
     yield from zip(reference.texts, reference.texts, strict=True)
 
 
@@ -125,17 +125,19 @@ def _extra_stops(own: words.Words, theirs: words.Words) -> dict[str, Any]:
     return {"also_stops_at": sorted(own.stops - theirs.ends)}
 
 
-def _hold_alike(reference: Reference, weights: Iterable[Stored], twin: Twin | None) -> Check:
-    """Every weight against the reference's, by its type; they go into ``twin`` on the way."""
+def _hold_alike(reference: Reference, weights: Iterable[Stored], twin: Twin | None, *, fed: bool) -> Check:
+    """Every weight against the reference's, by its type; they go into ``twin`` on the way. ``fed``: errors may have
+    been fed back (a file without a record may have been made by anyone)."""
     check = Check("weights", 0)
     worst: dict[str, float] = {}
     try:
         for stored in weights:
-            error, difference = unexplained(stored, reference.weight(stored.name))
+            source = reference.weight(stored.name)
+            error, difference = unexplained(stored, source, fed=fed)
             worst[stored.kind] = max(worst.get(stored.kind, 0.0), error)
             check.count += 1
             check.differences += [difference] if difference else []
-            if twin is not None and stored.values.shape == reference.weight(stored.name).shape:
+            if twin is not None and stored.values.shape == source.shape:
                 twin.put(stored)
         if twin is not None:
             twin.complete()

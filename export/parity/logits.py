@@ -7,7 +7,7 @@ the same prompts by rounding in torch as the runtime does (``noise.py``).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,6 @@ from export.parity.noise import arithmetic
 from export.parity.weights import HEAD, Stored, whole
 
 Floats = npt.NDArray[np.float32]
-Run = Callable[[Sequence[int]], Floats]
-"""Token ids -> float32 [len(ids), vocabulary]."""
 
 BATCH_BYTES = 256 << 20
 """Logits of one torch batch."""
@@ -86,27 +84,37 @@ class Twin:
             raise ArtifactError(f"nothing gave {missing[0]}", next="check that reference and candidate are one model")
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, Floats]]:
-        """``(number, float32 [len(row), vocabulary])`` of every row. Rows are padded behind their end, which a causal
-        model does not see."""
+        """``(number, float32 [len(row), vocabulary])`` of every row."""
+        for batch in self._batches(rows):
+            yield from self._run(batch, rows)
+
+    def pairs(self, rows: Sequence[Sequence[int]], *, half_cache: bool) -> Iterator[tuple[int, Floats, Floats]]:
+        """``logits``, and the same with the runtime's roundings."""
+        for batch in self._batches(rows):
+            exact = list(self._run(batch, rows))
+            with arithmetic(self.model, self.roundings, half_cache=half_cache):
+                for (number, wanted), (_, noisy) in zip(exact, self._run(batch, rows), strict=True):
+                    yield number, wanted, noisy
+
+    def _batches(self, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Numbers of rows of like length whose logits fit into BATCH_BYTES."""
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         at = 0
         while at < len(order):
-            longest = len(rows[order[at]])
-            batch = order[at : at + max(1, BATCH_BYTES // (4 * longest * vocabulary))]
+            batch = order[at : at + max(1, BATCH_BYTES // (4 * len(rows[order[at]]) * vocabulary))]
             at += len(batch)
-            ids = self.torch.zeros(len(batch), longest, dtype=self.torch.long)
-            for line, number in enumerate(batch):
-                ids[line, : len(rows[number])] = self.torch.tensor(list(rows[number]))
-            with self.torch.inference_mode():
-                out = self.model(input_ids=ids, use_cache=False).logits.float().numpy()
-            for line, number in enumerate(batch):
-                yield number, out[line, : len(rows[number])]
+            yield batch
 
-    def noisy(self, rows: Sequence[Sequence[int]], *, half_cache: bool) -> Iterator[tuple[int, Floats]]:
-        """``logits`` with the runtime's roundings."""
-        with arithmetic(self.model, self.roundings, half_cache=half_cache):
-            yield from self.logits(rows)
+    def _run(self, batch: Sequence[int], rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, Floats]]:
+        """Rows are padded behind their end, which a causal model does not see."""
+        ids = self.torch.zeros(len(batch), len(rows[batch[0]]), dtype=self.torch.long)
+        for line, number in enumerate(batch):
+            ids[line, : len(rows[number])] = self.torch.tensor(list(rows[number]))
+        with self.torch.inference_mode():
+            out = self.model(input_ids=ids, use_cache=False).logits.float().numpy()
+        for line, number in enumerate(batch):
+            yield number, out[line, : len(rows[number])]
 
 
 def twin_of(reference: Checkpoint) -> Twin:
@@ -118,18 +126,13 @@ def twin_of(reference: Checkpoint) -> Twin:
     return twin
 
 
-def spread(logits: Floats) -> Floats:
-    """Each row of ``logits [n, V]`` around its own mean: a constant on a row changes no probability."""
-    return logits - logits.mean(1, keepdims=True)
-
-
 def divergence(expected: Floats, got: Floats) -> Floats:
     """KL(expected ‖ got) per row in nats, from logits ``[n, V]``."""
-    p, q = (row - row.max(1, keepdims=True) for row in (expected, got))
-    share = np.exp(p)
-    total = share.sum(1, keepdims=True)
-    p, q = p - np.log(total), q - np.log(np.exp(q).sum(1, keepdims=True))
-    return np.maximum((share / total * (p - q)).sum(1, dtype=np.float64), 0.0).astype(np.float32)
+    import torch
+
+    p, q = (torch.log_softmax(torch.from_numpy(np.ascontiguousarray(row)), 1) for row in (expected, got))
+    found: Floats = (p.exp() * (p - q)).sum(1).clamp_min(0).numpy()
+    return found
 
 
 @dataclass
@@ -153,14 +156,17 @@ class Gap:
 
     def add(self, number: int, expected: Floats, got: Floats) -> None:
         """Count one row of prompt and reply."""
+        import torch
+
         width = min(expected.shape[1], got.shape[1])
-        a, b = spread(expected[:, :width]), spread(got[:, :width])
-        apart = ((a - b) ** 2).mean(1, dtype=np.float64)
-        kl = divergence(a, b)
+        a, b = (torch.from_numpy(np.ascontiguousarray(logits[:, :width])) for logits in (expected, got))
+        a, b = (logits - logits.mean(1, keepdim=True) for logits in (a, b))  # a constant changes no probability
+        apart = (a - b).square().mean(1).double().numpy()
+        kl = divergence(a.numpy(), b.numpy())
         self.positions += len(a)
         self.squares += float(apart.sum())
-        self.own_squares += float((a**2).mean(1, dtype=np.float64).sum())
-        self.largest = max(self.largest, float(np.abs(a - b).max()))
+        self.own_squares += float(a.square().mean(1).double().sum())
+        self.largest = max(self.largest, float((a - b).abs().max()))
         self.kl += float(kl.sum(dtype=np.float64))
         self.largest_kl = max(self.largest_kl, float(kl.max()))
         self.agree += int((a.argmax(1) == b.argmax(1)).sum())
@@ -194,13 +200,3 @@ class Gap:
 def _figure(value: float) -> float:
     """Four significant digits: what is written down must not depend on the last bits of a sum."""
     return float(f"{value:.4g}") if math.isfinite(value) else 1e30
-
-
-def gap(
-    expected: Iterable[tuple[int, Floats]], other: Mapping[int, Floats] | Run, rows: Sequence[Sequence[int]]
-) -> Gap:
-    """The gap between ``expected`` and ``other`` over the rows that ``expected`` gives."""
-    found = Gap()
-    for number, logits in expected:
-        found.add(number, logits, other(rows[number]) if callable(other) else other[number])
-    return found

@@ -15,6 +15,7 @@ from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint
 from export.parity.words import Messages, Words
 from export.tokenizers.read import load_tokenizer
+from runtime.engine.chat import DEFAULT
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +23,21 @@ log = logging.getLogger(__name__)
 def templates(ours: Words, theirs: Words, talks: Sequence[Messages]) -> Iterator[str]:
     """``ours`` is the candidate. Every talk is rendered as it is and as a prompt; a template that was mended so that
     its runtime gives the same token ids may render other spaces."""
-    if (ours.template is None) != (theirs.template is None):
-        yield f"there is {'no' if ours.template is None else 'a'} chat template, the reference has {_has(theirs)}"
+    if sorted(ours.templates) != sorted(theirs.templates):
+        yield f"there is {_has(ours)}, the reference has {_has(theirs)}"
         return
-    if theirs.template is None:
-        return
-    for talk in talks:
-        for start in (True, False):
-            expected, got = theirs.render(talk, start), ours.render(talk, start)
-            if expected != got and not _same_ids(ours, theirs, got, expected):
-                yield f"{[m['role'] for m in talk]} renders otherwise: {part(expected, got)}"
-    assert ours.template is not None
-    if theirs.template.removesuffix("\n") not in ours.template:
-        yield f"the template's text differs: {part(theirs.template, ours.template)}"
+    for name, text in theirs.templates.items():
+        for talk in talks:
+            for start in (True, False):
+                expected, got = theirs.render(talk, start, name), ours.render(talk, start, name)
+                if expected != got and not _same_ids(ours, theirs, got, expected):
+                    yield f"{[m['role'] for m in talk]} renders otherwise{_by(name)}: {part(expected, got)}"
+        if text.removesuffix("\n") not in ours.templates[name]:
+            yield f"the template's text differs{_by(name)}: {part(text, ours.templates[name])}"
+
+
+def _by(name: str) -> str:
+    return "" if name == DEFAULT else f" by the template {name!r}"
 
 
 def _same_ids(ours: Words, theirs: Words, got: str | None, expected: str | None) -> bool:
@@ -42,7 +45,8 @@ def _same_ids(ours: Words, theirs: Words, got: str | None, expected: str | None)
 
 
 def _has(words: Words) -> str:
-    return "none" if words.template is None else "one"
+    names = sorted(words.templates)
+    return "a chat template" if names == [DEFAULT] else f"chat templates {names}" if names else "no chat template"
 
 
 def part(expected: str | None, got: str | None) -> str:

@@ -10,6 +10,7 @@ that neither explains fails the stage.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from export.parity.words import hugging_face
 log = logging.getLogger(__name__)
 
 FILE = "parity.json"
+BUDGET, LEAST = 1e12, 16
 REFERENCES = ("hf", "gptq")
 
 
@@ -43,15 +45,19 @@ class ParityParams(Params):
     """Greedy tokens per prompt."""
     length: int = Field(128, ge=1)
     """Most tokens of a prompt whose logits are compared (its token ids are compared in full)."""
+    scored: int | None = Field(None, ge=1)
+    """Prompts whose logits and replies are compared; by default as many as 10¹² multiplications of the reference allow,
+    and 16 at least. What is read (template, token ids) is compared on all."""
     noise_prompts: int = Field(32, ge=1)
-    """Prompts on which the runtime's arithmetic is imitated, and the distance to the reference is measured."""
+    """Prompts on which the runtime's arithmetic is imitated, and the distance to the reference is measured; at most a
+    quarter of those scored, but 8."""
 
 
 class ExportParity(Stage[ParityParams]):
     """Writes ``parity.json``, or fails with the first difference."""
 
     Params = ParityParams
-    version = 1
+    version = 3
     accepts = frozenset({"gguf", "gptq", "hf", "onnx"})
     produces = "parity"
     many = True
@@ -85,7 +91,7 @@ class ExportParity(Stage[ParityParams]):
         self.check(job)
         reference = read_reference(job)
         results = []
-        how = {"tokens": job.params.tokens, "few": job.params.noise_prompts, "threads": job.threads}
+        how = {"tokens": job.params.tokens, "few": len(reference.logits), "threads": job.threads}
         for number, (name, artifact) in enumerate(zip(job.names[1:], job.inputs[1:], strict=True), 1):
             results.append((name, artifact, compare(reference, artifact, **how)))
             job.progress(number, len(job.inputs) - 1, name)
@@ -94,7 +100,8 @@ class ExportParity(Stage[ParityParams]):
         return {
             "verdict": "PASS",
             "reference": reference.name,
-            "prompts": len(reference.rows),
+            "prompts": len(reference.talks) + len(reference.texts),
+            "scored": len(reference.rows),
             "candidates": {name: [check.name for check in checks] for name, _, checks in results},
         }
 
@@ -115,7 +122,7 @@ def read_reference(job: Job[ParityParams]) -> Reference:
     folder = job.inputs[0].path
     own, checkpoint = hugging_face(folder), open_checkpoint(folder)
     talks, texts = read_talks(_prompts_path(job), job.params.prompts)
-    prompts = [own.render(asked(talk), True) for talk in talks] if own.template else list(map(plain, talks))
+    prompts = [own.render(asked(talk), True, None) for talk in talks] if own.template else list(map(plain, talks))
     begin = [own.special["bos"]] if own.adds[0] else []
     spoken = [own.encode(text) for text in prompts if text]
     written = [[*begin, *ids] for text in texts if (ids := own.encode(text))]
@@ -125,9 +132,17 @@ def read_reference(job: Job[ParityParams]) -> Reference:
         raise UsageError(
             f"{job.inputs[0].path} has no token ids for any prompt", next="give prompts that its tokenizer knows"
         )
-    few = rows[: job.params.noise_prompts]
+    rows = rows[: job.params.scored or affordable(rows, job.params.tokens, checkpoint)]
+    few = rows[: min(job.params.noise_prompts, max(8, len(rows) // 4))]
     logits = dict(twin_of(checkpoint).logits(few))
     return Reference(job.names[0], checkpoint, own, talks, texts, rows, logits)
+
+
+def affordable(rows: Sequence[Sequence[int]], tokens: int, checkpoint: Checkpoint) -> int:
+    """How many prompts with replies of ``tokens`` tokens BUDGET pays for; a parameter is one multiplication a token."""
+    parameters = sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
+    mean = sum(len(row) + tokens for row in rows) / len(rows)
+    return max(LEAST, int(BUDGET / (parameters * mean)))
 
 
 def _context(checkpoint: Checkpoint) -> int:
@@ -146,7 +161,8 @@ def report(
         "reference": {"name": reference.name, "kind": job.inputs[0].kind, "digest": job.inputs[0].digest},
         "prompts": {
             "asked": job.params.prompts,
-            "used": len(reference.rows),
+            "used": len(reference.talks) + len(reference.texts),
+            "scored": len(reference.rows),
             "cut": sum(len(row) >= job.params.length for row in reference.rows),
         },
         "candidates": [

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from compress.errors import UsageError
 from compress.model.config import read_generation_config
 from export.checkpoint import read_config, read_json
 from export.tokenizers.read import load_tokenizer
+from runtime.engine.chat import DEFAULT, of_tokenizer
 from runtime.engine.gguf_file import read_gguf
-from runtime.engine.template import render
+from runtime.engine.template import STILL, render
 from runtime.session import Session
 
 log = logging.getLogger(__name__)
@@ -26,11 +28,13 @@ Messages = Sequence[Mapping[str, Any]]
 class Words:
     """One side: the Hugging Face folder, or a candidate as its runtime reads it."""
 
-    render: Callable[[Messages, bool], str | None]
-    """The prompt text (with or without the start of the reply); None where the template refuses the messages."""
+    render: Callable[[Messages, bool, str | None], str | None]
+    """The prompt text (with or without the start of the reply) by the template of that name, None the one in use; None
+    where the template refuses the messages. The clock stands still, on every side."""
     encode: Callable[[str], list[int] | None]
     """Token ids; special tokens written in the text are recognised, none is added. None where it has no ids."""
-    template: str | None
+    templates: Mapping[str, str]
+    """Chat templates by name."""
     tokens: Mapping[int, str]
     """Id -> text as the vocabulary spells it."""
     merges: Sequence[str] | None
@@ -46,6 +50,11 @@ class Words:
     stops: frozenset[int]
     """Tokens at which generation really ends."""
 
+    @property
+    def template(self) -> str | None:
+        """The template in use; None where there is none, or several and no default."""
+        return self.templates.get(DEFAULT)
+
 
 def hugging_face(folder: Path) -> Words:
     """A Hugging Face or GPTQ folder as transformers reads it."""
@@ -57,12 +66,11 @@ def tokenizer_files(folder: Path) -> Words:
     """The tokenizer of a folder, which need not have a config.json; its end tokens are not known."""
     tokenizer = load_tokenizer(folder)
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    template = tokenizer.chat_template
     special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
     return Words(
-        render=lambda talk, start: _render(tokenizer, talk, start),
+        render=lambda talk, start, name: _render(tokenizer, talk, start, name),
         encode=lambda text: _encode(tokenizer, text),
-        template=template.get("default") if isinstance(template, dict) else template,
+        templates=of_tokenizer(tokenizer).templates,
         tokens={i: text for text, i in tokenizer.get_vocab().items()},
         merges=merges_of(backend),
         control=frozenset(token["id"] for token in backend["added_tokens"] if token["special"]),
@@ -91,16 +99,29 @@ def ends_of(folder: Path, tokenizer: Any) -> frozenset[int]:
     return frozenset([given] if isinstance(given, int) else given or [])
 
 
-def _render(tokenizer: Any, talk: Messages, start: bool) -> str | None:
-    from jinja2 import TemplateError
+def _render(tokenizer: Any, talk: Messages, start: bool, name: str | None) -> str | None:
+    """transformers' own rendering. ``strftime_now`` reads the clock through the name ``datetime`` of its module."""
+    from transformers.utils import chat_template_utils
 
+    options = {"chat_template": name if isinstance(tokenizer.chat_template, dict) else None}
+    clock, chat_template_utils.datetime = chat_template_utils.datetime, _Still
     try:
         text: str = tokenizer.apply_chat_template(
-            [dict(message) for message in talk], tokenize=False, add_generation_prompt=start
+            [dict(message) for message in talk], tokenize=False, add_generation_prompt=start, **options
         )
-    except TemplateError:
+    except Exception:  # a template may raise anything
         return None
+    finally:
+        chat_template_utils.datetime = clock
     return text
+
+
+class _Still:
+    """A ``datetime`` whose clock stands still."""
+
+    @staticmethod
+    def now() -> datetime:
+        return STILL
 
 
 def _encode(tokenizer: Any, text: str, *, special: bool = False) -> list[int] | None:
@@ -115,15 +136,16 @@ def _adds(tokenizer: Any) -> tuple[bool, bool]:
     return full[:1] == [tokenizer.bos_token_id], full[-1:] == [tokenizer.eos_token_id]
 
 
-def _rendered(session: Session) -> Callable[[Messages, bool], str | None]:
+def _rendered(session: Session) -> Callable[[Messages, bool, str | None], str | None]:
     """The runtime's own sandboxed rendering."""
-    engine, template = session.engine, session.template
+    chat = session.chat_files
 
-    def rendered(talk: Messages, start: bool) -> str | None:
-        if template is None:
-            return None
+    def rendered(talk: Messages, start: bool, name: str | None) -> str | None:
         try:
-            return render(template, talk, bos=engine.bos, eos=engine.eos, add_generation_prompt=start)
+            template = chat.template(name)
+            if template is None:
+                return None
+            return render(template, talk, special=chat.special, add_generation_prompt=start, now=STILL)
         except UsageError:
             return None
 
@@ -144,7 +166,7 @@ def gguf(path: Path, session: Session) -> Words:
     return Words(
         render=_rendered(session),
         encode=session.engine.encode,
-        template=session.template,
+        templates=session.chat_files.templates,
         tokens=dict(enumerate(value("tokens") or [])),
         merges=value("merges"),
         control=frozenset(i for i, kind in enumerate(types) if kind in (2, 3)),  # UNKNOWN, CONTROL
@@ -178,7 +200,7 @@ def onnx(folder: Path, session: Session) -> Words:
         own,
         render=_rendered(session),
         encode=session.engine.encode,
-        template=session.template,
+        templates=session.chat_files.templates,
         special={**own.special, **{name: token for name, token in named.items() if token is not None}},
         ends=frozenset(ends if isinstance(ends, list) else [ends]),
         stops=session.engine.stops,

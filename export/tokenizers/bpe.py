@@ -127,9 +127,32 @@ PRE_TOKENIZERS = (
     Row("jais-2", (_split(JAIS2), BARE)),
     Row("bloom", (_split(BLOOM), BARE)),
     Row("viking", (_split(BLOOM), DIGIT, BARE)),
+    Row("default", (*map(_split, (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")), BARE)),
 )
 """llama.cpp's name of a pre-tokenizer, Hugging Face's definition, whether llama.cpp takes a whole word that is a
 token without merging, and what it cannot follow. The first row with the tokenizer's own ``ignore_merges`` is taken."""
+
+_SAME_AS = {
+    "deepseek-v3": ("hunyuan-dense", "joyai-llm"),
+    "gpt-2": ("exaone4", "gigachat", "granite-docling", "jais", "mellum", "mpt", "olmo", "phi-2", "trillion"),
+    "llama-bpe": ("falcon-h1", "falcon3", "lfm2", "llama-v3", "llama3", "midm-2.0", "pixtral"),
+    "qwen2": ("deepseek-r1-qwen", "grok-2", "hunyuan", "kormo", "megrez", "solar-open", "stablelm2"),
+    "smaug-bpe": ("chatglm-bpe", "glm4"),
+    "smollm": ("codeshell", "command-r", "exaone", "mellum2", "minerva-7b", "refact", "starcoder"),
+}
+SAME: Mapping[str, str] = {other: name for name, others in _SAME_AS.items() for other in others}
+"""Other names in .gguf files -> the row whose expressions and flags llama.cpp has under them."""
+
+
+def row_named(name: str) -> Row | None:
+    """The row of a .gguf file's ``tokenizer.ggml.pre``; None where Hugging Face has no equal of it here."""
+    return next((row for row in PRE_TOKENIZERS if row.name == SAME.get(name, name)), None)
+
+
+def definition(row: Row) -> dict[str, Any]:
+    """A row's pre-tokenizer as tokenizer.json has it."""
+    more: dict[str, dict[str, Any]] = {"Split": {"invert": False}, "ByteLevel": {"trim_offsets": True}}
+    return {"type": "Sequence", "pretokenizers": [dict(step) | more.get(step["type"], {}) for step in row.steps]}
 
 
 def byte_level(backend: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, UsageError
+from runtime.engine.chat import DEFAULT, of_tokenizer
+from runtime.engine.template import STILL, render
 
 PROBES = (
     "Hello, world! How are you today?",
@@ -33,18 +35,19 @@ PROBES = (
 def chat_probes(tokenizer: Any, template: str | None = None) -> list[str]:
     """Rendered conversations (none without a template): what the model is really asked.
 
-    ``template``: used instead of the tokenizer's own. Raises ArtifactError for one that cannot be rendered.
+    ``template``: used instead of the tokenizer's default. Raises ArtifactError for one that cannot be rendered.
     """
-    if not tokenizer.chat_template:
+    chat = of_tokenizer(tokenizer)
+    text = template or chat.templates.get(DEFAULT)
+    if not text:
         return []
     turns = [{"role": "user", "content": PROBES[0]}, {"role": "assistant", "content": PROBES[12]}]
     padded = [{"role": "user", "content": " \n indented\n  text "}, {"role": "assistant", "content": "  so  "}]
     talks = [turns[:1], [*turns, {"role": "user", "content": PROBES[3]}], [*padded, *turns[:1]]]
-    options = {"tokenize": False, "add_generation_prompt": True, "chat_template": template}
     try:
-        return [tokenizer.apply_chat_template(talk, **options) for talk in talks]
-    except Exception as error:  # a template may raise anything
-        raise ArtifactError(f"the chat template fails: {error}", next="repair chat_template.jinja") from error
+        return [render(text, talk, special=chat.special, now=STILL) for talk in talks]
+    except UsageError as error:
+        raise ArtifactError(error.what, next=error.next) from error
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ class Repairs:
     opening: bool = False
     """Whether text at the very start wants a space that llama.cpp does not add."""
 
-    def template(self, template: str | None, tokenizer: Any) -> str | None:
+    def template(self, template: str, tokenizer: Any) -> str:
         """``template`` with the repairs around it, for those tokens that it renders."""
-        if template is None or self == Repairs():
+        if self == Repairs():
             return template
-        chats = "".join(chat_probes(tokenizer))
+        chats = "".join(chat_probes(tokenizer, template))
         stripped, spaced = ([t for t in given if t and t in chats] for given in (self.stripped, self.spaced))
         inner = ("\n" if template.startswith("\n") else "") + template.removesuffix("\n")
         steps = f"{{% set ns = namespace(text=chat) %}}{_each(stripped, 'part.lstrip()')}"
@@ -70,14 +73,10 @@ class Repairs:
             one_less = "part[1:] if part[:1] == ' ' and part != ' ' else part"
             steps += "{% if ns.text[:1] == ' ' %}{% set ns.text = ns.text[1:] %}{% endif %}" + _each(spaced, one_less)
         if self.opening:
-            starts = " or ".join(f"ns.text.startswith({json.dumps(t)})" for t in (" ", *self._rendered(tokenizer)))
+            tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content in chats]
+            starts = " or ".join(f"ns.text.startswith({json.dumps(t)})" for t in (" ", *tokens))
             steps += f"{{% if not ({starts}) %}}{{% set ns.text = ' ' + ns.text %}}{{% endif %}}"
         return f"{{% set chat %}}{inner}{{% endset %}}{steps}{{{{ ns.text }}}}"
-
-    @staticmethod
-    def _rendered(tokenizer: Any) -> list[str]:
-        chats = "".join(chat_probes(tokenizer))
-        return [t.content for t in tokenizer.added_tokens_decoder.values() if t.content in chats]
 
 
 def _each(tokens: Sequence[str], part: str) -> str:

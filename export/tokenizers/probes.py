@@ -59,6 +59,19 @@ class LlamaVocabulary:
         """Whether llama.cpp stops at ``token``."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
+    def attributes(self, token: int) -> int:
+        """``enum llama_token_attr`` of ``token``, as llama.cpp's own corrections leave it."""
+        return int(self._lib.llama_vocab_get_attr(self._vocab, token))
+
+    def special(self, name: str) -> int | None:
+        """The ``bos``, ``eos``, ``eot``, ``fim_pad``, ... token, llama.cpp's defaults included."""
+        token = int(getattr(self._lib, f"llama_vocab_{name}")(self._vocab))
+        return token if token >= 0 else None
+
+    def adds(self, name: str) -> bool:
+        """Whether encoding adds the ``bos`` or ``eos`` token."""
+        return bool(getattr(self._lib, f"llama_vocab_get_add_{name}")(self._vocab))
+
 
 @contextmanager
 def llama_vocabulary(path: Path) -> Iterator[LlamaVocabulary]:

@@ -25,6 +25,7 @@ from export.tokenizers.spm import sentencepiece
 from export.tokenizers.ugm import characters, unigram
 from export.tokenizers.vocabulary import CONTROL, NORMAL, UNUSED, USER_DEFINED, Limit, Vocabulary, unsupported
 from export.tokenizers.words import words
+from runtime.engine.chat import Chat, of_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ def read_vocabulary(folder: Path, tokenizer: Any, size: int) -> Vocabulary:
     fields = _kind(backend, tokenizer, tokens, types)
     eos_ids = end_ids(folder, tokenizer, size, required=False)
     strips = _strips(backend["added_tokens"], fields)
-    template = fields.pop("repairs", Repairs()).template(_template(tokenizer), tokenizer)
-    if not template:
+    chat, repairs = of_tokenizer(tokenizer), fields.pop("repairs", Repairs())
+    templates = {name: repairs.template(text, tokenizer) for name, text in chat.templates.items() if text}
+    if not templates:
         log.warning("%s has no chat template: the model will not answer messages, only go on with text", folder)
     for limit in fields.get("limits", ()):
         log.warning("llama.cpp does not follow Hugging Face everywhere: %s", limit.what)
@@ -67,7 +69,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, size: int) -> Vocabulary:
         eos_ids=eos_ids,
         add_bos=add_bos,
         add_eos=add_eos,
-        chat_template=template,
+        chat=Chat(templates, chat.special),
         strips=strips,
         **fields,
     )
@@ -186,11 +188,3 @@ def _adds(tokenizer: Any, text: str, special: dict[str, int]) -> tuple[bool, boo
     if front:
         special["bos"] = full[0]
     return front, bool(back)
-
-
-def _template(tokenizer: Any) -> str | None:
-    template = tokenizer.chat_template
-    found = template.get("default") if isinstance(template, dict) else template
-    if not isinstance(found, str | None):
-        raise ArtifactError(f"the chat template is no text but {found!r:.80}", next="repair tokenizer_config.json")
-    return found

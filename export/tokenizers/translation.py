@@ -20,6 +20,7 @@ import compress.errors
 from compress.errors import ArtifactError, HoldfastError
 from export.tokenizers.probes import Probe, make_probes
 from export.tokenizers.vocabulary import Vocabulary
+from runtime.engine.chat import Chat
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def translate(folder: Path, size: int) -> tuple[Vocabulary, list[Probe]]:
 
 def _vocabulary(found: dict[str, Any]) -> Vocabulary:
     charsmap = found.pop("charsmap")
-    return Vocabulary(**found, charsmap=None if charsmap is None else base64.b64decode(charsmap))
+    chat = Chat(**found.pop("chat"))
+    return Vocabulary(**found, chat=chat, charsmap=None if charsmap is None else base64.b64decode(charsmap))
 
 
 def _found(folder: Path, size: int) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def _found(folder: Path, size: int) -> dict[str, Any]:
         return {"error": type(error).__name__, "what": error.what, "next": error.next}
     kept = {f.name: getattr(vocabulary, f.name) for f in fields(vocabulary) if f.name != "limits"}
     kept["charsmap"] = None if vocabulary.charsmap is None else base64.b64encode(vocabulary.charsmap).decode()
+    kept["chat"] = asdict(vocabulary.chat)
     return {"vocabulary": kept, "probes": [list(asdict(probe).values()) for probe in probes]}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compress.errors import ArtifactError
+from runtime.engine.chat import DEFAULT, GGUF_SPECIAL, GGUF_TEMPLATE, Chat, special_by_ids
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """``enum llama_token_type``."""
@@ -45,8 +47,8 @@ class Vocabulary:
     """Every token that ends a generation in Hugging Face; empty: only the length does."""
     add_bos: bool
     add_eos: bool
-    chat_template: str | None
-    """As the file has it: the tokenizer's own, mended (export/tokenizers/chats.py)."""
+    chat: Chat
+    """Templates as the file has them: the tokenizer's own, mended (export/tokenizers/chats.py); special tokens."""
     scores: Sequence[float] | None = None
     merges: Sequence[str] | None = None
     space_prefix: bool | None = None
@@ -90,8 +92,24 @@ class Vocabulary:
             writer.add_remove_extra_whitespaces(self.merge_spaces)
         if self.charsmap is not None:
             writer.add_precompiled_charsmap(self.charsmap)
-        if self.chat_template:
-            writer.add_chat_template(self.chat_template)
+        self._write_chat(writer)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template without a name."""
+        return self.chat.templates.get(DEFAULT)
+
+    def _write_chat(self, writer: Any) -> None:
+        """Templates by name; special tokens only where the ids above would tell the runtime something else."""
+        for name, text in sorted(self.chat.templates.items()):
+            writer.add_string(GGUF_TEMPLATE if name == DEFAULT else f"{GGUF_TEMPLATE}.{name}", text)
+        if names := sorted(self.chat.templates.keys() - {DEFAULT}):
+            writer.add_array("tokenizer.chat_templates", names)
+        keys = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+        ids = {f"tokenizer.ggml.{key}_token_id": self.special[n] for n, key in keys.items() if n in self.special}
+        told = special_by_ids({"tokenizer.ggml.tokens": self.tokens, "tokenizer.ggml.model": self.model} | ids)
+        if told != self.chat.special:
+            writer.add_string(GGUF_SPECIAL, json.dumps(dict(self.chat.special), ensure_ascii=False, sort_keys=True))
 
 
 def unsupported(what: str, next_step: str) -> ArtifactError:

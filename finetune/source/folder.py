@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError, UsageError
 from compress.stage import Job
 
@@ -93,6 +94,7 @@ def take(folder: Path, weights: list[Path], job: Job[Any]) -> dict[str, Any]:
     for done, path in enumerate(files):
         job.progress(done, len(files), path.name)
         shutil.copyfile(path, job.out / path.name)
+    copy_named_templates(folder, job.out)
     job.progress(len(files), len(files))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return {

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
+from compress.chat_files import TEMPLATE_FILES
 from compress.errors import HoldfastError, UsageError
 from compress.extras import need
 from compress.stage import Job, Params, Stage
 from finetune.source.folder import KEPT, check_model_folder, take
+from finetune.source.template import make_default
 
 
 class HubParams(Params):
@@ -19,6 +21,8 @@ class HubParams(Params):
     """Repository on the hub: ``organisation/name``."""
     revision: str = Field(min_length=1)
     """Commit, tag or branch. A commit makes the run repeatable."""
+    template: str | None = None
+    """Which of several named chat templates is used from here on; by default the model's own default."""
 
 
 class HubSource(Stage[HubParams]):
@@ -27,11 +31,15 @@ class HubSource(Stage[HubParams]):
     Params = HubParams
     accepts = frozenset()
     produces = "hf"
+    version = 2
     modules = frozenset({"transformers"})
 
     def run(self, job: Job[HubParams]) -> Mapping[str, Any]:
         folder = download(job.params.hf, job.params.revision, job.scratch / "hub")
-        return take(folder, check_model_folder(folder), job) | {"repository": job.params.hf}
+        taken = take(folder, check_model_folder(folder), job)
+        if job.params.template is not None:
+            make_default(job.out, job.params.template)
+        return taken | {"repository": job.params.hf}
 
 
 def download(repository: str, revision: str, folder: Path) -> Path:
@@ -47,7 +55,9 @@ def download(repository: str, revision: str, folder: Path) -> Path:
 
     try:
         return Path(
-            snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=[*KEPT, "*.safetensors"])
+            snapshot_download(
+                repository, revision=revision, local_dir=folder, allow_patterns=[*KEPT, TEMPLATE_FILES, "*.safetensors"]
+            )
         )
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         what = f"{repository}@{revision} is not on the hub, or needs a login: {str(error).splitlines()[0]}"

@@ -8,11 +8,15 @@ from typing import Any
 
 from compress.stage import Job, Needs, Params, Stage
 from finetune.source.folder import check_model_folder, take
+from finetune.source.template import make_default
+from runtime.engine.chat import of_folder
 
 
 class PathParams(Params):
     path: Path
     """A Hugging Face folder: config.json, *.safetensors and a tokenizer."""
+    template: str | None = None
+    """Which of several named chat templates is used from here on; by default the model's own default."""
 
 
 class PathSource(Stage[PathParams]):
@@ -21,13 +25,19 @@ class PathSource(Stage[PathParams]):
     Params = PathParams
     accepts = frozenset()
     produces = "hf"
+    version = 2
 
     def needs(self, job: Job[PathParams]) -> Needs:
         return Needs(disk_bytes=sum(f.stat().st_size for f in job.params.path.glob("*.safetensors")))
 
     def check(self, job: Job[PathParams]) -> None:
         check_model_folder(job.params.path)
+        if job.params.template is not None:
+            of_folder(job.params.path).template(job.params.template)
 
     def run(self, job: Job[PathParams]) -> Mapping[str, Any]:
         weights = check_model_folder(job.params.path)
-        return take(job.params.path, weights, job)
+        taken = take(job.params.path, weights, job)
+        if job.params.template is not None:
+            make_default(job.out, job.params.template)
+        return taken

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError
 from compress.extras import need
 
@@ -119,6 +120,7 @@ def save_merged(model: Any, base: Path, out: Path) -> None:
     for name in TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, out / name)
+    copy_named_templates(base, out)
 
 
 def save_adapter(folder: Path, out: Path) -> None:

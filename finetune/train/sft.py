@@ -35,6 +35,7 @@ class Sft(Stage[SftParams]):
     Params = SftParams
     accepts = frozenset({"hf"})
     produces = "hf"
+    version = 2
     uses = frozenset({"rules", "train"})
     modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
     libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})

@@ -114,17 +114,13 @@ def in_order(examples: Sequence[Any], steps: int, batch: int, seed: int) -> list
 
 def _trainer(job: Job[SftParams], model: Any, tokenizer: Any, examples: list[Any], rate: float, on_cpu: bool) -> Any:
     from datasets import Dataset
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers.trainer_callback import PrinterCallback
-    from trl import SFTTrainer
+
+    from finetune.train.fused import fuse
 
     p = job.params
-    if p.method == "qlora":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=not on_cpu)
-    if p.method != "full":
-        lora = LoraConfig(r=p.rank, lora_alpha=p.alpha or p.rank, target_modules="all-linear", task_type="CAUSAL_LM")
-        model = get_peft_model(model, lora)
-    trainer = SFTTrainer(
+    model = model if p.method == "full" else adapted(model, p, on_cpu)
+    trainer = _label_trainer()(
         model=model,
         args=_arguments(job, rate, on_cpu, steps_of(p, len(examples))),
         train_dataset=Dataset.from_list(in_order(examples, steps_of(p, len(examples)), p.batch, job.seed)),
@@ -135,7 +131,49 @@ def _trainer(job: Job[SftParams], model: Any, tokenizer: Any, examples: list[Any
     for weight in trainer.model.parameters():
         if weight.requires_grad:  # trl makes an NF4 model's adapter bfloat16, and a resumed one float32
             weight.data = weight.data.float()
+    if p.method != "full" and on_cpu:
+        fuse(trainer.model)
     return trainer
+
+
+def adapted(model: Any, p: SftParams, on_cpu: bool) -> Any:
+    """``model`` with a fresh adapter; all else is frozen."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if p.method == "qlora" and not on_cpu:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=True)
+    lora = LoraConfig(
+        r=p.rank,
+        lora_alpha=p.alpha or p.rank,
+        target_modules="all-linear",
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora)
+
+
+def _label_trainer() -> Any:
+    """trl's SFTTrainer with the head and the loss at labelled positions alone."""
+    from trl import SFTTrainer
+
+    from finetune.train.loss import IGNORED, score_labels
+
+    class LabelTrainer(SFTTrainer):  # type: ignore[misc]
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+            score_labels(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            """Rows are padded on the right, where causal attention does not look: no mask is needed."""
+            labels = inputs["labels"]
+            loss = model(input_ids=inputs["input_ids"], scored_labels=labels, use_cache=False).loss
+            count = (labels[:, 1:] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+            loss = loss / count
+            return (loss, {}) if return_outputs else loss
+
+    return LabelTrainer
 
 
 def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> Any:
@@ -156,7 +194,7 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> An
         dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenised, with labels on the replies alone
         train_sampling_strategy="sequential",
         pad_to_multiple_of=8,
-        bf16=True,
+        bf16=p.method == "full" or not on_cpu,  # fused adapters choose their types themselves
         use_cpu=on_cpu,
         gradient_checkpointing=not on_cpu,
         dataloader_pin_memory=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..engine.template import STILL
 from ..errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Answerer(Protocol):
     engine: Any
     """Its ``stops`` are the tokens that end a reply."""
 
-    def encode_chat(self, messages: Messages) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn."""
+    def encode_chat(self, messages: Messages, *, now: Any = None) -> list[int]:
+        """Token ids of a conversation, ready for the assistant's turn, at the time ``now``."""
 
     def complete_many(self, prompts: Sequence[Messages], *, max_tokens: int = 256) -> Sequence[Any]:
         """Greedy replies with ``text`` and ``token_ids``."""
@@ -76,6 +77,6 @@ def _tied(session: Answerer, entry: Any, found: list[int]) -> bool:
     same = next((i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
     if same is None:
         same = min(len(expected), len(found))
-    row = session.logits(session.encode_chat(entry["messages"]) + expected[:same])[-1]
+    row = session.logits(session.encode_chat(entry["messages"], now=STILL) + expected[:same])[-1]
     wanted = [expected[same]] if same < len(expected) else sorted(session.engine.stops)
     return bool(max(row[token] for token in wanted) >= row.max() - TIE)

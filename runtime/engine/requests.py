@@ -1,19 +1,22 @@
-"""What the scheduler works on: requests and the slots that serve them."""
+"""What the scheduler works on: requests, and what it counts."""
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, Overloaded
 from .sampling import Sampler, Sampling
-from .text import TextStream
+from .text import TextStream, join
 
 if TYPE_CHECKING:
-    from .backends.base import Rows
+    from .backends.base import Constraint, Rows
 
+log = logging.getLogger(__name__)
 GREEDY = Sampling()
 
 
@@ -25,7 +28,8 @@ class Request:
     max_tokens: int = 256
     sampling: Sampling = GREEDY
     stops: Sequence[str] = ()
-    grammar: str | None = None
+    constraint: Constraint | None = None
+    """A compiled grammar; the request owns it."""
     deadline: float | None = None
     """`time.monotonic` value after which the request fails with Overloaded."""
     sink: Callable[[str], None] | None = None
@@ -54,6 +58,50 @@ class Request:
         """Stop at the next step; the reply so far stays readable."""
         self.cancelled = True
 
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for the reply any more: cancelled, or past its deadline."""
+        return self.cancelled or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    def over_why(self) -> tuple[str, HoldfastError | None]:
+        """Finish reason and error of a request that is `over`."""
+        if self.cancelled:
+            return "cancelled", None
+        return "error", Overloaded("the deadline passed before the reply was complete")
+
+    def speak(self, data: bytes, *, final: bool = False) -> None:
+        """Add the bytes of a token to the text, and tell the listener what is certain of it."""
+        assert self.stream is not None
+        delta = self.stream.push(data, final=final)
+        if delta:
+            self.text += delta
+            if self.sink is not None:
+                self.sink(delta)
+
+    def conclude(self, reason: str, error: HoldfastError | None, piece: Callable[[int], bytes]) -> None:
+        """End the request. Never raises, and whoever waits is woken in any case."""
+        try:
+            if self.stream is not None:
+                self.speak(b"", final=True)
+            elif not self.score:
+                self.text = join(self.tokens, piece)
+            self._free()
+        except Exception as fault:
+            reason, error = "error", error or as_error(fault)
+        self.finish_reason, self.error, self.finished_at = reason, error, time.perf_counter()
+        try:
+            if self.sink is not None:
+                self.sink("")
+        except Exception:
+            log.exception("a listener failed at the end of its reply")
+        self.done.set()
+
+    def _free(self) -> None:
+        if self.sampler is not None:
+            self.sampler.close()
+        elif self.constraint is not None:
+            self.constraint.close()
+
     def wait(self, timeout: float | None = None) -> None:
         """Block until done; raise what went wrong."""
         if not self.done.wait(timeout):
@@ -63,19 +111,17 @@ class Request:
             raise self.error
 
 
-@dataclass(eq=False)
-class Slot:
-    """One sequence: the tokens whose keys and values the backend holds, and who is using it."""
+def as_error(error: Exception) -> HoldfastError:
+    """What one request failed with; only an unexpected error is logged."""
+    if isinstance(error, HoldfastError):
+        return error
+    log.error("a request failed", exc_info=error)
+    return HoldfastError(f"the request failed: {what_of(error)}", next="report this with the runtime's version")
 
-    index: int
-    held: list[int] = field(default_factory=list)
-    request: Request | None = None
-    donor: Slot | None = None
-    share: int = 0
-    """Tokens to copy from ``donor`` once it holds them."""
-    next: int = -1
-    """The token chosen last and not decoded yet; -1 while the prompt is being read."""
-    used_at: int = 0
+
+def what_of(error: BaseException) -> str:
+    """An error in one line."""
+    return getattr(error, "what", None) or f"{type(error).__name__}: {error}"
 
 
 @dataclass

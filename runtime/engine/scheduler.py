@@ -6,6 +6,9 @@ prompt does not stall the others. A slot keeps its tokens when its reply is fini
 longest prefix that any slot holds or is about to hold (a system prompt is computed once, then copied).
 
 The same list submitted to an idle scheduler gives the same batches, hence the same tokens.
+
+What goes wrong with one request (its grammar, its sampling, whoever listens to it, its tokens in the engine) ends that
+request alone. Only an engine that cannot decode a single token any more ends the loop; then everybody is told at once.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ import numpy as np
 
 from ..errors import HoldfastError, Overloaded, UsageError
 from .backends.base import Backend, Span
-from .requests import Counters, Request, Slot
+from .requests import Counters, Request, as_error, what_of
 from .sampling import Sampler
-from .text import TextStream, join
+from .slots import Slot, Slots
+from .text import TextStream
 
 if TYPE_CHECKING:
     from .backends.base import Rows
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 CHUNK = 128  # prompt tokens per step while replies are running: bounds the stall a long prompt can cause
 SCORED_CHUNK = 64  # the logits of so many tokens are in memory at once
-WORTH_COPYING = 16  # a shorter common prefix is computed again rather than copied
+SWEEP = 0.02  # seconds between two looks for waiting requests that nobody wants any more
 
 
 class Scheduler:
@@ -39,15 +43,14 @@ class Scheduler:
 
     def __init__(self, backend: Backend, *, queue: int = 1024) -> None:
         self._backend = backend
-        self._slots = [Slot(i) for i in range(backend.slots)]
-        self._live: list[Slot] = []
         self._waiting: deque[Request] = deque()
         self._limit = queue
         self._wake = threading.Condition()
         self._closing = False
-        self._clock = 0
+        self._swept_at = 0.0
         self._failed: HoldfastError | None = None
         self.counters = Counters()
+        self._slots = Slots(backend, self.counters)
         self._thread = threading.Thread(target=self._loop, name="holdfast-decode", daemon=True)
         self._thread.start()
 
@@ -59,7 +62,7 @@ class Scheduler:
             self._check(request)
         now = time.perf_counter()
         with self._wake:
-            if self._closing or self._failed:
+            if not self.alive:
                 raise self._failed or Overloaded("the runtime is shutting down", retry_after=5)
             if bounded and len(self._waiting) + len(requests) > self._limit:
                 self.counters.rejected += len(requests)
@@ -89,17 +92,17 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Requests that hold a slot."""
-        return len(self._live)
+        return len(self._slots.live)
 
     @property
     def held_tokens(self) -> int:
         """Tokens in the KV caches."""
-        return sum(len(slot.held) for slot in self._slots)
+        return sum(len(slot.held) for slot in self._slots.all)
 
     @property
     def alive(self) -> bool:
-        """Whether requests are being taken."""
-        return not self._closing and self._failed is None
+        """Whether requests are being taken: not closed, and the decode thread lives."""
+        return not self._closing and self._failed is None and self._thread.is_alive()
 
     def refuse_if_full(self) -> None:
         """Raise Overloaded at once when the queue is full, before any work is done for a request."""
@@ -121,16 +124,15 @@ class Scheduler:
             while not self._closing:
                 if self._waiting:
                     self._admit()
-                if self._live:
+                if self._slots.live:
                     self._step()
                 else:
                     self._sleep()
-            self._abandon(Overloaded("the runtime was closed", retry_after=5))
-        except HoldfastError as error:
-            self._abandon(error)
-        except Exception as error:
+            end: HoldfastError = Overloaded("the runtime was closed", retry_after=5)
+        except BaseException as error:
             log.exception("the decode loop failed")
-            self._abandon(HoldfastError(f"the decode loop failed: {error}", next="restart the runtime"))
+            end = HoldfastError(f"the engine failed: {what_of(error)}", next="restart the runtime")
+        self._abandon(end)
 
     def _sleep(self) -> None:
         with self._wake:
@@ -140,120 +142,107 @@ class Scheduler:
     def _abandon(self, error: HoldfastError) -> None:
         with self._wake:
             self._failed = error
-            left = [slot.request for slot in self._live if slot.request] + list(self._waiting)
+            waiting = list(self._waiting)
             self._waiting.clear()
-        self._live.clear()
-        for request in left:
+        for slot in self._slots.live[:]:
+            self._finish(slot, "error", error)
+        for request in waiting:
             self._conclude(request, "error", error)
 
     def _admit(self) -> None:
         """Give free slots to the first waiting requests."""
+        self._sweep()
         while self._waiting:
             request = self._waiting[0]
-            if self._over(request):
-                self._waiting.popleft()
-                self._conclude(request, *self._over_why(request))
-                continue
-            if request.fresh and self._live:
-                return
-            free = [slot for slot in self._slots if slot.request is None]
-            if not free:
+            if (request.fresh and self._slots.live) or not self._slots.free:
                 return
             self._waiting.popleft()
-            self._start(request, free)
+            self._start(request)
 
-    def _start(self, request: Request, free: list[Slot]) -> None:
-        if request.fresh:
-            for slot in self._slots:
-                self._cut(slot, 0)
-        try:
-            grammar = self._backend.constraint(request.grammar) if request.grammar else None
-        except HoldfastError as error:
-            self._conclude(request, "error", error)
+    def _sweep(self) -> None:
+        """Send away, from anywhere in the queue, whom nobody waits for any more."""
+        now = time.monotonic()
+        if now < self._swept_at + SWEEP:
             return
-        request.sampler = Sampler(request.sampling, grammar)
+        self._swept_at = now
+        with self._wake:
+            over = [request for request in self._waiting if request.over]
+            if over:
+                self._waiting = deque(request for request in self._waiting if not request.over)
+        for request in over:
+            self._conclude(request, *request.over_why())
+
+    def _start(self, request: Request) -> None:
+        if request.over:
+            self._conclude(request, *request.over_why())
+            return
+        try:
+            request.sampler = Sampler(request.sampling, request.constraint)
+        except Exception as error:
+            self._conclude(request, "error", as_error(error))
+            return
         if request.stops or request.sink:
             request.stream = TextStream(request.stops)
         self.counters.requests += 1
         self.counters.prompt_tokens += len(request.prompt)
-        slot = self._place(request, free)
-        slot.request, slot.next = request, -1
-        self._live.append(slot)
-
-    def _place(self, request: Request, free: list[Slot]) -> Slot:
-        """The slot for a request: the free one with the longest prefix, or the oldest with a prefix to copy."""
-        if request.score:
-            slot = min(free, key=lambda s: s.used_at)
-            self._cut(slot, 0)
-            return slot
-        own, mine = max(((_common(s.held, request.prompt), s) for s in free), key=lambda pair: pair[0])
-        lent, donor = 0, None
-        if self._backend.shares:
-            for slot in self._live:
-                length = _common(_prefix(slot), request.prompt)
-                if length > lent:
-                    lent, donor = length, slot
-        if donor is None or lent < own + WORTH_COPYING:
-            self._cut(mine, own)
-            self._count_reuse(request, own)
-            return mine
-        slot = min(free, key=lambda s: s.used_at)
-        self._cut(slot, 0)
-        slot.donor, slot.share = donor, lent
-        return slot
-
-    def _count_reuse(self, request: Request, length: int) -> None:
-        request.reused = length
-        self.counters.reused_tokens += length
-
-    def _cut(self, slot: Slot, length: int) -> None:
-        if len(slot.held) > length:
-            self._backend.cut(slot.index, length)
-            del slot.held[length:]
+        self._slots.take(request)
 
     def _step(self) -> None:
         """Decode one batch and hand out its tokens."""
-        for slot in self._live[:]:
+        for slot in self._slots.live[:]:
             request = slot.request
             assert request is not None
-            if (request.cancelled or request.deadline is not None) and self._over(request):
-                self._finish(slot, *self._over_why(request))
-        spans, wanted = self._plan()
-        if not spans:
+            if (request.cancelled or request.deadline is not None) and request.over:
+                self._finish(slot, *request.over_why())
+        work = self._plan()
+        if not work:
             return
-        rows = self._backend.decode(spans)
-        self.counters.steps += 1
-        for slot, span in wanted:
-            slot.held.extend(span.tokens)
-        self._hand_out([(slot, span) for slot, span in wanted if span.rows], rows)
+        try:
+            rows = self._backend.decode([span for _, span in work])
+        except Exception as error:
+            log.warning("a batch of %d could not be decoded: %s", len(work), error)
+            self._decode_apart(work)
+        else:
+            self._advance(work, rows)
 
-    def _plan(self) -> tuple[list[Span], list[tuple[Slot, Span]]]:
+    def _decode_apart(self, work: list[tuple[Slot, Span]]) -> None:
+        """A batch failed: decode each part alone, so that only the requests at fault fail. Raises what the engine
+        raises when it cannot decode any token any more."""
+        for slot, _ in work:
+            self._slots.restore(slot)
+        failed = [slot for slot, span in work if not self._decode_alone(slot, span)]
+        if len(failed) == len(work):
+            self._backend.decode([Span(failed[-1].index, 0, (0,), 1)])
+            self._slots.restore(failed[-1])
+
+    def _decode_alone(self, slot: Slot, span: Span) -> bool:
+        try:
+            rows = self._backend.decode([span])
+        except Exception as error:
+            self._finish(slot, "error", as_error(error))
+            self._slots.forget(slot)
+            return False
+        self._advance([(slot, span)], rows)
+        return True
+
+    def _advance(self, work: list[tuple[Slot, Span]], rows: Rows) -> None:
+        self.counters.steps += 1
+        for slot, span in work:
+            slot.held.extend(span.tokens)
+        self._hand_out([(slot, span) for slot, span in work if span.rows], rows)
+
+    def _plan(self) -> list[tuple[Slot, Span]]:
         """One token for each running reply, then prompt chunks in order of arrival."""
-        work = [(s, Span(s.index, len(s.held), (s.next,), 1)) for s in self._live if s.next >= 0]
-        if len(work) < len(self._live):
+        live = self._slots.live
+        work = [(s, Span(s.index, len(s.held), (s.next,), 1)) for s in live if s.next >= 0]
+        if len(work) < len(live):
             room = min(CHUNK, self._backend.batch - len(work)) if work else self._backend.batch
-            for slot in self._live:
-                if slot.next < 0 and room > 0 and self._ready(slot):
+            for slot in live:
+                if slot.next < 0 and room > 0 and self._slots.ready(slot):
                     span = self._chunk(slot, room)
                     work.append((slot, span))
                     room -= len(span.tokens)
-        return [span for _, span in work], work
-
-    def _ready(self, slot: Slot) -> bool:
-        """Whether the slot can read its prompt; copies the donor's prefix once the donor holds it."""
-        donor = slot.donor
-        if donor is None:
-            return True
-        assert slot.request is not None
-        have = _common(donor.held, slot.request.prompt)
-        if have < slot.share and donor.request is not None and donor.next < 0:
-            return False
-        if have >= WORTH_COPYING:
-            self._backend.copy(donor.index, slot.index, have)
-            slot.held = list(donor.held[:have])
-            self._count_reuse(slot.request, have)
-        slot.donor = None
-        return True
+        return work
 
     def _chunk(self, slot: Slot, room: int) -> Span:
         assert slot.request is not None
@@ -270,15 +259,21 @@ class Scheduler:
         for slot, span in work:
             request = slot.request
             assert request is not None
-            assert request.sampler is not None
-            if request.score:
-                request.logits.append(rows[at : at + span.rows].copy())
-                if len(slot.held) == len(request.prompt):
-                    self._finish(slot, "stop")
-            else:
-                token = best[at] if request.sampler.plain else request.sampler.pick(rows[at])
-                self._accept(slot, request, token, now)
+            try:
+                self._give(slot, request, rows[at : at + span.rows], best[at], now)
+            except Exception as error:
+                self._finish(slot, "error", as_error(error))
             at += span.rows
+
+    def _give(self, slot: Slot, request: Request, rows: Rows, best: int, now: float) -> None:
+        """Its logits to one request. What this raises is that request's own error."""
+        assert request.sampler is not None
+        if not request.score:
+            self._accept(slot, request, best if request.sampler.plain else request.sampler.pick(rows[0]), now)
+            return
+        request.logits.append(rows.copy())
+        if len(slot.held) == len(request.prompt):
+            self._finish(slot, "stop")
 
     def _accept(self, slot: Slot, request: Request, token: int, now: float) -> None:
         """Add a chosen token to the reply, or end it."""
@@ -293,67 +288,19 @@ class Scheduler:
         if request.sampler is not None and not request.sampler.plain:
             request.sampler.accept(token)
         if request.stream is not None:
-            self._speak(request, self._backend.piece(token))
+            request.speak(self._backend.piece(token))
             if request.stream.stopped:
                 self._finish(slot, "stop")
                 return
         if len(tokens) >= request.max_tokens or len(slot.held) >= self._backend.context:
             self._finish(slot, "length")
 
-    def _speak(self, request: Request, data: bytes, *, final: bool = False) -> None:
-        assert request.stream is not None
-        delta = request.stream.push(data, final=final)
-        if delta:
-            request.text += delta
-            if request.sink is not None:
-                request.sink(delta)
-
-    def _over(self, request: Request) -> bool:
-        return request.cancelled or (request.deadline is not None and time.monotonic() > request.deadline)
-
-    def _over_why(self, request: Request) -> tuple[str, HoldfastError | None]:
-        if request.cancelled:
-            return "cancelled", None
-        return "error", Overloaded("the deadline passed before the reply was complete")
-
     def _finish(self, slot: Slot, reason: str, error: HoldfastError | None = None) -> None:
-        self._clock += 1
-        request, slot.request, slot.next, slot.donor, slot.used_at = slot.request, None, -1, None, self._clock
-        self._live.remove(slot)
-        assert request is not None
-        self._conclude(request, reason, error)
+        self._conclude(self._slots.release(slot), reason, error)
 
     def _conclude(self, request: Request, reason: str, error: HoldfastError | None = None) -> None:
-        if request.stream is not None:
-            self._speak(request, b"", final=True)
-        elif not request.score:
-            request.text = join(request.tokens, self._backend.piece)
-        if request.sampler is not None:
-            request.sampler.close()
         self.counters.reply_tokens += len(request.tokens)
-        request.finish_reason, request.error, request.finished_at = reason, error, time.perf_counter()
-        if request.sink is not None:
-            request.sink("")
-        request.done.set()
-
-
-def _prefix(slot: Slot) -> Sequence[int]:
-    """What a running slot can lend, now or soon. A slot that waits for another lends nothing, so that no two can
-    wait for each other."""
-    if slot.request is None or slot.request.score or slot.donor is not None:
-        return ()
-    return slot.request.prompt if slot.next < 0 else slot.held
-
-
-def _common(held: Sequence[int], prompt: Sequence[int]) -> int:
-    """Length of the common prefix, but never the whole prompt: its last token must be decoded for its logits."""
-    limit = min(len(held), len(prompt) - 1)
-    if list(held[:limit]) == list(prompt[:limit]):
-        return limit
-    for i in range(limit):
-        if held[i] != prompt[i]:
-            return i
-    return limit
+        request.conclude(reason, error, self._backend.piece)
 
 
 def as_matrix(parts: Sequence[Any]) -> Rows:

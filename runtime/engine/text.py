@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Sequence
 
 
@@ -42,6 +43,20 @@ class TextStream:
             if any(stop.startswith(self._held[-size:]) for stop in self._stops):
                 return size
         return 0
+
+
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def half_character(text: str) -> int | None:
+    """Position of a lone surrogate (half an emoji, which no encoding knows), or None."""
+    found = None if text.isascii() else _HALVES.search(text)
+    return found.start() if found else None
+
+
+def whole(text: str) -> str:
+    """``text`` with a replacement character for each lone surrogate."""
+    return _HALVES.sub("\ufffd", text)
 
 
 def join(tokens: Sequence[int], piece: Callable[[int], bytes]) -> str:

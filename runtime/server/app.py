@@ -1,37 +1,41 @@
 """An OpenAI-compatible HTTP server around one session.
 
 Routes: ``/v1/chat/completions`` (JSON and SSE), ``/v1/models``, ``/healthz``, ``/readyz``, ``/metrics``.
-A full queue is answered with 429 and Retry-After at once; a client that goes away cancels its request; SIGTERM lets
-running replies finish. Logs carry ids, sizes and times, never words.
+A full queue is answered with 429 and Retry-After at once; a client that goes away cancels its request, wherever it is;
+SIGTERM lets running replies finish. When the engine has failed for good, ``/healthz`` and ``/readyz`` are 503 and so is
+every request: whoever supervises the process restarts it. Logs carry ids, sizes and times, never words.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from ..errors import HoldfastError, Overloaded, UsageError
+from ..exchange import Cancelled, Exchange
 from .metrics import Metrics
-from .wire import Ask, chunk, completion, error_body, read_ask
+from .wire import as_json, chunk, completion, error_body, read_ask
 
 if TYPE_CHECKING:
-    from ..reply import Reply
     from ..session import Session
+    from .wire import Ask
 
 log = logging.getLogger(__name__)
 BODY_CAP = 1 << 20
 """Bytes of a request body."""
+LEFT = 499
+"""The status that is counted where the client left before the answer (nginx's number)."""
 
 
 class Server:
@@ -59,11 +63,12 @@ class Server:
     # ---- plain routes ----
 
     async def _healthz(self, _: HttpRequest) -> Response:
-        return JSONResponse({"status": "ok"})
+        alive = self._session.scheduler.alive
+        return _json({"status": "ok" if alive else "the engine has failed: restart the process"}, 200 if alive else 503)
 
     async def _readyz(self, _: HttpRequest) -> Response:
         ready = not self.draining and self._session.scheduler.alive
-        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+        return _json({"ready": ready}, 200 if ready else 503)
 
     async def _metrics(self, _: HttpRequest) -> Response:
         return Response(self.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -72,7 +77,7 @@ class Server:
         if (refusal := self._unknown_key(request)) is not None:
             return refusal
         entry = {"id": self._session.name, "object": "model", "created": 0, "owned_by": "holdfast"}
-        return JSONResponse({"object": "list", "data": [entry]})
+        return _json({"object": "list", "data": [entry]})
 
     # ---- chat ----
 
@@ -87,45 +92,48 @@ class Server:
         try:
             if self.draining:
                 raise Overloaded("the server is shutting down", retry_after=5)
-            ask = read_ask(await _body(request), self._session)
             self._session.scheduler.refuse_if_full()
+            ask, turn = await asyncio.to_thread(self._begin, await _body(request, self._timeout))
             if ask.stream:
-                return await self._streamed(ask)
-            reply = await self._whole(request, ask)
-            return JSONResponse(completion(self._session.name, reply))
+                return await self._streamed(request, ask, turn)
+            async with _watched(request, turn):
+                reply = await turn.areply()
+            self.metrics.note(reply)
+            return _json(completion(self._session.name, reply))
+        except (ClientDisconnect, Cancelled):
+            return Response(status_code=LEFT)
         except HoldfastError as error:
-            return _refuse(error)
+            return _refuse(error, alive=self._session.scheduler.alive)
+        except Exception:
+            log.exception("a request could not be answered")
+            return _refuse(HoldfastError("the server could not answer this request"), alive=True)
 
-    async def _whole(self, request: HttpRequest, ask: Ask) -> Reply:
-        """The finished reply; a client that goes away cancels it."""
-        turn = self._session.turn(ask.messages, ask.facts, timeout=self._timeout, **ask.options)
-        task = asyncio.create_task(turn.areply())
-        while not (await asyncio.wait({task}, timeout=0.1))[0]:
-            if await request.is_disconnected():
-                turn.cancel()
-        reply = await task
-        self.metrics.note(reply)
-        return reply
+    def _begin(self, body: bytes) -> tuple[Ask, Exchange]:
+        """Read a body and set up its turn: work that may take a while, away from the event loop."""
+        ask = read_ask(body, self._session)
+        self._session.scheduler.refuse_if_full()
+        return ask, self._session.turn(ask.messages, ask.facts, timeout=self._timeout, **ask.options)
 
-    async def _streamed(self, ask: Ask) -> Response:
+    async def _streamed(self, request: HttpRequest, ask: Ask, turn: Exchange) -> Response:
         """Server-sent events. The first piece is awaited here, so that an error still has its own status."""
-        turn = self._session.turn(ask.messages, ask.facts, timeout=self._timeout, **ask.options)
         pieces = turn.pieces()
-        first = await anext(pieces, "")
+        async with _watched(request, turn):
+            first = await anext(pieces, "")
 
         async def events() -> AsyncIterator[bytes]:
             make = chunk(self._session.name)
             try:
                 yield make({"role": "assistant", "content": first})
-                async for piece in pieces:
-                    yield make({"content": piece})
+                async with _watched(request, turn):
+                    async for piece in pieces:
+                        yield make({"content": piece})
                 reply = turn.finished()
                 self.metrics.note(reply)
                 yield make({}, reply=reply)
                 if ask.usage:
                     yield make(None, reply=reply)
             except HoldfastError as error:
-                yield b"data: " + json.dumps(error_body(error)).encode() + b"\n\n"
+                yield b"data: " + as_json(error_body(error)) + b"\n\n"
             finally:
                 turn.cancel()
             yield b"data: [DONE]\n\n"
@@ -141,32 +149,58 @@ class Server:
         if any(matches):
             return None
         body = {"error": {"message": "the API key is missing or wrong", "type": "authentication_error"}}
-        return JSONResponse(body, status_code=401, headers={"WWW-Authenticate": "Bearer"})
+        return _json(body, 401, {"WWW-Authenticate": "Bearer"})
+
+
+@asynccontextmanager
+async def _watched(request: HttpRequest, turn: Exchange) -> AsyncIterator[None]:
+    """Cancels the turn as soon as the request's client goes away."""
+    watch = asyncio.create_task(_gone(request))
+    watch.add_done_callback(lambda task: None if task.cancelled() else turn.cancel())
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+async def _gone(request: HttpRequest) -> None:
+    """Returns when the client has gone away. The body has been read, so nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class TooLargeError(UsageError):
     """The request body is over the limit."""
 
 
-async def _body(request: HttpRequest) -> bytes:
-    """The body, read no further than the limit."""
+async def _body(request: HttpRequest, seconds: float) -> bytes:
+    """The body, read no further than the limit, and no longer than ``seconds``."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_CAP:
-            raise TooLargeError(
-                f"the request body is larger than {BODY_CAP} bytes", next="send fewer or shorter messages"
-            )
-        parts.append(part)
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > BODY_CAP:
+                    what = f"the request body is larger than {BODY_CAP} bytes"
+                    raise TooLargeError(what, next="send fewer or shorter messages")
+                parts.append(part)
+    except TimeoutError:
+        raise UsageError(f"the request body did not come within {seconds:.0f} s", next="send it at once") from None
     return b"".join(parts)
 
 
-def _refuse(error: HoldfastError) -> Response:
+def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(as_json(body), status, headers, "application/json")
+
+
+def _refuse(error: HoldfastError, *, alive: bool) -> Response:
+    """429 for too much, 4xx for the caller's own fault, 503 once the engine has failed, else 500."""
+    if not alive:
+        return _json(error_body(error), 503)
     if isinstance(error, Overloaded):
-        headers = {"Retry-After": str(max(1, round(error.retry_after)))}
-        return JSONResponse(error_body(error), status_code=429, headers=headers)
+        return _json(error_body(error), 429, {"Retry-After": str(max(1, round(error.retry_after)))})
     status = 413 if isinstance(error, TooLargeError) else 400 if isinstance(error, UsageError) else 500
-    return JSONResponse(error_body(error), status_code=status)
+    return _json(error_body(error), status)
 
 
 def run_server(

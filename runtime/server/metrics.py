@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from ..engine.text import whole
+
 if TYPE_CHECKING:
     from ..engine.scheduler import Scheduler
     from ..reply import Reply
@@ -66,7 +68,7 @@ class Metrics:
         for what in reply.interventions:
             self._interventions.labels(what).inc()
         if reply.action == "escalate":
-            self._escalations.labels(reply.queue or "none").inc()
+            self._escalations.labels(whole(reply.queue or "none")).inc()
 
     def page(self) -> bytes:
         """The text of ``/metrics``."""

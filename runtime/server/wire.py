@@ -7,17 +7,18 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..engine.text import whole
 from ..errors import HoldfastError, UsageError
+from ..values import check_values
+from .schema import schema_grammar
 
 if TYPE_CHECKING:
     from ..reply import Reply
     from ..session import Session
 
 MESSAGES_CAP = 512
-DEPTH_CAP = 32
-"""Nesting of a JSON schema."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Ask:
 def read_ask(body: bytes, session: Session) -> Ask:
     """Check a request body. Raises UsageError naming the field at fault."""
     try:
-        fields = json.loads(body)
+        fields = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise UsageError("the request body is not valid JSON", next="send an OpenAI chat-completions object") from None
     if not isinstance(fields, dict):
         raise UsageError("the request body is not an object", next="send an OpenAI chat-completions object")
+    check_values({name: value for name, value in fields.items() if name != "seed"}, "the body")
     _known(fields)
     stream_options = fields.get("stream_options") or {}
     return Ask(
@@ -49,6 +51,10 @@ def read_ask(body: bytes, session: Session) -> Ask:
         stream=_typed(fields, "stream", bool) or False,
         usage=bool(isinstance(stream_options, dict) and stream_options.get("include_usage")),
     )
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _known(fields: Mapping[str, Any]) -> None:
@@ -95,7 +101,7 @@ def _typed(fields: Mapping[str, Any], name: str, *kinds: type) -> Any:
 
 def _options(fields: Mapping[str, Any], session: Session) -> dict[str, Any]:
     options = {
-        "max_tokens": _typed(fields, "max_completion_tokens", int) or _typed(fields, "max_tokens", int),
+        "max_tokens": _most(fields),
         "temperature": _typed(fields, "temperature", int, float),
         "top_p": _typed(fields, "top_p", int, float),
         "seed": _typed(fields, "seed", int),
@@ -103,6 +109,17 @@ def _options(fields: Mapping[str, Any], session: Session) -> dict[str, Any]:
         "grammar": _grammar(fields.get("response_format"), session),
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _most(fields: Mapping[str, Any]) -> int | None:
+    """Tokens at most, under its present or its older name."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value: int | None = _typed(fields, name, int)
+        if value is not None and value < 1:
+            raise UsageError(f"{name!r} is {value}", next="ask for at least one token")
+        if value is not None:
+            return value
+    return None
 
 
 def _stop(value: Any) -> list[str] | None:
@@ -126,36 +143,17 @@ def _grammar(value: Any, session: Session) -> str | None:
     else:
         described = value.get("json_schema")
         schema = described.get("schema") if isinstance(described, dict) else None
-    if not isinstance(schema, dict) or _depth(schema) > DEPTH_CAP:
-        raise UsageError(f"'response_format.json_schema.schema' must be an object nested at most {DEPTH_CAP} deep")
+    if not isinstance(schema, dict):
+        raise UsageError("'response_format.json_schema.schema' must be an object")
     return schema_grammar(schema)
 
 
-def _depth(value: Any) -> int:
-    deepest, level = 0, [value]
-    while level and deepest <= DEPTH_CAP:
-        deepest += 1
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
-    return deepest
-
-
-def schema_grammar(schema: Mapping[str, Any]) -> str:
-    """The GBNF grammar of a JSON schema; UsageError when the schema cannot be expressed."""
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        grammar: str = json_schema_to_gbnf(json.dumps(schema))
-    except Exception as error:  # the converter raises whatever it stumbles on
-        raise UsageError(f"the JSON schema cannot be turned into a grammar ({error})", next="simplify it") from None
-    return grammar
-
-
 # ---- out ----
+
+
+def as_json(body: Any) -> bytes:
+    """A body as UTF-8 JSON. A half character, which a model may spell as an escape in its reply, becomes U+FFFD."""
+    return whole(json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))).encode()
 
 
 def _usage(reply: Reply) -> dict[str, Any]:
@@ -215,7 +213,7 @@ def chunk(model: str) -> Callable[..., bytes]:
             body = {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
             if reply is not None:
                 body["holdfast"] = _told(reply)
-        return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+        return b"data: " + as_json(body) + b"\n\n"
 
     return make
 

@@ -213,3 +213,33 @@ def test_plan_refuses_an_unknown_architecture_before_anything_runs(tmp_path, tin
     config.write_text(config.read_text().replace('"llama"', '"rwkv"'))
     with pytest.raises(UnsupportedArchitecture, match="rwkv"):
         plan(graph, Store(tmp_path / "store"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"gguf": "m.gguf"},
+        {"dtype": "bfloat16", "gguf": "m.gguf"},
+        {"gguf": {"gguf": "m.gguf"}},
+        {"file": "*.gguf", "package": "a-model"},
+        {"path": "."},
+    ],
+)
+def test_a_source_is_named_by_the_key_that_is_one(tmp_path, source):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    node = build(read_config(write(tmp_path, changed("source", to=source)))).nodes["source"]
+    assert node.use == f"source.{next(key for key in source if key in ('gguf', 'package', 'path'))}"
+
+
+def test_other_parts_of_a_split_file_are_part_of_the_key(tmp_path):
+    from compress.pipeline.run import Resolver
+    from compress.pipeline.store import Store
+
+    parts = [tmp_path / f"m-0000{part}-of-00002.gguf" for part in (1, 2)]
+    for part in parts:
+        part.write_bytes(b"GGUF")
+    graph = build(read_config(write(tmp_path, changed("source", to={"gguf": parts[0].name}))))
+    resolver = Resolver(graph, Store(tmp_path / "store"))
+    before = resolver.key(graph.nodes["source"])
+    parts[1].write_bytes(b"GGUF again")
+    assert resolver.key(graph.nodes["source"]) != before

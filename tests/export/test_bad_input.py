@@ -287,7 +287,7 @@ def test_more_rows_than_tokens_are_padded(folder: Path, tmp_path: Path) -> None:
 
 def test_a_model_without_chat_template_is_exported_and_says_so_when_asked_to_chat(folder: Path, tmp_path: Path) -> None:
     from compress.errors import UsageError
-    from runtime.opening import load
+    from runtime.session import load
 
     set_json("tokenizer_config.json", chat_template=None)(folder)
     ExportGguf().run(job_of(folder, tmp_path, type="Q8_0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -22,8 +23,16 @@ def byte_alphabet() -> list[str]:
     return [chr(b) if b in printable else chr(next(extra)) for b in range(256)]
 
 
-def write_tiny_gguf(path: Path, *, seed: int = 0, context: int = 256) -> Path:
-    """Write the model; the same seed gives the same bytes."""
+def write_tiny_gguf(
+    path: Path,
+    *,
+    seed: int = 0,
+    context: int = 256,
+    templates: Mapping[str, str] | None = None,
+    roles: int = 3,
+) -> Path:
+    """Write the model; the same seed gives the same bytes. ``roles``: type of the tokens that mark roles (3 control,
+    4 user-defined); ``templates``: instead of TEMPLATE, by name."""
     rng = np.random.default_rng(seed)
     tokens = [*CONTROLS, *byte_alphabet(), "th"]
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -39,13 +48,13 @@ def write_tiny_gguf(path: Path, *, seed: int = 0, context: int = 256) -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([3] * len(CONTROLS) + [1] * 257)
+    writer.add_token_types([3, roles, roles, roles, 3] + [1] * 257)
     writer.add_token_merges(["t h"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.add_pad_token_id(4)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template([{"name": n, "template": t} for n, t in (templates or {"default": TEMPLATE}).items()])
     for name, shape in tensor_shapes(len(tokens)):
         scale = 1.0 if len(shape) == 1 else 0.5 if name == "token_embd.weight" else 2.0 / np.sqrt(shape[1])
         data = np.ones(shape) if len(shape) == 1 else rng.normal(0, scale, shape)

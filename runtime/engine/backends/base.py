@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..chat import Chat
+
     Rows = NDArray[np.float32]
 
 
@@ -53,13 +55,16 @@ class Backend(Protocol):
     """Weights and the KV cache of one full sequence."""
     batch: int
     """Most tokens in one `decode`."""
-    template: str | None
-    bos: str
-    eos: str
+    chat: Chat
+    """Chat templates and special tokens by name."""
     stops: frozenset[int]
     """Tokens that end a reply."""
     controls: tuple[str, ...]
     """Texts of the control tokens, which must not be forged by message content."""
+    added: tuple[str, ...]
+    """Texts of the other tokens that are matched in a text before it is split."""
+    folds: bool
+    """Whether the tokenizer takes characters for one another that NFKC does (full-width brackets for brackets)."""
     grammars: bool
     """Whether `constraint` works."""
     shares: bool
@@ -84,7 +89,10 @@ class Backend(Protocol):
         """Forget all but the first ``length`` tokens of a slot."""
 
     def constraint(self, grammar: str) -> Constraint:
-        """Compile a GBNF grammar (root rule ``root``); UsageError when it does not parse or is not supported."""
+        """Compile a GBNF grammar (root rule ``root``); UsageError when it does not parse or is not supported.
+
+        Any thread may call it.
+        """
 
     def close(self) -> None:
         """Free the model."""

@@ -50,9 +50,8 @@ class GenaiBackend:
         eos = settings["eos_token_id"]
         self._pad = settings.get("pad_token_id")
         self.stops = frozenset(eos if isinstance(eos, list) else [eos])
-        self.controls = self._vocabulary.controls
-        self.bos, self.eos = self._vocabulary.bos, self._vocabulary.eos
-        self.template = self._vocabulary.template
+        self.controls, self.added = self._vocabulary.controls, self._vocabulary.plain
+        self.chat, self.folds = self._vocabulary.chat, self._vocabulary.folds
         decoder = settings.get("decoder", {})
         cell = 2 * 4 * decoder.get("num_key_value_heads", 0) * decoder.get("head_size", 0)
         weights = sum(file.stat().st_size for file in path.glob("*.onnx*"))

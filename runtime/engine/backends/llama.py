@@ -10,8 +10,9 @@ import ctypes
 import logging
 import os
 import re
+import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from ...errors import ArtifactError, ResourceError, UsageError
+from ..chat import of_gguf
 from ..gguf_model import check_model
+from ..text import half_character
 from .base import Span
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the binding does not name
+_USER_DEFINED = 4  # LLAMA_TOKEN_TYPE_USER_DEFINED
 
 
 _complaints: deque[str] = deque(maxlen=3)
@@ -83,7 +87,9 @@ class LlamaBackend:
     grammars = True
 
     def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
-        check_model(path)
+        header = check_model(path)
+        self.folds = "tokenizer.ggml.precompiled_charsmap" in header.metadata
+        self.chat, self.added = of_gguf(header.metadata), _user_defined(header.metadata)
         _start()
         _complaints.clear()
         import llama_cpp
@@ -165,12 +171,9 @@ class LlamaBackend:
         self.stops = frozenset(t for t in range(self.n_vocab) if lib.llama_vocab_is_eog(vocab, t))
         self.controls = tuple(sorted({text for t in controls if (text := self._text(t))}))
         self._controls = frozenset(controls)
-        self.bos, self.eos = self._text(lib.llama_vocab_bos(vocab)), self._text(lib.llama_vocab_eos(vocab))
         kind, pre = (self._setting(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
         self._words = kind == "whitespace"  # whose tokens are words, and have no space in their text
         self._recursive = kind == "gpt2" and pre not in ITERATIVE
-        template = lib.llama_model_chat_template(self._model, None)
-        self.template: str | None = template.decode() if template else None
         self._pieces: dict[int, bytes] = {}
 
     def _setting(self, key: str) -> str:
@@ -255,6 +258,7 @@ class LlamaBackend:
         lib.llama_memory_seq_rm(self._memory, slot, length, -1)
 
     def constraint(self, grammar: str) -> Grammar:
+        _check_grammar(grammar)
         return Grammar(self._vocab, self.n_vocab, grammar)
 
     def close(self) -> None:
@@ -262,6 +266,28 @@ class LlamaBackend:
             lib.llama_free(self._context)
             lib.llama_model_free(self._model)
             self._context = self._model = None
+
+
+def _user_defined(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    tokens, types = (metadata.get(f"tokenizer.ggml.{name}") or () for name in ("tokens", "token_type"))
+    return tuple(sorted({token for token, kind in zip(tokens, types, strict=False) if kind == _USER_DEFINED}))
+
+
+GRAMMAR_CAP, NESTED = 1 << 16, 1024
+"""Characters of a grammar, and its brackets in brackets: the library's parser is recursive and overflows the stack."""
+
+
+def _check_grammar(grammar: str) -> None:
+    if len(grammar) > GRAMMAR_CAP:
+        raise UsageError(f"the grammar has more than {GRAMMAR_CAP} characters", next="simplify it or the JSON schema")
+    depth = deepest = 0
+    for sign in re.findall("[()]", grammar):
+        depth += 1 if sign == "(" else -1
+        deepest = max(deepest, depth)
+    if deepest > NESTED:
+        raise UsageError(f"the grammar nests brackets {deepest} deep, at most {NESTED} work", next="simplify it")
+    if "\0" in grammar or half_character(grammar) is not None:
+        raise UsageError("the grammar holds a zero byte or half a character", next="take it out")
 
 
 class Grammar:
@@ -273,6 +299,7 @@ class Grammar:
         self._sampler = lib.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
         if not self._sampler:
             raise UsageError("the grammar does not parse", next="check the GBNF text; its first rule is 'root'")
+        self._free = weakref.finalize(self, lib.llama_sampler_free, self._sampler)
         self._data = np.zeros(n_vocab, self._DATA)
         self._ids = np.arange(n_vocab, dtype=np.int32)
 
@@ -296,9 +323,7 @@ class Grammar:
         lib.llama_sampler_accept(self._sampler, token)
 
     def close(self) -> None:
-        if self._sampler:
-            lib.llama_sampler_free(self._sampler)
-            self._sampler = None
+        self._free()
 
 
 def _threads(size_bytes: int) -> int:

@@ -1,4 +1,4 @@
-"""What a Hugging Face tokenizer folder tells besides the ids: bytes of tokens, control tokens, chat template."""
+"""What a Hugging Face tokenizer folder tells besides the ids: bytes of tokens, added tokens, chat templates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+
+from ..chat import Chat, of_folder
 
 
 @cache
@@ -21,30 +22,31 @@ def byte_of_character() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Token texts of ``tokenizer.json`` with what ``tokenizer_config.json`` and ``chat_template.jinja`` add."""
+    """Token texts of ``tokenizer.json``, and what the files beside it say about conversations."""
 
     texts: dict[int, str]
     special: dict[str, int]
     """Control tokens: text -> id."""
+    plain: tuple[str, ...]
+    """Texts of the added tokens that are no control tokens."""
     bytewise: bool
     """Byte-level BPE (else SentencePiece-style texts)."""
-    bos: str
-    eos: str
-    template: str | None
+    folds: bool
+    """Whether texts are normalized by NFKC before they are split."""
+    chat: Chat
 
     @classmethod
     def read(cls, folder: Path) -> Vocabulary:
         """Read the folder. Raises OSError, ValueError or KeyError when it is not a tokenizer's."""
         tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ())}
         special = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ()) if entry["special"]}
         texts = {number: text for text, number in tokenizer["model"]["vocab"].items()}
         texts |= {number: text for text, number in added.items()}
-        jinja = folder / "chat_template.jinja"
-        template = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
         bytewise = '"ByteLevel"' in json.dumps(tokenizer.get("decoder"))
-        return cls(texts, special, bytewise, _text(config.get("bos_token")), _text(config.get("eos_token")), template)
+        plain = tuple(sorted(added.keys() - special.keys()))
+        folds = re.search('"NFK[CD]"|"Precompiled"', json.dumps(tokenizer.get("normalizer"))) is not None
+        return cls(texts, special, plain, bytewise, folds, of_folder(folder))
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -60,7 +62,7 @@ class Vocabulary:
         """Ids of ``text``: control tokens by name, what is between them by ``ordinary`` (which may put the
         beginning-of-text token in front of each part; it is taken off)."""
         ids: list[int] = []
-        bos = self.special.get(self.bos)
+        bos = self.special.get(self.chat.special.get("bos_token", ""))
         for part in self._marks.split(text) if self._marks else [text]:
             if part in self.special:
                 ids.append(self.special[part])
@@ -79,8 +81,3 @@ class Vocabulary:
         if re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", text):
             return bytes([int(text[3:5], 16)])
         return text.replace("▁", " ").encode()
-
-
-def _text(token: Any) -> str:
-    """A token in tokenizer_config.json is a text or an object with ``content``."""
-    return str(token.get("content", "") if isinstance(token, dict) else token or "")

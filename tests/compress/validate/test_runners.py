@@ -82,3 +82,12 @@ def test_batches_cover_every_prompt_once(prompt_rows: list[list[int]], size: int
     batches = plan_batches(prompt_rows, size, reverse=reverse)
     assert sorted(i for batch in batches for i in batch) == list(range(len(prompt_rows)))
     assert all(1 <= len(batch) <= size for batch in batches)
+
+
+def test_templates_are_told_a_time_that_stands_still(tiny_hf: Path) -> None:
+    with HfRunner(tiny_hf) as runner:
+        runner.tokenizer.chat_template = "{{ strftime_now('%Y') }}"
+        assert runner.render(prompts(1)[0]) == "2025"
+        runner.tokenizer.chat_template = {"a": "a", "b": "b"}
+        with pytest.raises(UsageError, match="there are: a, b"):
+            runner.render(prompts(1)[0])

@@ -10,100 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_folder import TEMPLATE as SMALL
+from chat_templates import CHATML, LLAMA2, MISTRAL, TEMPLATES
 
 from export.bundle.ollama import Turns, conversations, derive, keeps_spaces, literal, modelfile, prompt_of, quoted
-from finetune.source.tiny_tokenizer import CHAT_TEMPLATE
 from runtime.engine.template import render
 from runtime.errors import UsageError
 
-CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
-    "'\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-QWEN = (
-    "{%- if messages[0]['role'] == 'system' %}{{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}"
-    "{%- else %}{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif %}"
-    "{%- for message in messages %}{%- if message.role == 'user' or message.role == 'assistant' %}"
-    "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{%- endif %}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
-)
-LLAMA3 = (
-    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
-    "message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
-    "{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
-MISTRAL = (
-    "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
-    "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}"
-    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
-)
-MISTRAL_V3 = (
-    "{%- if messages[0]['role'] == 'system' %}{%- set system_message = messages[0]['content'] %}"
-    "{%- set loop_messages = messages[1:] %}{%- else %}{%- set loop_messages = messages %}{%- endif %}{{- bos_token }}"
-    "{%- for message in loop_messages %}{%- if message['role'] == 'user' %}"
-    "{%- if loop.last and system_message is defined %}{{- '[INST] ' + system_message + '\n\n' + message['content'] + "
-    "'[/INST]' }}{%- else %}{{- '[INST] ' + message['content'] + '[/INST]' }}{%- endif %}"
-    "{%- elif message['role'] == 'assistant' %}{{- ' ' + message['content'] + eos_token}}{%- endif %}{%- endfor %}"
-)
-LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = "
-    "messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"
-    "{% for message in loop_messages %}{% if loop.index0 == 0 and system_message != false %}{% set content = "
-    "'<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + message['content'] %}{% else %}{% set content = "
-    "message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + "
-    "' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}"
-    "{% endfor %}"
-)
-GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
-    "{% endif %}"
-    "{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}"
-    "{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + "
-    "'<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
-)
-GEMMA3 = (
-    "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set first_user_prefix = messages[0]['content'] + "
-    "'\n\n' -%}{%- set loop_messages = messages[1:] -%}{%- else -%}{%- set first_user_prefix = '' -%}"
-    "{%- set loop_messages = messages -%}{%- endif -%}{%- for message in loop_messages -%}"
-    "{%- if (message['role'] == 'assistant') -%}{%- set role = 'model' -%}{%- else -%}{%- set role = message['role'] "
-    "-%}{%- endif -%}{{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else '') }}"
-    "{{ message['content'] | trim }}{{ '<end_of_turn>\n' }}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{'<start_of_turn>model\n'}}{%- endif -%}"
-)
-PHI3 = (
-    "{% for message in messages %}{% if message['role'] == 'system' %}{{'<|system|>\n' + message['content'] + "
-    "'<|end|>\n'}}{% elif message['role'] == 'user' %}{{'<|user|>\n' + message['content'] + '<|end|>\n'}}"
-    "{% elif message['role'] == 'assistant' %}{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
-)
-ODD = (
-    "{% for m in messages %}\u2581\u00a0{{ '{{' }}\"\"\"{{ m['role'] }}\u200b:{{ m['content'] }}\r\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
-TEMPLATES = {
-    "chatml": CHATML,
-    "qwen": QWEN,
-    "llama3": LLAMA3,
-    "mistral": MISTRAL,
-    "mistral-v3": MISTRAL_V3,
-    "gemma": GEMMA,
-    "gemma3": GEMMA3,
-    "phi3": PHI3,
-    "small": SMALL,
-    "demo": CHAT_TEMPLATE,
-    "odd characters": ODD,
-}
 NO_SYSTEM = {"mistral", "gemma"}
 
 
 def prompt(template: str) -> Callable[[Any], str | None]:
     def rendered(talk: Any) -> str | None:
         try:
-            return render(template, talk, bos="<s>", eos="</s>")
+            return render(template, talk, special={"bos_token": "<s>", "eos_token": "</s>"})
         except UsageError:
             return None
 
@@ -238,7 +157,7 @@ def test_a_file_that_adds_bos_itself_gets_a_template_without(tmp_path: Path) -> 
     talk = [{"role": "user", "content": "a"}]
     for add, expected in ((False, "<s>[INST] a [/INST]"), (True, "[INST] a [/INST]")):
         path = header(tmp_path / f"{add}.gguf", MISTRAL, add_bos=add)
-        assert prompt_of(read_gguf(path).metadata)(talk) == expected
+        assert prompt_of(read_gguf(path).metadata, MISTRAL)(talk) == expected
         assert ("<s>" in dict(parse(modelfile(path, [1], context=None)))["template"].split("{{ else }}")[0]) != add
     text = modelfile(path, [1], context=None)
     assert "# The chat template refuses system messages" in text

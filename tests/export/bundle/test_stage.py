@@ -13,6 +13,7 @@ from compress.artifact import Artifact, open_artifact, seal
 from compress.errors import ArtifactError, HoldfastError, UsageError
 from compress.stage import Job
 from export.bundle.stage import BundleParams, ExportBundle
+from runtime.engine.template import STILL
 
 RULES = """
 version: 1
@@ -149,3 +150,36 @@ def test_a_bare_model_is_packaged_as_unproven(make: Make, models: dict[str, Arti
     assert bom["bomFormat"] == "CycloneDX"
     assert bom["components"][0]["purl"].startswith("pkg:pypi/llama-cpp-python@")
     assert "FROM ./model.gguf" in (folder / "Modelfile").read_text()
+
+
+def test_one_of_several_templates_ships_as_the_default(tmp_path: Path) -> None:
+    folder = tmp_path / "named"
+    folder.mkdir()
+    write_tiny_gguf(folder / "model.gguf", templates={"a": "A{{ strftime_now('%Y') }}", "b": "B{{ eos_token }}"})
+    artifact = sealed(folder, "gguf")
+    for name, why in ((None, "there are: a, b"), ("c", "no chat template 'c'")):
+        with pytest.raises(UsageError, match=why):
+            packaged(tmp_path / f"none{name}", artifact, template=name)
+    out = packaged(tmp_path / "a", artifact, template="a")
+    assert (out / "chat_template.jinja").read_text() == "A{{ strftime_now('%Y') }}"
+    assert "TEMPLATE" in (out / "Modelfile").read_text().split("there is no ")[1]
+    said = [{"role": "user", "content": "x"}]
+    with runtime.load(out, slots=1) as session, runtime.load(out, slots=1, template="b") as other:
+        assert session.template != other.template == "B{{ eos_token }}"
+        assert other.encode_chat(said) == session.engine.encode("B<|end|>")
+        assert session.encode_chat(said, now=STILL) == session.engine.encode("A2025")
+    with pytest.raises(UsageError, match="there are: a, b, default"):
+        runtime.load(out, template="z")
+
+
+def packaged(place: Path, artifact: Artifact, **params: Any) -> Path:
+    (place / "scratch").mkdir(parents=True)
+    (place / "out").mkdir()
+    job = Job(
+        params=BundleParams(golden=1, golden_tokens=2, **params),
+        out=place / "out",
+        scratch=place / "scratch",
+        inputs=(artifact,),
+    )
+    ExportBundle().run(job)
+    return job.out

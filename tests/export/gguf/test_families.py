@@ -12,6 +12,7 @@ import torch
 from family_models import CASES, GELU, GEMMA, GPT2, LLAMA3, ODD_YARN, PLAIN, SIZES, WINDOW, YARN, save_family
 from ggml_gelu import table_gelu
 from gguf_export import export
+from gguf_plain import write_plain
 from llama_run import logits, logits_of
 
 from compress.errors import ArtifactError, UnsupportedArchitecture
@@ -19,10 +20,7 @@ from compress.model.families import LAYOUTS
 from export.checkpoint import Checkpoint
 from export.gguf.arch import ARCHITECTURES
 from export.gguf.layout import layout_of
-from export.gguf.params import GgufParams
-from export.gguf.plan import padded, plan_tensors
 from export.gguf.tensors import tensors_of
-from export.gguf.write import pieces, write_header
 
 POSITIONS = 140
 
@@ -190,29 +188,6 @@ def test_fused_rows_and_transposes_come_from_the_right_place(tmp_path: Path) -> 
     c_fc = gpt.rows("transformer.h.2.mlp.c_fc.weight", 0, 64)
     (up,) = [t for t in tensors_of(layout_of(gpt.config), gpt) if t.name == "blk.2.ffn_up.weight"]
     assert np.array_equal(up.values(gpt, 10, 20), c_fc.T[10:20])
-
-
-class NoVocabulary:
-    """llama.cpp's tokenizer "none": token ids only."""
-
-    def write(self, writer: Any) -> None:
-        writer.add_tokenizer_model("none")
-
-    def model_name(self, wanted: str) -> str:
-        return wanted
-
-
-def write_plain(folder: Path, place: Path) -> Path:
-    """A float32 .gguf of a folder, whatever its tokenizer is."""
-    checkpoint = Checkpoint(folder)
-    layout = layout_of(checkpoint.config)
-    plan = plan_tensors(checkpoint, layout, "F32", {})
-    with open(place / "plain.gguf", "wb") as file:
-        file.write(write_header(place / "header", layout, NoVocabulary(), plan, GgufParams(type="F32")))
-        for planned in plan:
-            stored = b"".join(piece.tobytes() for piece in pieces(planned, checkpoint, 1, None))
-            file.write(stored.ljust(padded(len(stored)), b"\0"))
-    return place / "plain.gguf"
 
 
 @pytest.mark.parametrize("step", [20, pytest.param(1, marks=pytest.mark.slow)])

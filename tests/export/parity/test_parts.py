@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.parity.answers import Answers, _judge_reply, _Rules
+from export.parity.answers import Answers, _judge_reply, _Rules, _thoughts
 from export.parity.logits import Gap, divergence
 from export.parity.noise import rounded
 from export.parity.prompts import asked
@@ -67,6 +67,22 @@ def test_bounds_tell_rounding_from_another_row(kind: str) -> None:
     assert "shape" in str(unexplained(Stored("w", source.T, kind), source)[1])
 
 
+def test_feedback_may_move_single_rows_and_no_whole_tensor() -> None:
+    draw = np.random.default_rng(5)
+    source = draw.standard_normal((64, 256)).astype(np.float32)
+    values = source + draw.standard_normal(source.shape).astype(np.float32) * 0.05
+    values[7] += 0.3 * draw.standard_normal(256).astype(np.float32)
+    fed = Stored("w", values, "Q6_K")
+    assert unexplained(fed, source, fed=True)[1] is None
+    assert "row 7" in str(unexplained(fed, source)[1])
+    assert "half of w" in str(unexplained(Stored("w", 1.2 * source, "Q6_K"), source, fed=True)[1])
+    for damage in (0.0, -1.0):
+        values[9] = damage * source[9]
+        assert "row 9" in str(unexplained(fed, source, fed=True)[1])
+    values[9] = source[11]
+    assert "row 9" in str(unexplained(fed, source, fed=True)[1])
+
+
 def test_exact_tensors_bear_an_offset_only() -> None:
     norm = np.random.default_rng(4).standard_normal(64).astype(np.float32) * 1e-3
     assert float(row_errors((norm + 1) - np.float32(1), norm, exact=True).max()) < 1e-6
@@ -76,7 +92,7 @@ def test_exact_tensors_bear_an_offset_only() -> None:
 
 def judged(exact: list[list[float]], reply: list[int], *, ends: frozenset[int] = frozenset({2})) -> Answers:
     found = Answers(Gap(), {})
-    _judge_reply(found, 0, np.array(exact, np.float32), reply, _Rules(ends, ends, 3, 0.5))
+    _judge_reply(found, 0, list(_thoughts(np.array(exact, np.float32), reply, ends)), reply, _Rules(ends, 3, 0.5))
     return found
 
 

@@ -62,7 +62,7 @@ def test_every_type_is_the_same_model(made: dict[str, Path], tmp_path: Path, kin
     job = compare(made, tmp_path, made[kind])
     result = json.loads((job.out / "parity.json").read_text())
     assert result["verdict"] == "PASS"
-    assert result["prompts"] == {"asked": 200, "used": 10, "cut": 0}
+    assert result["prompts"] == {"asked": 200, "used": 10, "scored": 10, "cut": 0}
     checks = checks_of(job)
     assert list(checks) == ["template", "token ids", "special tokens", "end tokens", "weights", "logits", "greedy"]
     assert checks["greedy"]["compared"] == 10

@@ -199,7 +199,7 @@ def test_a_chat_template_that_fails_is_named(tmp_path: Path) -> None:
     settings["chat_template"] = "{{ raise_exception('no such role') }}"
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     path, vocabulary, tokenizer = export(folder)
-    with pytest.raises(ArtifactError, match="the chat template fails: no such role"):
+    with pytest.raises(ArtifactError, match="the chat template refuses these messages: no such role"):
         check_vocabulary(path, vocabulary, tokenizer)
 
 

@@ -139,7 +139,7 @@ def test_chats_agree_whatever_the_messages_begin_with(tmp_path: Path, scheme: st
     text = tokenizer.apply_chat_template(
         talk, tokenize=False, add_generation_prompt=True, chat_template=vocabulary.chat_template
     )
-    assert render(vocabulary.chat_template, talk, bos="<s>", eos="</s>") == text
+    assert render(vocabulary.chat_template, talk, special={"bos_token": "<s>", "eos_token": "</s>"}) == text
     assert (text in chat_probes(tokenizer)) is False
 
 

@@ -3,49 +3,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_gguf import write_tiny_gguf
+from tiny_bundle import write_tiny_bundle
 
 import runtime
 from runtime.bundle import manifest as m
-from runtime.bundle.golden import make_golden
 from runtime.errors import ArtifactError
-from runtime.opening import verify
-
-
-def write_manifest(folder: Path, golden: list[Any], **changes: Any) -> None:
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in m.BESIDE:
-            data = path.read_bytes()
-            files[name] = {"size": len(data), "sha256": sha256(data).hexdigest()}
-    content = {
-        "format": m.FORMAT,
-        "id": m.bundle_id(files),
-        "name": "test",
-        "model": {"kind": "gguf", "path": "model.gguf"},
-        "files": files,
-        "proved": False,
-        "golden": golden,
-    }
-    (folder / m.MANIFEST).write_text(json.dumps(content | changes))
+from runtime.session import verify
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "bundle"
-    (folder / "notes").mkdir(parents=True)
-    write_tiny_gguf(folder / "model.gguf")
-    (folder / "notes" / "README.txt").write_text("hello")
-    with runtime.load(folder / "model.gguf", slots=1) as session:
-        golden = make_golden(session, [[{"role": "user", "content": text}] for text in ("a", "bc")], max_tokens=6)
-    write_manifest(folder, golden)
-    return folder
+    return write_tiny_bundle(tmp_path_factory.mktemp("made") / "bundle")
 
 
 @pytest.fixture

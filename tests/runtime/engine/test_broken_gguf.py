@@ -13,7 +13,7 @@ from tiny_gguf import write_tiny_gguf
 
 from runtime.engine.gguf_model import check_model
 from runtime.errors import ArtifactError
-from runtime.opening import load
+from runtime.session import load
 
 PROBE = """
 import json, os, random, resource, struct, sys

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_export import export_onnx
+from small_folder import write_model
 
 import runtime
+from runtime.engine.backends.base import Span
 from runtime.engine.backends.pieces import Vocabulary
-from runtime.errors import ArtifactError, UsageError
+from runtime.engine.chat import Chat
+from runtime.engine.requests import Request
+from runtime.errors import ArtifactError, HoldfastError, UsageError
 from runtime.session import Session
 
 
@@ -33,7 +38,32 @@ def test_pieces_and_ids_agree_with_the_tokenizer(tmp_path: Path) -> None:
     ids = vocabulary.encode(f"<|user|>{text}", lambda part: made.encode("<s>" + part).ids)
     assert ids == made.encode(f"<|user|>{text}").ids
     assert b"".join(map(vocabulary.piece, ids)).decode() == text
-    assert (vocabulary.bos, vocabulary.eos, vocabulary.template) == ("<s>", "", "x")
+    assert vocabulary.chat == Chat({"default": "x"}, {"bos_token": "<s>"})
+
+
+def test_tokens_that_one_generator_refuses_fail_their_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    model = write_model(tmp_path / "hf", hidden=64, ffn=128, layers=1, heads=4)
+    with runtime.load(export_onnx(model, tmp_path / "onnx", precision="fp32"), slots=3) as session:
+        prompts = [[10 + i, 20, 30, 40] for i in range(3)]
+        alone = [reply.token_ids for reply in session.continue_many(prompts, max_tokens=20)]
+        append = session.engine._append  # type: ignore[attr-defined]
+
+        def refuse(span: Span) -> object:
+            if 77 in span.tokens:
+                raise RuntimeError("the engine refuses")
+            return append(span)
+
+        monkeypatch.setattr(session.engine, "_append", refuse)
+        good, bad = [Request(ids, max_tokens=20) for ids in prompts], Request([5, 77, 6])
+        session.scheduler.submit([*good[:2], bad, good[2]])
+        with pytest.raises(HoldfastError, match="the engine refuses"):
+            bad.wait(20)
+        for request, expected in zip(good, alone, strict=True):
+            request.wait(20)
+            assert request.tokens == expected
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 
 from runtime.engine.backends.base import Span
+from runtime.engine.chat import Chat
 from runtime.engine.requests import Request
+from runtime.engine.sampling import Sampling
 from runtime.engine.scheduler import CHUNK, Scheduler
 from runtime.errors import HoldfastError, Overloaded, UsageError
 
 N_VOCAB, STOP = 50, 0
+POISON = [13, 13, 13]
+"""A prompt that the engine cannot decode."""
 
 
 class Counting:
     """A backend whose next token is a function of everything its slot holds, so a wrong cache gives wrong tokens."""
 
-    name, version, template, bos, eos = "counting", "1", None, "", ""
+    name, version, chat = "counting", "1", Chat()
     n_vocab, context, batch, memory_bytes = N_VOCAB, 600, 512, 0
-    stops, controls, shares, grammars = frozenset({STOP}), (), True, False
+    stops, controls, added, shares, grammars, folds = frozenset({STOP}), (), (), True, False, False
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots
@@ -37,6 +41,9 @@ class Counting:
         self.gate.wait()
         if self.broken:
             raise HoldfastError("the engine broke")
+        if any(list(s.tokens[:3]) == POISON for s in spans):
+            self.held[spans[0].slot].append(1)  # half of the batch was done
+            raise RuntimeError("a bad token")
         self.batches.append(list(spans))
         assert sum(len(s.tokens) for s in spans) <= self.batch
         rows = []
@@ -194,3 +201,95 @@ def test_a_full_context_ends_the_reply(scheduler: Scheduler) -> None:
     request.wait(10)
     assert request.finish_reason == "length"
     assert request.tokens == expected([1] * 590, 11)
+
+
+def fine(count: int) -> list[Request]:
+    return [Request([i + 2, 3, 4], max_tokens=12) for i in range(count)]
+
+
+def listener(piece: str) -> None:
+    raise ValueError("nobody listens")
+
+
+class Stuck:
+    """A grammar whose library fails."""
+
+    def allow(self, row: np.ndarray) -> np.ndarray:
+        raise RuntimeError("native trouble")
+
+    def permits(self, token: int) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"sampling": Sampling(temperature=1.0, seed="x")},  # type: ignore[arg-type]
+        {"sink": listener},
+        {"constraint": Stuck()},
+        {"prompt": POISON},
+        {"prompt": POISON, "score": True},
+    ],
+)
+def test_what_fails_with_one_request_fails_it_alone(backend: Counting, scheduler: Scheduler, bad: dict) -> None:
+    good, wrong = fine(3), Request(**{"prompt": [7, 7], "max_tokens": 12} | bad)
+    backend.gate.clear()
+    scheduler.submit([good[0], wrong, *good[1:]])
+    backend.gate.set()
+    with pytest.raises(HoldfastError, match="the request failed"):
+        wrong.wait(5)
+    for request in [*good, *later(scheduler)]:
+        request.wait(5)
+        assert request.tokens == expected(request.prompt, 12)
+    assert scheduler.alive
+
+
+def later(scheduler: Scheduler) -> list[Request]:
+    requests = fine(4)
+    scheduler.submit(requests)
+    return requests
+
+
+def test_a_lone_request_that_cannot_be_decoded_leaves_the_engine_alone(scheduler: Scheduler) -> None:
+    wrong = Request(POISON)
+    scheduler.submit([wrong])
+    with pytest.raises(HoldfastError, match="a bad token"):
+        wrong.wait(5)
+    assert [r.wait(5) or r.tokens for r in later(scheduler)] == [expected(r.prompt, 12) for r in fine(4)]
+
+
+def test_whoever_leaves_the_queue_is_gone_while_others_run(backend: Counting, scheduler: Scheduler) -> None:
+    long = [Request([i + 1], max_tokens=500) for i in range(4)]
+    scheduler.submit(long)
+    waiting = [Request([9], deadline=None if i % 2 else time.monotonic() + 0.05) for i in range(6)]
+    backend.gate.clear()
+    scheduler.submit(waiting, bounded=False)
+    for request in waiting[1::2]:
+        request.cancel()
+    time.sleep(0.06)
+    backend.gate.set()
+    for request in waiting[1::2]:
+        request.wait(0.2)
+        assert request.finish_reason == "cancelled"
+    for request in waiting[::2]:
+        with pytest.raises(Overloaded, match="deadline"):
+            request.wait(0.2)
+    assert scheduler.depth == 0
+    for request in long:
+        request.cancel()
+
+
+def test_a_dead_thread_is_not_alive(backend: Counting, scheduler: Scheduler, caplog: pytest.LogCaptureFixture) -> None:
+    del backend.held[0]  # bookkeeping that no request is to blame for
+    requests = [Request([1] * 20), Request([1] * 20)]
+    scheduler.submit(requests)
+    for request in requests:
+        with pytest.raises(HoldfastError, match="failed"):
+            request.wait(5)
+    with pytest.raises(HoldfastError, match="the engine failed"):
+        scheduler.submit([Request([1])])
+    assert not scheduler.alive
+    assert "the decode loop failed" in caplog.text

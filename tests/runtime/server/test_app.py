@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,13 @@ def server(model: Path, *options: str, **environment: str) -> Iterator[tuple[str
         stderr=subprocess.PIPE,
         text=True,
     )
+    with started(process) as found:
+        yield found
+
+
+@contextmanager
+def started(process: subprocess.Popen[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The URL of a server that is starting; it is ended afterwards."""
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -152,6 +160,75 @@ def test_a_client_that_goes_away_frees_its_slot(base: str) -> None:
     while "holdfast_running 0.0" not in httpx.get(f"{root}/metrics").text:
         assert time.monotonic() < deadline, "the request still runs"
         time.sleep(0.02)
+
+
+RULED = """
+version: 1
+rules:
+  - id: short
+    severity: hard
+    text: Be short.
+    must: {max_words: 2}
+    fixtures: {pass: [{user: hi, reply: yes indeed}], fail: [{user: hi, reply: a b c d e f}]}
+"""
+RULED_SERVER = """
+import sys
+from runtime.session import load
+from runtime.server.app import run_server
+with load(sys.argv[1], slots=2, threads=1, rules=sys.argv[2]) as session:
+    run_server(session, host="127.0.0.1", port=0, started=lambda url: print("serving on", url + "/v1", flush=True))
+"""
+
+
+@pytest.fixture(scope="module")
+def ruled(model: Path) -> Iterator[str]:
+    """A server whose rules are enforced: a stream comes in one piece, after it was checked."""
+    rules = model.with_name("rules.yaml")
+    rules.write_text(RULED)
+    command = [sys.executable, "-c", RULED_SERVER, str(model), str(rules)]
+    with started(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as (url, _):
+        yield url
+
+
+def figures(base: str) -> dict[str, float]:
+    page = httpx.get(f"{base.removesuffix('/v1')}/metrics").text
+    return {line.split()[0]: float(line.split()[1]) for line in page.splitlines() if line and line[0] != "#"}
+
+
+def busy(base: str) -> float:
+    found = figures(base)
+    return found["holdfast_running"] + found["holdfast_queue_depth"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("rules", [False, True])
+def test_whoever_leaves_is_forgotten_running_or_queued(base: str, ruled: str, stream: bool, rules: bool) -> None:
+    url = httpx.URL(ruled if rules else base)
+    body = {"messages": SAID, "max_tokens": 3000, "temperature": 1.0, "response_format": ENDLESS, "stream": stream}
+    sockets = [leave_open(url, {**body, "seed": seed}) for seed in range(12)]
+    wait_until(lambda: busy(str(url)) >= 10, 10)
+    for one in sockets:
+        one.close()
+    wait_until(lambda: busy(str(url)) == 0, 0.5)
+    made = figures(str(url))["holdfast_reply_tokens_total"]
+    time.sleep(0.2)
+    assert figures(str(url))["holdfast_reply_tokens_total"] == made
+
+
+def leave_open(url: httpx.URL, body: dict[str, object]) -> socket.socket:
+    """A connection on which a request was sent and nothing read."""
+    data = json.dumps(body).encode()
+    connection = socket.create_connection((url.host, url.port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+    connection.sendall(head.encode() + data)
+    return connection
+
+
+def wait_until(reached: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
 
 
 def test_overload_is_429_at_once_and_recovers(model: Path) -> None:

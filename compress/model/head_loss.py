@@ -1,0 +1,106 @@
+"""Losses on a head's input, without the scores of a whole batch in memory.
+
+A vocabulary of 50,000 makes the head most of a small model's work. Here some positions at a time meet it, and the
+gradient is taken while their scores z are at hand, so that each product is computed once (as in Hsu et al. 2024,
+"Liger Kernel"):
+
+- labels: ∂/∂z (−log softmax(z)_y) = p − e_y;
+- distillation (Hinton et al. 2015): ∂/∂z T² KL(p_T ‖ q_T) = T (q_T − p_T), p_T and q_T at temperature T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCORES = 12 * 2**20
+"""Scores held at a time."""
+Measure = Callable[[slice, "Tensor"], "tuple[Tensor, Tensor]"]
+"""(rows, their scores) -> (the sum of their losses, its gradient by the scores, which may overwrite them)."""
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, cap: float | None, measure: Measure) -> Tensor:
+        total, grad = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
+        head_grad = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        weight = head.to(hidden.dtype)
+        for part in pieces(len(hidden), head.shape[0]):
+            scores = (hidden[part] @ weight.T).float()
+            slope = _capped(scores, cap)
+            loss, error = measure(part, scores)
+            total += loss
+            error = (error if slope is None else error.mul_(slope)).to(hidden.dtype)
+            grad[part] = error @ weight
+            if head_grad is not None:
+                head_grad += error.T @ hidden[part]
+        ctx.grads = grad, head_grad
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        grad, head_grad = ctx.grads
+        return grad * above.to(grad.dtype), None if head_grad is None else head_grad * above, None, None
+
+
+def pieces(rows: int, vocabulary: int) -> list[slice]:
+    """Rows that meet the head together."""
+    step = max(16, SCORES // vocabulary)
+    return [slice(low, min(low + step, rows)) for low in range(0, rows, step)]
+
+
+def _capped(scores: Tensor, cap: float | None) -> Tensor | None:
+    """Soft-cap ``scores`` in place; the slope of cap · tanh(z / cap)."""
+    if not cap:
+        return None
+    scores.div_(cap).tanh_()
+    slope = 1 - scores.square()
+    scores.mul_(cap)
+    return slope
+
+
+def label_loss(hidden: Tensor, head: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
+    """Sum over rows of −log p(target) in nats, float32.
+
+    ``hidden`` float ``[rows, width]``, whose dtype the products are computed in; ``head`` ``[vocabulary, width]``;
+    ``targets`` int64 ``[rows]``; ``cap``: the family's soft cap of logits.
+    """
+
+    def measure(part: slice, scores: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = targets[part, None]
+        norm = scores.logsumexp(-1, keepdim=True)
+        loss = (norm - scores.gather(1, wanted)).sum()
+        error = scores.sub_(norm).exp_()
+        return loss, error.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=error.dtype))
+
+    loss: Tensor = _HeadLoss.apply(hidden, head, cap, measure)
+    return loss
+
+
+def distillation_loss(
+    hidden: Tensor,
+    head: Tensor,
+    teacher: Tensor,
+    teacher_head: Tensor,
+    temperature: float = 1.0,
+    cap: float | None = None,
+) -> Tensor:
+    """Sum over rows of T² · KL(teacher ‖ student) in nats, float32; shapes as in ``label_loss``, twice."""
+    theirs = teacher_head.to(teacher.dtype)
+
+    def measure(part: slice, scores: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = (teacher[part] @ theirs.T).float()
+        _capped(wanted, cap)
+        p = wanted.div_(temperature).log_softmax(-1)
+        q = scores.div_(temperature).log_softmax(-1)
+        share = p.exp()
+        loss = (share * p.sub_(q)).sum() * temperature**2
+        return loss, q.exp_().sub_(share).mul_(temperature)
+
+    loss: Tensor = _HeadLoss.apply(hidden, head, cap, measure)
+    return loss

@@ -1,0 +1,216 @@
+"""A loaded model that answers: `chat`, `stream`, `complete_many`, `logits`."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .engine.chat import DEFAULT, Chat
+from .engine.forgery import Forgery
+from .engine.requests import Request
+from .engine.sampling import Sampling
+from .engine.scheduler import Scheduler, as_matrix
+from .engine.template import STILL, Message, render
+from .errors import UsageError
+from .exchange import Exchange
+from .reply import Completion, Reply, Settings
+
+if TYPE_CHECKING:
+    from .bundle.manifest import Manifest
+    from .engine.backends.base import Backend, Rows
+    from .rules import RuleBook
+
+Messages = Sequence[Message]
+
+
+class Session:
+    """A loaded model. Thread-safe; close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        template: str | None = None,
+        rules: RuleBook | None = None,
+        manifest: Manifest | None = None,
+        name: str = "model",
+        queue: int = 1024,
+    ) -> None:
+        """``template``: the default chat template instead of the model's own."""
+        self.engine = backend
+        given = {DEFAULT: template} if template else {}
+        self.chat_files = Chat({**backend.chat.templates, **given}, backend.chat.special)
+        self._chosen: str | None = None
+        self.rules = rules
+        self.manifest = manifest
+        self.name = name
+        self.clock: datetime | None = None
+        """What templates that write the date are told; None is the present."""
+        self._one_list = threading.Lock()
+        self.scheduler = Scheduler(backend, queue=queue)
+        self.threads = ThreadPoolExecutor(backend.slots + min(queue, 256), "holdfast-wait")
+        """For async callers: a thread per reply that waits or runs (asyncio's own pool has a handful)."""
+
+    @property
+    def backend(self) -> str:
+        """``llama.cpp`` or ``onnxruntime-genai``."""
+        return self.engine.name
+
+    # ---- prompts ----
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template in use; None where the model has none. UsageError when none of several was chosen."""
+        return self.chat_files.template(self._chosen)
+
+    def choose_template(self, name: str | None) -> None:
+        """Use the model's template of that name from now on; None changes nothing. Raises UsageError (and closes the
+        session) when there is no such template."""
+        if name is None:
+            return
+        try:
+            self.chat_files.template(name)
+        except UsageError:
+            self.close()
+            raise
+        self._chosen = name
+        for made in ("template", "_forgery"):
+            self.__dict__.pop(made, None)
+
+    @cached_property
+    def _forgery(self) -> Forgery:
+        engine, template = self.engine, self.template
+        if template is None:
+            raise UsageError(
+                "the model has no chat template",
+                next="save the model with one (chat_template.jinja) and export it again, or use `logits`",
+            )
+        return Forgery(
+            template, self.chat_files.special, controls=engine.controls, added=engine.added, folds=engine.folds
+        )
+
+    def encode_chat(self, messages: Messages, *, now: datetime | None = None) -> list[int]:
+        """Token ids of the conversation, ready for the assistant's turn.
+
+        Role markers written inside a message are removed: a user cannot forge a turn. ``now``: instead of `clock`.
+        """
+        clean = [self._forgery.clean(message) for message in messages]
+        assert self.template is not None
+        return self.engine.encode(render(self.template, clean, special=self.chat_files.special, now=now or self.clock))
+
+    def request(self, messages: Messages, how: Settings, **more: Any) -> Request:
+        """A generation that has not been submitted yet."""
+        return Request(
+            self.encode_chat(messages),
+            max_tokens=how.max_tokens,
+            sampling=Sampling(how.temperature, how.top_p, how.seed),
+            stops=how.stops,
+            constraint=None if how.grammar is None else self.engine.constraint(how.grammar),
+            deadline=None if how.timeout is None else time.monotonic() + how.timeout,
+            **more,
+        )
+
+    # ---- many prompts, for measuring ----
+
+    def complete_many(self, prompts: Sequence[Messages], *, max_tokens: int = 256) -> list[Completion]:
+        """Greedy replies to many conversations, batched. The same list gives the same tokens every time.
+
+        Lists run one after another, each from an empty cache. The clock of the templates stands still.
+        """
+        encoded = [self.encode_chat(messages, now=STILL) for messages in prompts]
+        return self.continue_many(encoded, max_tokens=max_tokens)
+
+    def continue_many(self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 256) -> list[Completion]:
+        """`complete_many` for prompts that are token ids already."""
+        requests = [Request(list(ids), max_tokens=max_tokens, fresh=i == 0) for i, ids in enumerate(prompts)]
+        with self._one_list:
+            self.scheduler.submit(requests, bounded=False)
+            for request in requests:
+                request.wait()
+        return [
+            Completion(r.text, r.tokens, r.finish_reason, (r.first_token_at or r.finished_at) - r.submitted_at)
+            for r in requests
+        ]
+
+    def logits(self, ids: Sequence[int]) -> Rows:
+        """float32 [len(ids), n_vocab]: row i scores the token after ``ids[: i + 1]``."""
+        request = Request(list(ids), score=True)
+        self.scheduler.submit([request], bounded=False)
+        request.wait()
+        return as_matrix(request.logits)
+
+    # ---- chat ----
+
+    def chat(
+        self,
+        messages: Messages,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        grammar: str | None = None,
+        timeout: float | None = None,
+        enforce: bool = True,
+    ) -> Reply:
+        """Answer. With rules: their system prompt stands in front when the caller gives none, and (``enforce``)
+        what they decide is set, what breaks a hard rule is retried once and then replaced by the safe reply."""
+        how = Settings(max_tokens, temperature, top_p, seed, stop, grammar, timeout)
+        return Exchange(self, messages, facts or {}, how).reply(enforce=enforce)
+
+    async def achat(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Reply:
+        """`chat` without blocking the event loop."""
+        enforce = options.pop("enforce", True)
+        return await self.turn(messages, facts, **options).areply(enforce=enforce)
+
+    def turn(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Exchange:
+        """One turn that has not been started, for callers that need to cancel it or to see its parts."""
+        return Exchange(self, messages, facts or {}, Settings(**options))
+
+    def stream(
+        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
+    ) -> Iterator[str]:
+        """The reply in pieces of text. Where rules are enforced it comes in one piece, after it was checked.
+        Leaving the loop early cancels the request."""
+        turn = self.turn(messages, facts, **options)
+        if enforce and self.rules is not None:
+            yield turn.reply(enforce=True).raw
+            return
+        pieces: queue.SimpleQueue[str] = queue.SimpleQueue()
+        request = turn.submit(pieces.put)
+        try:
+            while piece := pieces.get():
+                yield piece
+            request.wait()
+        finally:
+            turn.cancel()
+
+    async def astream(
+        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
+    ) -> AsyncIterator[str]:
+        """`stream` for an event loop."""
+        async for piece in self.turn(messages, facts, **options).pieces(enforce=enforce):
+            yield piece
+
+    # ---- life ----
+
+    def close(self) -> None:
+        """Stop decoding and free the model."""
+        self.scheduler.close()
+        self.threads.shutdown()
+        self.engine.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
