@@ -211,9 +211,9 @@ def validate_artifact(
     proof = json.loads((made.path / "proof.json").read_text())
     (candidate,) = proof["candidates"]
     if as_json:
-        console.emit(
-            {key: candidate[key] for key in ("verdict", "suites", "rules", "drift")} | {"proof": str(made.path)}
-        )
+        shown = {key: candidate[key] for key in ("verdict", "reasons", "suites", "rules", "drift")}
+        idle = proof["hard_rules_not_in_force"]
+        console.emit(shown | {"hard_rules_not_in_force": idle, "proof": str(made.path)})
     else:
         print_proof(proof, made.measurements())
     verdict: str = proof["verdict"]

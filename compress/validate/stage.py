@@ -28,6 +28,7 @@ class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
+    version = 2
     accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True
@@ -57,7 +58,8 @@ class Validate(Stage[ValidateParams]):
         self.check(job)
         setting = make_setting(job)
         heard = listen(job, setting)
-        proof = build_proof(setting, job.params.margins.model_dump(), heard)
+        limits = {**job.params.margins.model_dump(), "baseline": job.params.max_baseline_violations}
+        proof = build_proof(setting, limits, heard)
         write_json(job.out / "proof.json", proof)
         write_json(job.out / "before_after.json", {"items": before_after(setting, proof, heard, job.params.samples)})
         write_replies(job.out / "replies", setting, [heard.baseline, *heard.candidates])
