@@ -59,6 +59,30 @@ cliente clientes equipo todos tous toutes por para su pour votre notre
 """
 _GROUPS = frozenset(_GROUP_WORDS.split())
 """With one of these it is no person's name: "Acme Support"."""
+_NEVER_LAST = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "as",
+        "at",
+        "because",
+        "by",
+        "for",
+        "from",
+        "if",
+        "in",
+        "is",
+        "of",
+        "or",
+        "our",
+        "the",
+        "their",
+        "to",
+        "with",
+        "your",
+    ]
+)
 _NO_NAMES = _GROUPS | frozenset(_COMMON_WORDS.split())
 
 
@@ -74,16 +98,24 @@ def _bare(word: str) -> str:
 
 def names(text: str) -> Iterator[Found]:
     """Names after a greeting, thanks or an apology, after a title, where a sentence addresses somebody, after "my name
-    is" and under the sign-off of a ``plain`` text. The key is the tuple of its words."""
+    is" and under the sign-off of a ``plain`` text. The key is the tuple of its words; as written, of a word that is no
+    name."""
     for place, whole in _PLACES:
         start = 0
         while match := place.search(text, start):
             start = max(match.start(1), start + 1)
             phrase = re.sub(rf"^{_TITLE} ", "", match[1])
             parts = _name_words(phrase)
-            if parts and not (whole and len(parts) < len(phrase.split(" "))):
+            if not parts and _is_left_over(match[1], text[match.end(1) :]):
+                yield Found(match[1], match.span(1), (match[1],))
+            elif parts and not (whole and len(parts) < len(phrase.split(" "))):
                 key = tuple(word for part in parts for word in words_of(part))
                 yield Found(" ".join(parts), match.span(1), key)
+
+
+def _is_left_over(phrase: str, rest: str) -> bool:
+    """Whether what stands in a name's place is a word that cannot end a phrase: "Sorry, To." is a name cut short."""
+    return phrase.istitle() and phrase.casefold() in _NEVER_LAST and re.match(r"\s*(?:[.,;!?]|\Z)", rest) is not None
 
 
 def _name_words(phrase: str) -> list[str]:

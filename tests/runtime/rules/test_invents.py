@@ -46,6 +46,8 @@ NAMED = [
     ("see https://www.shop.example/help?x=1", "See shop.example/help.", "See shop.example/refunds."),
     ("call +49 30 1234567", "We call 030 123 4567.", "We call 030 123 4568."),
     ("hey, i'm tom", "Sorry, Tom. We are on it.", "Sorry, Tim. We are on it."),
+    ("i'm tom, can i talk to a manager", "Sorry, Tom. We are on it.", "Sorry, To. We are on it."),
+    ("An Nguyen here", "Sorry, An. We are on it.", "Sorry, In. We are on it."),
     ("Ana Lopez here", "Dear Ms. López, thank you.", "Dear Ms. Garcia, thank you."),
     ("I am Ben", "Hi Ben! Thanks.", "Hi Karen! Thanks."),
     ("this is ana", "I am sorry, Ana.", "I am sorry, Marlo."),
