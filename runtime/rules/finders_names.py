@@ -59,30 +59,8 @@ cliente clientes equipo todos tous toutes por para su pour votre notre
 """
 _GROUPS = frozenset(_GROUP_WORDS.split())
 """With one of these it is no person's name: "Acme Support"."""
-_NEVER_LAST = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "as",
-        "at",
-        "because",
-        "by",
-        "for",
-        "from",
-        "if",
-        "in",
-        "is",
-        "of",
-        "or",
-        "our",
-        "the",
-        "their",
-        "to",
-        "with",
-        "your",
-    ]
-)
+_UNFINISHED = "a an and as at because by for from if in is of or our the their to with your"
+_NEVER_LAST = frozenset(_UNFINISHED.split())
 _NO_NAMES = _GROUPS | frozenset(_COMMON_WORDS.split())
 
 
