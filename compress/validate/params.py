@@ -25,6 +25,8 @@ class ValidateParams(Params):
     """The model that no candidate may be worse than, normally the fine-tuned one before compression."""
     base: StageRef | None = None
     """The model before tuning, for the before/after page."""
+    parity: StageRef | None = None
+    """The ``export.parity`` stage that compared these candidates with their weights: what it found is taken over."""
     margins: Margins = Margins()
     """Non-inferiority margins."""
     max_tokens: int = Field(default=160, ge=1)
