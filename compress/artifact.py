@@ -32,7 +32,8 @@ KINDS = ("adapter", "bundle", "calibration", "data", "gguf", "gptq", "hf", "imat
 
 @dataclass(frozen=True)
 class Artifact:
-    """One output on disk. ``path`` is its folder, or the file itself for a lone ``.gguf``."""
+    """One output on disk. ``path`` is its folder, or the file itself for a lone ``.gguf`` (the first of several that
+    are one model)."""
 
     kind: str
     path: Path
@@ -144,9 +145,11 @@ _REMAKE = "delete that folder and run the command that made it again"
 
 
 def _open_foreign(path: Path) -> Artifact:
+    from runtime.engine.gguf_split import parts_of
+
     kind = sniff_kind(path)
     if path.is_file():
-        files = {path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}}
+        files = {part.name: {"size": part.stat().st_size, "sha256": sha256_file(part)} for part in parts_of(path)}
     else:
         files = hash_files(path, links=True)
     return Artifact(kind, path, digest_json({"kind": kind, "files": files}), {}, {"files": files, "kind": kind})

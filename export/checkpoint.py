@@ -17,10 +17,9 @@ import numpy.typing as npt
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN, read_json
 from compress.model.config import read_config
-from compress.model.safetensors_header import read_entries
+from compress.model.tensors import FLOATS, as_float32, held, read_floats
 
 __all__ = ["Checkpoint", "GptqCheckpoint", "as_float32", "open_checkpoint", "read_config", "read_json", "unpack"]
-_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 class Checkpoint:
@@ -28,8 +27,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = read_config(folder)
-        self.entries = read_entries(folder)
+        model = held(folder)
+        self.config, self.entries = model.config, model.entries
 
     def names(self) -> list[str]:
         """Names of the float tensors, sorted; the weights of GPTQ linears under their plain names."""
@@ -46,24 +45,24 @@ class Checkpoint:
         entry = self.entries[name]
         columns = entry.shape[-1]
         if turned:
-            whole = as_float32(self.raw(name, 0, math.prod(entry.shape)), entry.dtype).reshape(entry.shape)
-            return np.ascontiguousarray(whole[:, start:stop].T)
-        raw = self.raw(name, start * columns, (stop - start) * columns)
-        return as_float32(raw, entry.dtype).reshape(stop - start, columns)
+            whole = read_floats(entry, 0, math.prod(entry.shape)).reshape(entry.shape)
+            return np.ascontiguousarray(finite(name, whole)[:, start:stop].T)
+        values = read_floats(entry, start * columns, (stop - start) * columns)
+        return finite(name, values).reshape(stop - start, columns)
 
     def require_float(self, name: str) -> None:
         """Raise ArtifactError unless ``name`` is stored in (or stands for) floating point."""
         entry = self.entries[name]
-        if entry.dtype not in _FLOATS:
+        if entry.dtype not in FLOATS:
             raise ArtifactError(
-                f"{name} in {entry.path} has type {entry.dtype}; weights must be {', '.join(_FLOATS)}",
+                f"{name} in {entry.path} has type {entry.dtype}; weights must be {', '.join(FLOATS)}",
                 next="save the model in bfloat16",
             )
 
     def raw(self, name: str, first: int, count: int) -> npt.NDArray[Any]:
         """``count`` stored values of a tensor from flat index ``first`` (bfloat16 as uint16)."""
         entry = self.entries[name]
-        kind = np.dtype(_FLOATS.get(entry.dtype) or {"I64": "<i8", "I32": "<i4", "I16": "<i2"}.get(entry.dtype, "u1"))
+        kind = np.dtype(FLOATS.get(entry.dtype) or {"I64": "<i8", "I32": "<i4", "I16": "<i2"}.get(entry.dtype, "u1"))
         with open(entry.path, "rb") as handle:
             handle.seek(entry.start + first * kind.itemsize)
             values = np.fromfile(handle, dtype=kind, count=count)
@@ -123,7 +122,8 @@ class GptqCheckpoint(Checkpoint):
             raise ArtifactError(f"{module}qweight has shape {packed.shape} for {columns} inputs", next=AGAIN)
         codes = unpack(np.ascontiguousarray(packed.T), bits)
         stored = unpack(zeros, bits)[:, :out].T.astype(np.int16)
-        return codes, (stored + self._zero_shift) & (2**bits - 1), self._all(f"{module}scales").T
+        scales = finite(f"{module}scales", self._all(f"{module}scales"))
+        return codes, (stored + self._zero_shift) & (2**bits - 1), scales.T
 
     def groups(self, module: str) -> npt.NDArray[np.int32]:
         """g_idx int32 [in]: the group of each input."""
@@ -142,8 +142,9 @@ class GptqCheckpoint(Checkpoint):
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """The folder's weights, dequantized when it is a GPTQ folder."""
-    method = (read_config(folder).get("quantization_config") or {}).get("quant_method")
-    if method not in (None, "gptq"):
+    settings = read_config(folder).get("quantization_config")
+    method = (settings or {}).get("quant_method")
+    if settings and method != "gptq":
         raise ArtifactError(f"{folder} is quantized by {method!r}", next="export the full-precision or the GPTQ folder")
     return GptqCheckpoint(folder) if method else Checkpoint(folder)
 
@@ -159,8 +160,8 @@ def unpack(words: npt.NDArray[np.int32], bits: int) -> npt.NDArray[np.uint8]:
     return (grouped << np.arange(bits, dtype=np.uint8)).sum(2, dtype=np.uint8)
 
 
-def as_float32(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
-    """Stored values -> float32; bfloat16 is the upper half of a float32."""
-    if dtype == "BF16":
-        return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return raw.astype(np.float32, copy=False)
+def finite(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``values`` of the tensor ``name``; ArtifactError if one is NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise ArtifactError(f"{name} holds NaN or infinity", next="train or merge the model again")
+    return values

@@ -10,6 +10,7 @@ from .answers import Session
 from .bundle.golden import self_test
 from .bundle.manifest import MANIFEST, RULES, TEMPLATE, check_bundle, check_hashes, check_layout, read_manifest
 from .engine.backends import open_backend
+from .engine.gguf_split import first_of, parts_of
 from .errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ class Report:
 
 
 def find_model(path: Path) -> tuple[str, Path]:
-    """``(kind, path)`` of a .gguf file, a folder with one, or an onnxruntime-genai folder."""
+    """``(kind, path)`` of a .gguf file (the first of a model in several), a folder with one, or an onnxruntime-genai
+    folder."""
     if path.is_file() and path.suffix == ".gguf":
-        return "gguf", path
+        return "gguf", parts_of(path)[0]
     if (path / "genai_config.json").is_file():
         return "onnx", path
     found = sorted(path.glob("*.gguf")) if path.is_dir() else []
-    if len(found) == 1:
-        return "gguf", found[0]
+    if model := first_of(found):
+        return "gguf", model
     if not path.exists():
         raise ArtifactError(f"{path} does not exist", next="check the path")
     what = "several .gguf files" if found else "no model that this runtime knows"

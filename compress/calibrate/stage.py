@@ -32,9 +32,9 @@ class Calibrate(Stage[CalibratedParams]):
     """hf -> calibration."""
 
     Params = CalibratedParams
+    version = 2
     accepts = frozenset({"hf"})
     produces = "calibration"
-    version = 2
     uses = frozenset({"calibration"})
     modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
     libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
@@ -52,7 +52,7 @@ class Calibrate(Stage[CalibratedParams]):
 
     def check(self, job: Job[CalibratedParams]) -> None:
         """Known architecture, readable text."""
-        ModelFolder(job.input.path).check_shapes()
+        ModelFolder(job.input.path).check()
         source = calibration_source(job)
         if not source.is_file():
             raise DataError(source, None, "no such calibration file", next="check the path")

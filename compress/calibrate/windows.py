@@ -6,14 +6,13 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import ArtifactError, DataError, UsageError
-from compress.extras import need
-from runtime.engine.chat import TEMPLATE_FILE, TEMPLATE_FOLDER, Chat, of_tokenizer
+from compress.errors import DataError, HoldfastError
+from compress.model.tokenizer import load_tokenizer
+from runtime.engine.chat import Chat, of_tokenizer
 from runtime.engine.template import STILL, render
 
 if TYPE_CHECKING:
@@ -39,30 +38,51 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, number, f"not JSON ({error})", next="one JSON object per line") from None
+    problem = _problem(row)
+    if problem:
+        raise DataError(path, number, problem, next="repair that row; docs/data.md shows what rows hold")
+    return dict(row)
+
+
+def _problem(row: Any) -> str | None:
+    """What a tokenizer or a chat template could not take."""
     if not isinstance(row, dict) or not ("messages" in row or "text" in row):
-        raise DataError(path, number, "the row has neither 'messages' nor 'text'", next="give one of the two")
-    return row
+        return "the row has neither 'messages' nor 'text'"
+    if "text" in row and not isinstance(row["text"], str):
+        return f"'text' is {row['text']!r:.40}, not a text"
+    if "text" not in row and (problem := _message_problem(row["messages"])):
+        return problem
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"it holds half of a character (\\u{ord(error.object[error.start]):04x})"
+    return None
+
+
+def _message_problem(messages: Any) -> str | None:
+    if not isinstance(messages, list) or not messages:
+        return f"'messages' is {messages!r:.40}, not a list of messages"
+    for place, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            return f"message {place} is {message!r:.40}, not an object with a 'role'"
+        content = message.get("content")
+        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+            return f"the content of message {place} is {content!r:.40}, not a text"
+    return None
 
 
 def read_chat(folder: Path) -> Chat:
     """The folder's chat templates and special tokens, as ``AutoTokenizer`` has them. Raises ArtifactError."""
-    files = (folder / name for name in ("tokenizer_config.json", "tokenizer.json", TEMPLATE_FILE, TEMPLATE_FOLDER))
-    return _read_chat(folder, tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files))
-
-
-@lru_cache(maxsize=4)
-def _read_chat(folder: Path, _changed: tuple[int, ...]) -> Chat:
-    try:
-        tokenizer = need("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # any of several libraries' own
-        raise _unreadable(folder, error) from None
-    return of_tokenizer(tokenizer)
+    return of_tokenizer(load_tokenizer(folder))
 
 
 def render_row(folder: Path, path: Path, number: int, row: dict[str, Any], *, generation_prompt: bool = False) -> str:
-    """A chat row through the model's own template, whose clock stands still."""
+    """A chat row through the model's own template, whose clock stands still.
+
+    DataError names file and line of a row that the template cannot render.
+    """
     chat = read_chat(folder)
     template = chat.template()
     if template is None:
@@ -70,32 +90,22 @@ def render_row(folder: Path, path: Path, number: int, row: dict[str, Any], *, ge
     messages = row["messages"]
     try:
         return render(template, messages, special=chat.special, add_generation_prompt=generation_prompt, now=STILL)
-    except UsageError as error:
-        raise DataError(path, number, error.what, next=error.next) from None
+    except Exception as error:  # a template may raise anything
+        what = error.what if isinstance(error, HoldfastError) else f"the chat template fails: {error}"
+        raise DataError(path, number, what, next="repair that row, or chat_template.jinja") from None
 
 
 def load_encoder(folder: Path) -> Encode:
-    """``encode(texts, add_special_tokens) -> token ids`` of the folder's tokenizer."""
-    if (folder / "tokenizer.json").is_file():
-        try:
-            tokenizer = need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises nothing narrower
-            raise _unreadable(folder, error) from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return lambda texts, special: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
-    if not (folder / "tokenizer.model").is_file():
-        raise ArtifactError(f"{folder} has no tokenizer.json", next="save the tokenizer into the model folder")
-    try:
-        slow = need("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # any of several libraries' own
-        raise _unreadable(folder, error) from None
-    return lambda texts, special: slow(texts, add_special_tokens=special)["input_ids"]
+    """``encode(texts, add_special_tokens) -> token ids`` of the folder's ``AutoTokenizer``."""
+    tokenizer = load_tokenizer(folder)
 
+    def encode(texts: list[str], special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        ids = tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+        return [list(found) for found in ids]
 
-def _unreadable(folder: Path, error: Exception) -> ArtifactError:
-    what = str(error).partition("\n")[0]
-    return ArtifactError(f"the tokenizer of {folder} cannot be loaded ({what})", next="save the tokenizer again")
+    return encode
 
 
 def document_ids(folder: Path, path: Path) -> Iterator[list[int]]:

@@ -37,6 +37,7 @@ def _executor(graph: Graph) -> LocalExecutor:
 
 def show_plan(config: Path, overrides: Sequence[str], work_dir: Path, *, as_json: bool) -> None:
     """``compress plan``."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -44,9 +45,10 @@ def show_plan(config: Path, overrides: Sequence[str], work_dir: Path, *, as_json
     if as_json:
         console.emit({"stages": [_plan_entry(stage) for stage in planned]})
         return
-    table = Table("stage", "use", "state", "disk", "memory", "time", "missing")
-    for column in table.columns[:2]:
-        column.overflow, column.no_wrap = "fold", False
+    absent = any(stage.missing for stage in planned)
+    table = Table("stage", "use", "state", "disk", "memory", "time", *(["missing"] if absent else []), box=SIMPLE)
+    table.columns[0].no_wrap = True
+    table.columns[1].overflow, table.columns[1].no_wrap = "fold", False
     for stage in planned:
         needs = stage.needs
         table.add_row(
@@ -56,7 +58,7 @@ def show_plan(config: Path, overrides: Sequence[str], work_dir: Path, *, as_json
             console.size(needs.disk_bytes) if needs.disk_bytes else "",
             console.size(needs.ram_bytes) if needs.ram_bytes else "",
             console.duration(needs.seconds) if needs.seconds else "",
-            ", ".join(stage.missing),
+            *([", ".join(stage.missing)] if absent else []),
         )
     Console().print(table)
     check_resources(planned, work_dir)
@@ -209,9 +211,9 @@ def validate_artifact(
     proof = json.loads((made.path / "proof.json").read_text())
     (candidate,) = proof["candidates"]
     if as_json:
-        console.emit(
-            {key: candidate[key] for key in ("verdict", "suites", "rules", "drift")} | {"proof": str(made.path)}
-        )
+        shown = {key: candidate[key] for key in ("verdict", "reasons", "suites", "rules", "drift")}
+        idle = proof["hard_rules_not_in_force"]
+        console.emit(shown | {"hard_rules_not_in_force": idle, "proof": str(made.path)})
     else:
         print_proof(proof, made.measurements())
     verdict: str = proof["verdict"]

@@ -37,7 +37,7 @@ def single_graph(
     given |= parents
     params = _params(use, values)
     nodes: dict[str, Node] = {}
-    data_node = _data_node(data, given, nodes)
+    data_node = _data_node(data, _checked(rules), given, nodes)
     calibration = (
         _calibration(use, params, list(parents), data_node, nodes) if stage.reads_calibration(params) else None
     )
@@ -115,7 +115,9 @@ def _params(use: str, values: dict[str, Any]) -> Any:
     return params
 
 
-def _data_node(data: Mapping[str, Path] | None, given: dict[str, Artifact], nodes: dict[str, Node]) -> str | None:
+def _data_node(
+    data: Mapping[str, Path] | None, rules: Path | None, given: dict[str, Artifact], nodes: dict[str, Node]
+) -> str | None:
     if not data:
         return None
     if "" in data:
@@ -127,7 +129,8 @@ def _data_node(data: Mapping[str, Path] | None, given: dict[str, Artifact], node
             raise UsageError(f"unknown split {key!r}{nearest(key, splits)}", next="e.g. --data eval=FILE.jsonl")
         if not path.is_file():
             raise UsageError(f"--data {key}={path}: there is no such file", next="check the path")
-    nodes["data"] = Node("data", "data.files", _params("data.files", {k: str(p) for k, p in data.items()}))
+    params = _params("data.files", {k: str(p) for k, p in data.items()})
+    nodes["data"] = Node("data", "data.files", params, rules=rules)
     return "data"
 
 

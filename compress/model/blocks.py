@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
+from compress.errors import UnsupportedArchitecture, UsageError
 from compress.model.config import read_config
 from compress.model.decoder import layer_norm, rms_norm, soft_cap
 from compress.model.families import LAYOUTS
-from compress.model.layout import Attention, BlockLayout, Part, Shape
+from compress.model.layout import Attention, BlockLayout, Part, Shape, shape_of
 from compress.model.narrow import narrowed
 from compress.model.rotary import Rope, rope_table
+from compress.model.tensors import Held, held
 from compress.model.weights import Weights
 
 if TYPE_CHECKING:
@@ -39,49 +39,33 @@ class ModelFolder:
         self._kept: dict[str, torch.Tensor] = {}
 
     @cached_property
+    def held(self) -> Held:
+        """The folder's tensors, checked against its config.json."""
+        return held(self.path)
+
+    def check(self) -> None:
+        """Raise ArtifactError naming a tensor that is missing, left over, switched off or of another size."""
+        _ = self.held
+
+    @cached_property
     def weights(self) -> Weights:
-        return Weights(self.path)
+        """The tensors; raises as `check` does."""
+        return Weights(self.path, self.held.entries)
 
     @cached_property
     def layout(self) -> BlockLayout:
         """The family's names as this folder spells them (with or without the prefix)."""
-        bare = replace(self._row, prefix="")
-        return bare if f"{bare.embed}.weight" in self.weights else self._row
+        return self._row.spelled(self.held.entries)
 
     @cached_property
     def shape(self) -> Shape:
         """Sizes of the model."""
-        s = self.settings
-        return Shape(
-            blocks=s["num_hidden_layers"],
-            hidden=s["hidden_size"],
-            ffn=s["intermediate_size"],
-            heads=s["num_attention_heads"],
-            kv_heads=s["num_key_value_heads"],
-            head_dim=s["head_dim"],
-            vocab=s["vocab_size"],
-        )
+        return shape_of(self.settings)
 
     @cached_property
     def parts(self) -> dict[str, Part]:
         """Role -> rows of a linear, named as inside a block."""
         return self._row.parts(self.shape)
-
-    def check_shapes(self) -> None:
-        """Raise ArtifactError where a weight has another shape than config.json says."""
-        shape, wanted = self.shape, dict[str, tuple[int, int]]()
-        for part in self.parts.values():
-            wanted[part.name] = (part.stop, shape.hidden)
-        wanted |= {
-            self.layout.out: (shape.hidden, shape.heads * shape.head_dim),
-            self.layout.down: (shape.hidden, shape.ffn),
-        }
-        full = {self.name(block, name): size for block in range(self.blocks) for name, size in wanted.items()}
-        full[self.layout.embed] = (shape.vocab, shape.hidden)
-        for name, size in full.items():
-            if self.linear_shape(name) != size:
-                found = f"{name}.weight is {self.linear_shape(name)}, and config.json says {size}"
-                raise ArtifactError(f"{self.path}: {found}", next="give the config.json of these very weights")
 
     @property
     def blocks(self) -> int:
@@ -119,15 +103,11 @@ class ModelFolder:
         """Name of the output head."""
         return self._row.head
 
-    @cached_property
+    @property
     def head_weight(self) -> str:
         """Name of the tensor ``[vocab, hidden]`` that the head multiplies by: its own, or the embedding's when tied."""
         own = f"{self._row.head}.weight"
-        if own in self.weights:
-            return own
-        if not self.settings["tie_word_embeddings"]:
-            raise ArtifactError(f"{self.path} has no {own!r} and its head is not tied", next="save the model again")
-        return f"{self.layout.embed}.weight"
+        return own if own in self.weights else f"{self.layout.embed}.weight"
 
     def _transposed(self, name: str) -> bool:
         return self._row.conv1d and name.startswith(f"{self.layout.blocks}.")
@@ -151,13 +131,13 @@ class ModelFolder:
     def block_tensors(self, block: int, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
         """The block's tensors in ``dtype`` (float32 by default), keyed by their names inside the block.
 
-        Linear weights are ``[out, in]``. ArtifactError names a tensor that is missing or holds NaN or Inf.
+        Linear weights are ``[out, in]``. ArtifactError names a tensor that holds NaN or Inf.
         """
         prefix = self.name(block, "")
         stored = {name.removeprefix(prefix) for name in self.weights.names() if name.startswith(prefix)}
         turned = {f"{linear}.weight" for linear in self.layout.linears()} if self._row.conv1d else set()
         tensors = {}
-        for name in sorted((stored | set(self._row.required())) - set(self._row.buffers)):
+        for name in sorted(stored):
             tensor = self.weights.load_finite(prefix + name)
             tensor = tensor.T if name in turned else tensor
             tensors[name] = tensor.to(dtype or tensor.dtype).contiguous()
@@ -223,7 +203,7 @@ class ModelFolder:
         key = f"{name}@{device}"
         if key not in self._kept:
             with torch.inference_mode(False):  # kept for callers that train, too
-                self._kept[key] = self.weights.load(name).to(device)
+                self._kept[key] = self.weights.load_sound(name).to(device)
         return self._kept[key]
 
     def forget(self) -> None:
@@ -238,7 +218,9 @@ class ModelFolder:
         blocks: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """config.json of a folder with these sizes and only these blocks; see ``compress.model.narrow.narrowed``."""
-        return narrowed(self.config, self._row, self.settings, ffn=ffn, heads=heads, kv_heads=kv_heads, blocks=blocks)
+        return narrowed(
+            self.held.config, self._row, self.settings, ffn=ffn, heads=heads, kv_heads=kv_heads, blocks=blocks
+        )
 
 
 def layout_of(config: Mapping[str, Any], path: Path) -> BlockLayout:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from compress.model.layout import BlockLayout, Norms, Settings, every
+from compress.model.layout import ALWAYS, BlockLayout, Norms, Settings, every
 from compress.model.rotary import FULL, SLIDING
 
 
@@ -56,15 +56,22 @@ def _gemma3(settings: Settings) -> None:
     settings.update(rope_scaling=None, rope_parameters=ropes)
 
 
-_LLAMA = BlockLayout()
+_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+_BIASED = dict.fromkeys(_ATTENTION, "attention_bias")
+_PLAIN = BlockLayout()
+_LLAMA = replace(
+    _PLAIN, biased={**_BIASED, **dict.fromkeys(("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"), "mlp_bias")}
+)
 _QWEN2 = replace(
-    _LLAMA,
+    _PLAIN,
+    biased=dict.fromkeys(_ATTENTION[:3], ALWAYS),
     finish=_qwen,
     own_layer_types=True,
     defaults={"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28},
 )
 _GEMMA2 = replace(
-    _LLAMA,
+    _PLAIN,
+    biased=_BIASED,
     norms=Norms(
         "input_layernorm", "pre_feedforward_layernorm", "post_attention_layernorm", "post_feedforward_layernorm"
     ),
@@ -93,6 +100,8 @@ _GPT2 = BlockLayout(
     gated=False,
     norms=Norms("ln_1", "ln_2"),
     conv1d=True,
+    biased=dict.fromkeys(("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"), ALWAYS),
+    norm_biases=True,
     ffn_times_hidden=4,
     rotary=False,
     prefix="transformer.",
@@ -100,7 +109,6 @@ _GPT2 = BlockLayout(
     embedding="wte",
     positions="wpe",
     norm="ln_f",
-    buffers=("attn.bias", "attn.masked_bias"),
     keys={
         "hidden_act": "activation_function",
         "hidden_size": "n_embd",
@@ -125,9 +133,10 @@ LAYOUTS: Mapping[str, BlockLayout] = {
     ),
     "gpt2": _GPT2,
     "llama": _LLAMA,
-    "mistral": replace(_LLAMA, finish=_windowed, defaults={"num_key_value_heads": 8, "sliding_window": 4096}),
+    "mistral": replace(_PLAIN, finish=_windowed, defaults={"num_key_value_heads": 8, "sliding_window": 4096}),
     "phi3": replace(
-        _LLAMA,
+        _PLAIN,
+        partial=True,
         qkv=("self_attn.qkv_proj",),
         ffn=("mlp.gate_up_proj",),
         finish=_phi3,
@@ -136,6 +145,7 @@ LAYOUTS: Mapping[str, BlockLayout] = {
     "qwen2": _QWEN2,
     "qwen3": replace(
         _QWEN2,
+        biased=_BIASED,
         qk_norms=("self_attn.q_norm", "self_attn.k_norm"),
         defaults={**_QWEN2.defaults, "head_dim": 128},
     ),

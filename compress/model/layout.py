@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, UnsupportedArchitecture
 from compress.model.rotary import FULL, SLIDING
 
 Settings = dict[str, Any]
 """A config in Llama's names, with the family's defaults filled in."""
+Sizes = dict[str, tuple[int, ...]]
 SIZES = (
     "hidden_size",
     "intermediate_size",
@@ -19,6 +20,8 @@ SIZES = (
     "num_key_value_heads",
     "vocab_size",
 )
+ALWAYS = ""
+"""Instead of an option: a bias that every model of the family has."""
 COMMON: Mapping[str, Any] = {"hidden_act": "silu", "norm_eps": 1e-6, "tie_word_embeddings": False}
 
 
@@ -33,6 +36,19 @@ class Shape:
     kv_heads: int
     head_dim: int
     vocab: int
+
+
+def shape_of(settings: Settings) -> Shape:
+    """Sizes of a model by its settings."""
+    return Shape(
+        blocks=settings["num_hidden_layers"],
+        hidden=settings["hidden_size"],
+        ffn=settings["intermediate_size"],
+        heads=settings["num_attention_heads"],
+        kv_heads=settings["num_key_value_heads"],
+        head_dim=settings["head_dim"],
+        vocab=settings["vocab_size"],
+    )
 
 
 class Part(NamedTuple):
@@ -100,12 +116,16 @@ class BlockLayout:
     """The table of learned positions."""
     norm: str = "norm"
     head: str = "lm_head"
-    buffers: tuple[str, ...] = ("self_attn.rotary_emb.inv_freq",)
-    """Constants that older folders store among a block's tensors."""
     keys: Mapping[str, str] = field(default_factory=lambda: {"norm_eps": "rms_norm_eps"})
     """Llama's name -> this family's name in config.json."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What transformers takes where config.json is silent."""
+    biased: Mapping[str, str] = field(default_factory=dict)
+    """Linear of a block -> the option of config.json that gives it a bias; ALWAYS where none can take it away."""
+    norm_biases: bool = False
+    """Norms have a bias, always."""
+    partial: bool = False
+    """Whether ``partial_rotary_factor`` leaves dimensions of a head unturned; transformers ignores it elsewhere."""
     finish: Callable[[Settings], None] = lambda settings: settings.update(layer_types=every(settings, FULL))
     """Completes the settings: ``layer_types`` at least."""
     own_layer_types: bool = False
@@ -137,10 +157,55 @@ class BlockLayout:
         """Every linear of a block, in the order of its computation."""
         return tuple(name for group in self.inputs for name in group)
 
-    def required(self) -> list[str]:
-        """Names of the tensors that every block must have."""
-        names = [*self.linears(), *(norm for norm in self.norms if norm), *(self.qk_norms or ())]
-        return [f"{name}.weight" for name in names]
+    @property
+    def bare(self) -> BlockLayout:
+        """The names without the prefix."""
+        return replace(self, prefix="")
+
+    def spelled(self, names: Iterable[str]) -> BlockLayout:
+        """The names as a folder that holds ``names`` spells them (with or without the prefix)."""
+        first = f"{self.bare.blocks}.0.{self.norms.attention}.weight"
+        return self.bare if first in names else self
+
+    def tensors(self, settings: Settings, *, tied: bool) -> tuple[Sizes, Sizes]:
+        """Full name -> shape (linears ``[out, in]``) of every tensor that must be there, and of those biases that the
+        config switches on, which transformers takes for zero where they are absent."""
+        shape, block, biases = shape_of(settings), dict[str, tuple[int, ...]](), dict[str, tuple[int, ...]]()
+        for name, (out, width) in self.sizes(shape).items():
+            block[f"{name}.weight"] = (out, width)
+            switch = self.biased.get(name)
+            if switch is not None:
+                target = block if switch == ALWAYS else biases if settings.get(switch) else {}
+                target[f"{name}.bias"] = (out,)
+        kinds = ("weight", "bias") if self.norm_biases else ("weight",)
+        block |= {f"{name}.{kind}": (shape.hidden,) for name in self.norms if name for kind in kinds}
+        block |= {f"{name}.weight": (shape.head_dim,) for name in self.qk_norms or ()}
+        outside: dict[str, tuple[int, ...]] = {f"{self.embed}.weight": (shape.vocab, shape.hidden)}
+        outside |= {f"{self.final_norm}.{kind}": (shape.hidden,) for kind in kinds}
+        if self.positions:
+            outside[f"{self.prefix}{self.positions}.weight"] = (settings["max_position_embeddings"], shape.hidden)
+        if not tied:
+            outside[f"{self.head}.weight"] = (shape.vocab, shape.hidden)
+        blocks = [f"{self.blocks}.{number}." for number in range(shape.blocks)]
+        return (
+            outside | {at + name: size for at in blocks for name, size in block.items()},
+            {at + name: size for at in blocks for name, size in biases.items()},
+        )
+
+    def sizes(self, shape: Shape) -> dict[str, tuple[int, int]]:
+        """Linear of a block -> ``(out, in)``."""
+        found = {part.name: (part.stop, shape.hidden) for part in self.parts(shape).values()}
+        return found | {self.out: (shape.hidden, shape.heads * shape.head_dim), self.down: (shape.hidden, shape.ffn)}
+
+    def stored(self, name: str, size: tuple[int, ...], packed: bool) -> tuple[int, ...]:
+        """Shape in the folder of the tensor with full name ``name`` and shape ``size``; codes are never transposed."""
+        turned = self.conv1d and not packed and name.startswith(f"{self.blocks}.")
+        return size[::-1] if turned else size
+
+    def switch_of(self, name: str) -> str | None:
+        """The option of config.json that gives a block the bias ``name``; None where no option does."""
+        inside = name.removeprefix(f"{self.blocks}.").partition(".")[2]
+        return self.biased.get(inside.removesuffix(".bias")) or None
 
     def parts(self, shape: Shape) -> dict[str, Part]:
         """Role (q, k, v, gate, up) -> rows of a linear, named as inside a block."""
@@ -158,13 +223,28 @@ class BlockLayout:
             settings["num_key_value_heads"] = settings.get("num_attention_heads")
         for size in SIZES:
             if not isinstance(settings.get(size), int) and not (size == "intermediate_size" and self.ffn_times_hidden):
-                raise ArtifactError(f"config.json lacks {self.keys.get(size, size)!r}", next="complete that file")
+                key = self.keys.get(size, size)
+                what = f"config.json lacks a valid size: {key} is {settings.get(size)!r}"
+                raise ArtifactError(what, next="give a complete config.json")
         if settings.get("intermediate_size") is None:
             settings["intermediate_size"] = self.ffn_times_hidden * settings["hidden_size"]
         if settings.get("head_dim") is None:
             settings["head_dim"] = settings["hidden_size"] // settings["num_attention_heads"]
         self.finish(settings)
+        self._check_rotary(settings)
         return settings
+
+    def _check_rotary(self, settings: Settings) -> None:
+        """``partial_rotary_factor`` where nothing in transformers reads it (or, with a scaling, fails by it)."""
+        given = [settings.get(key) or {} for key in ("rope_scaling", "rope_parameters")]
+        nested = [kind for rope in given for kind in rope.values() if isinstance(kind, dict)]
+        places = [settings, *given, *nested]
+        part = next((place["partial_rotary_factor"] for place in places if place.get("partial_rotary_factor")), 1)
+        if part != 1 and self.rotary and not self.partial:
+            raise UnsupportedArchitecture(
+                f"config.json: partial_rotary_factor is {part}, which {settings.get('model_type')} models do not have",
+                next="remove it if the model turns whole heads (transformers ignores it); else use another model_type",
+            )
 
     def attention(self, settings: Settings, block: int) -> Attention:
         """Scale, cap, window and kind of a block's attention."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from compress.errors import ArtifactError
-from compress.json_files import AGAIN, read_json
+from compress.json_files import AGAIN
 
 MAX_HEADER = 100_000_000
 """Bytes, as in the format's own library."""
@@ -27,7 +27,6 @@ _BITS = {
     "F6_E2M3": 6,
     "F6_E3M2": 6,
 }
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -39,47 +38,16 @@ class Entry:
     shape: tuple[int, ...]
     start: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return math.prod(self.shape) * _BITS[self.dtype] // 8
+
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name is there twice")
-    return found
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The .safetensors files of a model folder, in the order of their names.
-
-    Raises ArtifactError if there are none, or the index is damaged or names one that is missing.
-    """
-    index = folder / INDEX
-    if index.is_file():
-        mapping = read_json(index).get("weight_map")
-        if not isinstance(mapping, dict) or not all(map(_plain_name, mapping.values())):
-            raise ArtifactError(f"{index} has no valid weight_map", next=AGAIN)
-        files = [folder / name for name in sorted(set(mapping.values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ArtifactError(f"{folder} holds no *.safetensors file", next="save the model with safe_serialization=True")
-    for file in files:
-        if not file.is_file():
-            raise ArtifactError(f"{file} is missing: {index.name} names it", next=AGAIN)
-    return files
-
-
-def _plain_name(value: Any) -> bool:
-    return isinstance(value, str) and Path(value).name == value and "\0" not in value
-
-
-def read_entries(folder: Path) -> dict[str, Entry]:
-    """The tensors of all files of a folder by name. Raises ArtifactError also for a name in two files."""
-    found: dict[str, Entry] = {}
-    for path in weight_files(folder):
-        for name, entry in read_header(path).items():
-            if name in found:
-                raise ArtifactError(f"{path} and {found[name].path} both hold {name}", next=AGAIN)
-            found[name] = entry
     return found
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN
-from compress.model.safetensors_header import INDEX, Entry, read_entries, read_header
+from compress.model.files import INDEX, SINGLE, read_entries
+from compress.model.safetensors_header import Entry, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -90,9 +91,12 @@ class Weights:
     Raises ArtifactError if there are none, a shard of the index is missing or a header is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Mapping[str, Entry] | None = None) -> None:
+        """``places``: where the tensors lie, if that is known; ``compress.model.tensors`` says which are a model's."""
         self.path = path
-        self._places = read_header(path) if path.is_file() else read_entries(path)
+        if places is None:
+            places = read_header(path) if path.is_file() else read_entries(path)
+        self._places = places
         for name, place in self._places.items():
             if place.dtype not in DTYPES:
                 raise ArtifactError(
@@ -137,8 +141,14 @@ class Weights:
                 f"tensor {name!r} of {place.path} has the type {place.dtype}; weights must be {', '.join(FLOATS)}",
                 next="save the model in bfloat16",
             )
-        tensor = self.load(name).float()
-        if not bool(tensor.isfinite().all()):
+        return self._finite(name, self.load(name).float())
+
+    def load_sound(self, name: str) -> torch.Tensor:
+        """The tensor as it is stored; ArtifactError naming it if it holds NaN or Inf."""
+        return self._finite(name, self.load(name))
+
+    def _finite(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ArtifactError(
                 f"tensor {name!r} of {self.path} holds NaN or Inf", next="repair or fetch the model again"
             )
@@ -219,7 +229,7 @@ def write_model(
     shards = _cut(sorted(specs, key=lambda spec: spec.name), shard_bytes)
     weight_map = {}
     for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else "model.safetensors"
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else SINGLE
         if not (resume and (folder / name).is_file()):
             write_file(folder / name, shard, load)
         weight_map.update({spec.name: name for spec in shard})

@@ -29,7 +29,7 @@ def write_edited(model: ModelFolder, out: Path, config: Mapping[str, Any], edits
 
     def load(name: str) -> torch.Tensor:
         linear, _, kind = name.rpartition(".")
-        stored = model.weights.load(name)
+        stored = model.weights.load_sound(name)
         if linear not in edits or kind not in {"weight", "bias"}:
             return stored
         if kind == "bias":
@@ -66,7 +66,7 @@ def write_blocks(model: ModelFolder, out: Path, kept: Sequence[int]) -> None:
         elif int(block) in number:
             renamed[f"{stack}{number[int(block)]}.{rest}"] = name
     specs = [replace(model.weights.spec(source), name=name) for name, source in renamed.items()]
-    write_model(out, specs, lambda name: model.weights.load(renamed[name]))
+    write_model(out, specs, lambda name: model.weights.load_sound(renamed[name]))
     _write_rest(model, out, model.narrowed_config(blocks=kept))
 
 

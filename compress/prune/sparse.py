@@ -51,6 +51,7 @@ class SparsePrune(Stage[SparseParams]):
     """The result is a stock folder: zeros are exact in the stored dtype."""
 
     Params = SparseParams
+    version = 2
     accepts = frozenset({"hf"})
     produces = "hf"
     uses = frozenset({"calibration"})
@@ -92,7 +93,7 @@ class SparsePrune(Stage[SparseParams]):
         started = time.perf_counter()
         model = ModelFolder(job.input.path)
         pruner = _Pruner(model, job)
-        write_edited(model, job.out, model.config, pruner.edits())
+        write_edited(model, job.out, model.held.config, pruner.edits())
         write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
         return {"speed": SPEED, **counted_zeros(job.out), **pruner.facts()}
 

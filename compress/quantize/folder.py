@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from compress.errors import ArtifactError, UsageError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
+from compress.model.tensors import PARTS
 from compress.model.weights import TensorSpec, Weights, copy_side_files, spec_of, write_model
-from compress.quantize.packing import PARTS, PERIOD
+from compress.quantize.packing import PERIOD
 from compress.quantize.recipe import FLOAT, Recipe
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def write_folder(model: ModelFolder, recipe: Recipe, files: Sequence[Path], out:
     packed = {f"{name.removesuffix('.qweight')}.weight" for name in places if name.endswith(".qweight")}
     kept = [name for name in model.weights.names() if name not in packed]
     places.update({name: (model.weights, model.weights.spec(name)) for name in kept})
-    write_model(out, [spec for _, spec in places.values()], lambda name: places[name][0].load(name))
-    write_json(out / "config.json", {**model.config, "quantization_config": recipe.config()})
+    write_model(out, [spec for _, spec in places.values()], lambda name: places[name][0].load_sound(name))
+    write_json(out / "config.json", {**model.held.config, "quantization_config": recipe.config()})
     write_json(out / "quantize_config.json", recipe.config())
     copy_side_files(model.path, out)
     _read_back(out, places)

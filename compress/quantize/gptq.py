@@ -28,8 +28,8 @@ class Gptq(Stage[GptqParams]):
     produces = "gptq"
     uses = frozenset({"calibration"})
     calibrates = True
-    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
-    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers"})
+    modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
 
     def reads_calibration(self, params: GptqParams) -> bool:
         """The Hessians of the float model: when the stage does not measure its own, and to choose bits."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ArtifactError
+from compress.model.tensors import PARTS, held
 from compress.model.weights import Weights
 from compress.quantize.grids import IntGrid
 from compress.quantize.problem import Solution
@@ -28,7 +29,6 @@ from compress.quantize.recipe import bits_in
 if TYPE_CHECKING:
     import torch
 
-PARTS = ("g_idx", "qweight", "qzeros", "scales")
 PERIOD = 32
 """Codes after which the bit stream is at a word boundary, whatever the bits."""
 
@@ -117,14 +117,14 @@ def dequantize_folder(path: Path) -> dict[str, torch.Tensor]:
     Quantized linears are decoded exactly; other tensors are widened. For judging a GPTQ artifact in torch
     where no kernel for it is installed, and for exporting it.
     """
-    weights, config = Weights(Path(path)), read_quantization(Path(path))
+    weights, config = Weights(Path(path), held(Path(path)).entries), read_quantization(Path(path))
     turned = json.loads((Path(path) / "config.json").read_text()).get("model_type") == "gpt2"
     result: dict[str, torch.Tensor] = {}
     for name in weights.names():
         module, _, part = name.rpartition(".")
         if part == "qweight":
-            W = from_checkpoint({p: weights.load(f"{module}.{p}") for p in PARTS}, bits_in(config, module))
+            W = from_checkpoint({p: weights.load_sound(f"{module}.{p}") for p in PARTS}, bits_in(config, module))
             result[f"{module}.weight"] = W.T.contiguous() if turned and module != "lm_head" else W
         elif part not in PARTS:
-            result[name] = weights.load(name).float()
+            result[name] = weights.load_finite(name)
     return result

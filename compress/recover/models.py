@@ -109,7 +109,6 @@ def write_back(model: Any, folder: Path) -> None:
         raise ArtifactError(f"{folder} has no tensor for {min(lost)!r}", next="save the unpruned model again")
 
     def load(name: str) -> torch.Tensor:
-        stored = weights.load(name)  # constants of older folders are no part of the model and stay
-        return trained[names[name]].to(stored.dtype).contiguous() if names[name] in trained else stored
+        return trained[names[name]].to(weights.load(name).dtype).contiguous()
 
     write_model(folder, [weights.spec(name) for name in weights.names()], load)

@@ -193,8 +193,9 @@ def print_gate(result: Json) -> None:
     console.print(suites_table(result["suites"], console.width))
     console.print(rules_table(result["rules"], console.width))
     console.print(f"gate: {_paint(result['verdict'])}")
-    for reason in result.get("reasons", ()):
-        console.print(f"  {reason}", markup=False)
+    for line in (*result.get("reasons", ()), words.idle_sentence(result)):
+        if line:
+            console.print(f"  {line}", markup=False)
 
 
 def _console() -> Console:

@@ -72,6 +72,10 @@ def judged(proof: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def verdict_sentences(proof: Mapping[str, Any]) -> list[str]:
     """What the gate found, for somebody who has not read about the gate."""
+    return [sentence for sentence in (*_verdict(proof), idle_sentence(proof)) if sentence]
+
+
+def _verdict(proof: Mapping[str, Any]) -> list[str]:
     if proof["verdict"] == "PASS":
         return _passed(proof)
     blocked = next((c for c in judged(proof) if c["verdict"] != "PASS"), None)
@@ -84,6 +88,12 @@ def verdict_sentences(proof: Mapping[str, Any]) -> list[str]:
         "Nothing may ship until more items are evaluated.",
         *blocked["reasons"],
     ]
+
+
+def idle_sentence(result: Mapping[str, Any]) -> str:
+    """The hard rules that no item tests, or nothing."""
+    idle = result.get("hard_rules_not_in_force") or ()
+    return f"In force in no item, so that nothing is shown: {', '.join(idle)} (hard)." if idle else ""
 
 
 def _passed(proof: Mapping[str, Any]) -> list[str]:

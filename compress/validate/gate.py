@@ -9,18 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from compress.validate.paired import Outcome, blank, broken, clusters, measured, paired
 from compress.validate.results import Judgement, RuleResult, SuiteResult, more
+from compress.validate.side_effects import side_effects_of
 from compress.validate.statistics import (
     FAIL,
     INCONCLUSIVE,
     NOT_TESTED,
     PASS,
-    Interval,
+    VIOLATIONS,
     design_effect,
     gatekeep,
     hard_floor,
     hard_limit,
-    non_inferiority,
     sample_size,
     why_n,
     zero_flip_floor,
@@ -47,7 +48,8 @@ __all__ = [
     "zero_flip_floor",
 ]
 
-MARGINS: Mapping[str, float] = {"accuracy": 0.02, "adherence": 0.02, "rule": 0.05}
+MARGINS: Mapping[str, float] = {"accuracy": 0.02, "adherence": 0.02, "rule": 0.05, "baseline": 0.1}
+"""``baseline`` is none: it is the largest share of replies in which the unguarded baseline may break a hard rule."""
 Mode = Literal["model", "enforced", "recorded"]
 
 
@@ -92,12 +94,12 @@ def judge(
     """
     if not len(items) == len(baseline) == len(candidate):
         raise ValueError(f"{len(items)} items, {len(baseline)} and {len(candidate)} replies: one reply per item")
-    table = _Table.of(book, items, baseline, candidate)
+    table, margins = _Table.of(book, items, baseline, candidate), {**MARGINS, **margins}
     if mode == "enforced":
         return _enforced(book, table)
-    suites = _suites(book, items, baseline, candidate, table, {**MARGINS, **margins})
-    rules = tuple(_rule(table, rule.id, rule.severity, mode, {**MARGINS, **margins}["rule"]) for rule in book.rules)
-    return _conclude(suites, rules, _side_effects(book, items, baseline, candidate))
+    suites = _suites(book, items, baseline, candidate, table, margins, mode)
+    rules = tuple(_rule(table, rule.id, rule.severity, mode, margins) for rule in book.rules)
+    return _conclude(suites, rules, side_effects_of(book, items, baseline, candidate))
 
 
 def enforce_all(book: RuleBook, items: Sequence[Question], answers: Replies) -> list[Enforced]:
@@ -146,6 +148,7 @@ def _suites(
     candidate: Replies,
     table: _Table,
     margins: Mapping[str, float],
+    mode: str,
 ) -> tuple[SuiteResult, ...]:
     known = [
         Outcome(item.accurate(book, first), item.accurate(book, second), item.cluster)
@@ -161,48 +164,67 @@ def _suites(
         ("adherence", pooled["hard"], margins["adherence"]),
         ("soft adherence", pooled["soft"], margins["rule"]),
     )
-    return tuple(_suite(name, outcomes, margin) for name, outcomes, margin in wanted if outcomes)
+    return tuple(_suite(name, outcomes, margin, mode) for name, outcomes, margin in wanted if outcomes)
 
 
-class Outcome(NamedTuple):
-    """Whether baseline and candidate passed one unit."""
-
-    baseline: bool
-    candidate: bool
-    cluster: str
+def _excused(mode: str, margin: float) -> float:
+    """How much better a candidate must be shown to be for its baseline's faults not to matter. In two recorded files
+    nothing excuses them: a baseline that passes nothing there is most often the wrong file."""
+    return margin if mode == "model" else 1.0
 
 
-def _paired(outcomes: Sequence[Outcome], margin: float) -> tuple[Interval, float, int, int]:
-    """(interval, design effect, to pass, to fail)"""
-    to_pass = sum(o.candidate and not o.baseline for o in outcomes)
-    to_fail = sum(o.baseline and not o.candidate for o in outcomes)
-    deff = design_effect([o.candidate - o.baseline for o in outcomes], [o.cluster for o in outcomes])
-    return non_inferiority(len(outcomes), to_fail, to_pass, margin, deff), deff, to_pass, to_fail
+def _suite(name: str, outcomes: Sequence[Outcome], margin: float, mode: str) -> SuiteResult:
+    interval, deff, _, _ = paired(outcomes, margin)
+    n, passed = len(outcomes), sum(o.baseline for o in outcomes)
+    verdict, note = measured(interval.verdict, blank(passed, n, margin), interval.low, _excused(mode, margin))
+    return SuiteResult(
+        name,
+        n,
+        passed / n,
+        sum(o.candidate for o in outcomes) / n,
+        interval.estimate,
+        interval.low,
+        interval.high,
+        margin,
+        verdict,
+        interval.needed,
+        deff,
+        clusters(outcomes),
+        note,
+    )
 
 
-def _suite(name: str, outcomes: Sequence[Outcome], margin: float) -> SuiteResult:
-    interval, deff, _, _ = _paired(outcomes, margin)
-    n = len(outcomes)
-    before, after = sum(o.baseline for o in outcomes) / n, sum(o.candidate for o in outcomes) / n
-    estimate, low, high = interval.estimate, interval.low, interval.high
-    return SuiteResult(name, n, before, after, estimate, low, high, margin, interval.verdict, interval.needed, deff)
-
-
-def _rule(table: _Table, rule: str, severity: str, mode: str, margin: float) -> RuleResult:
+def _rule(table: _Table, rule: str, severity: str, mode: str, margins: Mapping[str, float]) -> RuleResult:
     outcomes = [Outcome(p.baseline, p.candidate, p.cluster) for p in table.pairs if p.rule == rule]
     if not outcomes:
         return RuleResult(rule, severity, mode, 0, None, None, None, None, NOT_TESTED, (0, 0))
-    n = len(outcomes)
-    interval, _, to_pass, to_fail = _paired(outcomes, margin)
+    n, margin, recorded = len(outcomes), margins["rule"], severity == "hard" and mode == "recorded"
+    interval, _, to_pass, to_fail = paired(outcomes, margin)
     before, after = sum(o.baseline for o in outcomes), sum(o.candidate for o in outcomes)
-    flips, shares = (to_pass, to_fail), (before / n, after / n)
-    if severity == "hard" and mode == "recorded":
+    note = blank(before, n, margin)
+    if severity == "hard" and not note:
+        note = broken(outcomes, VIOLATIONS if recorded else margins["baseline"])
+    bounds, needed, own = (interval.low, interval.high), interval.needed, interval.verdict
+    if recorded:
         deff = design_effect([not o.candidate for o in outcomes], [o.cluster for o in outcomes])
-        own = hard_limit(n - after, n, deff)
-        bounds = (1 - own.high, 1 - own.low)
-        return RuleResult(rule, severity, mode, n, *shares, *bounds, own.verdict, flips, needed=own.needed)
-    bounds = (interval.low, interval.high)
-    return RuleResult(rule, severity, "model", n, *shares, *bounds, interval.verdict, flips, margin, interval.needed)
+        limit = hard_limit(n - after, n, deff)
+        bounds, needed, own = (1 - limit.high, 1 - limit.low), limit.needed, limit.verdict
+    verdict, note = measured(own, note, interval.low, _excused(mode, margin))
+    return RuleResult(
+        rule,
+        severity,
+        "recorded" if recorded else "model",
+        n,
+        before / n,
+        after / n,
+        *bounds,
+        verdict,
+        (to_pass, to_fail),
+        None if recorded else margin,
+        needed,
+        clusters(outcomes),
+        note,
+    )
 
 
 def _enforced(book: RuleBook, table: _Table) -> Judgement:
@@ -210,7 +232,8 @@ def _enforced(book: RuleBook, table: _Table) -> Judgement:
     hard = [pair for pair in table.pairs if pair.severity == "hard"]
     items = sorted({pair.item for pair in hard})
     if not items:
-        return Judgement((), (), NOT_TESTED, ("no hard rule is in force in any item",))
+        idle = tuple(rule.id for rule in book.rules if rule.severity == "hard")
+        return Judgement((), (), NOT_TESTED, ("no hard rule is in force in any item",), not_in_force=idle)
     broken = {place: {p.item for p in hard if not (p.baseline, p.candidate)[place]} for place in (0, 1)}
     deff = design_effect([item in broken[1] for item in items], [table.clusters[item] for item in items])
     interval = hard_limit(len(broken[1]), len(items), deff)
@@ -219,7 +242,7 @@ def _enforced(book: RuleBook, table: _Table) -> Judgement:
     reasons = [rule.reason() for rule in rules if rule.verdict == FAIL]
     if verdict == INCONCLUSIVE:
         reasons.append(f"no violation in {len(items)} enforced replies{more(verdict, interval.needed)}")
-    return Judgement((), rules, verdict, tuple(reasons))
+    return Judgement((), rules, verdict, tuple(reasons), not_in_force=_idle(rules))
 
 
 def _enforced_rule(hard: Sequence[_Pair], rule: str, verdict: str) -> RuleResult:
@@ -241,28 +264,15 @@ def _conclude(
     suites: tuple[SuiteResult, ...], rules: tuple[RuleResult, ...], side_effects: dict[str, dict[str, int]]
 ) -> Judgement:
     results: tuple[SuiteResult | RuleResult, ...] = (*suites, *rules)
+    idle = _idle(rules)
     verdicts = {result.verdict for result in results} - {NOT_TESTED}
     if not verdicts:
-        return Judgement(suites, rules, INCONCLUSIVE, ("nothing was tested: no expected answer and no rule in force",))
+        why = "nothing was tested: no expected answer and no rule in force"
+        return Judgement(suites, rules, INCONCLUSIVE, (why,), side_effects, idle)
     verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
     reasons = [r.reason() for wanted in (FAIL, INCONCLUSIVE) for r in results if r.verdict == wanted]
-    return Judgement(suites, rules, verdict, tuple(reasons), side_effects)
+    return Judgement(suites, rules, verdict, tuple(reasons), side_effects, idle)
 
 
-def _side_effects(
-    book: RuleBook, items: Sequence[Question], baseline: Replies, candidate: Replies
-) -> dict[str, dict[str, int]]:
-    """Escalations and refusals that were missed or uncalled for, where the right action is known."""
-    effects: dict[str, dict[str, int]] = {}
-    for item, *answers in zip(items, baseline, candidate, strict=True):
-        right = item.answer.get("action") if item.match == "json" and isinstance(item.answer, Mapping) else None
-        if right is None:
-            continue
-        done = [(book.parse(text).fields or {}).get("action") for text, _ in answers]
-        for action, name in (("escalate", "escalations"), ("refuse", "refusals")):
-            kind = f"{'missed' if right == action else 'false'}_{name}"
-            counts = effects.setdefault(kind, {"n": 0, "baseline": 0, "candidate": 0})
-            counts["n"] += 1
-            for side, given in zip(("baseline", "candidate"), done, strict=True):
-                counts[side] += (given == action) != (right == action)
-    return dict(sorted(effects.items()))
+def _idle(rules: Sequence[RuleResult]) -> tuple[str, ...]:
+    return tuple(rule.id for rule in rules if rule.severity == "hard" and rule.n == 0)

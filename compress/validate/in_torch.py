@@ -175,6 +175,7 @@ def assemble_torch_model(path: Path, state: Mapping[str, Any]) -> Any:
     config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
+    config.tie_word_embeddings = "lm_head.weight" not in state
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=need("torch").float32)
     missing, extra = model.load_state_dict(dict(state), strict=False, assign=True)
     model.tie_weights()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from compress import rows
 from compress.errors import DataError
+from compress.rows import NUMBER
+from compress.rows import folded as _plain
 from runtime.rules import RuleBook, Turn
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-MATCHES = ("choice", "contains", "exact", "json", "numeric")
+KNOWN = (*rows.PARTS, "chosen", "rejected", "label")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Item:
     answer: Any
     match: str
     cluster: str
-    """Items of one scenario are not independent; they share this name."""
+    """Items of one scenario are not independent; they share this name. One question asked twice is one scenario."""
 
     def accurate(self, book: RuleBook, reply: str) -> bool:
         """Whether ``reply`` is right by the row's own ``expected``."""
@@ -41,49 +42,83 @@ def load_items(path: Path, book: RuleBook) -> list[Item]:
     """All items of ``path``, in order. Raises DataError naming the first unusable line."""
     items: list[Item] = []
     seen: dict[str, int] = {}
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                item = _item(path, number, line, book)
-                if item.id in seen:
-                    raise DataError(path, number, f"id {item.id!r} stands on line {seen[item.id]} too")
-                seen[item.id] = number
-                items.append(item)
+    for number, row in rows.numbered_rows(path, _SHAPE, _NO_ITEM):
+        item = _item(path, number, row, book)
+        if item.id in seen:
+            raise DataError(path, number, f"id {item.id!r} stands on line {seen[item.id]} too", next=_OWN_ID)
+        seen[item.id] = number
+        items.append(item)
     if not items:
         raise DataError(path, None, "there are no evaluation items", next="add rows with messages and expected")
-    return items
+    return join_clusters(items)
 
 
-def _item(path: Path, number: int, line: str, book: RuleBook) -> Item:
-    try:
-        row = json.loads(line)
-        messages, expected = row["messages"], row["expected"]
-        answer, match = expected["answer"], expected.get("match", "exact")
-        turn = Turn.from_row(row)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            path, number, f"not an evaluation item ({type(error).__name__}: {error})", next=_SHAPE
-        ) from None
-    if match not in MATCHES:
-        raise DataError(path, number, f"expected.match is {match!r}", next=f"known: {', '.join(MATCHES)}")
-    if match == "json" and not isinstance(answer, Mapping):
-        raise DataError(path, number, "expected.answer must be an object where expected.match is json")
-    if match == "numeric" and not NUMBER.fullmatch(str(answer)):
-        raise DataError(path, number, f"expected.answer {answer!r} is not a number, but expected.match is numeric")
-    if not messages or messages[-1].get("role") == "assistant":
+def _item(path: Path, number: int, row: Mapping[str, Any], book: RuleBook) -> Item:
+    turn = read_turn(path, number, row, book, KNOWN, _SHAPE, _NO_ITEM)
+    if row["messages"][-1]["role"] == "assistant":
         raise DataError(path, number, "an evaluation item ends with the user's message", next=_SHAPE)
-    asked = with_system(book, turn)
-    return Item(
-        str(row.get("id", f"line-{number}")),
-        asked.messages,
-        asked,
-        answer,
-        match,
-        str(row.get("cluster", f"#{number}")),
-    )
+    if "expected" not in row:
+        raise DataError(path, number, "expected is missing", next=_SHAPE)
+    asked, expected = with_system(book, turn), row["expected"]
+    name = str(row.get("id", f"line-{number}"))
+    match = expected.get("match", "exact")
+    return Item(name, asked.messages, asked, expected["answer"], match, str(row.get("cluster", f"#{number}")))
 
 
 _SHAPE = 'a row is {"id", "messages": [{"role", "content"}…], "expected": {"answer", "match"}}'
+_NO_ITEM = "not an evaluation item: "
+_OWN_ID = "give every row an id of its own"
+_MEND = "correct the row, or declare it in the rule file"
+
+
+def read_turn(
+    path: Path,
+    number: int,
+    row: Mapping[str, Any],
+    book: RuleBook,
+    known: Sequence[str],
+    shape: str,
+    prefix: str = "",
+) -> Turn:
+    """The turn of a row whose every part is of its type and known to the rule file.
+
+    Raises DataError (file and line) for an unknown key, a part that is not what it must be, an undeclared fact, a
+    label or rule that the file does not know, or an expected answer that the contract cannot hold.
+    """
+    try:
+        rows.check_known_keys(row, known)
+        if "messages" not in row:
+            raise ValueError("messages is not a list of {role, content} (it is missing)")
+        rows.check_parts(row)
+        turn = Turn.from_row(row)
+        rows.check_question(turn.messages)
+    except ValueError as error:
+        raise DataError(path, number, f"{prefix}{error}", next=shape) from None
+    wrong = book.turn_problems(turn)
+    expected = row.get("expected") or {}
+    if expected.get("match") == "json":
+        wrong += [f"expected.answer: {what}" for what in book.answer_problems(expected["answer"])]
+    if wrong:
+        raise DataError(path, number, "; ".join(wrong), next=_MEND)
+    return turn
+
+
+def join_clusters(items: Sequence[Item]) -> list[Item]:
+    """The items with one cluster for all that share a cluster's name or ask the same question of the same facts."""
+    leader: dict[Hashable, Hashable] = {}
+
+    def root(key: Hashable) -> Hashable:
+        while leader.setdefault(key, key) != key:
+            leader[key] = key = leader[leader[key]]
+        return key
+
+    asked = [("asked", rows.question_of(item.messages, item.turn.facts)) for item in items]
+    for item, question in zip(items, asked, strict=True):
+        leader[root(question)] = root(("named", item.cluster))
+    names: dict[Hashable, str] = {}
+    return [
+        replace(item, cluster=names.setdefault(root(q), item.cluster)) for item, q in zip(items, asked, strict=True)
+    ]
 
 
 def with_system(book: RuleBook, turn: Turn) -> Turn:
@@ -105,10 +140,6 @@ def _fields(book: RuleBook, reply: str) -> Any:
 
 def _same_fields(answer: Mapping[str, Any], fields: Any) -> bool:
     return isinstance(fields, Mapping) and all(name in fields and fields[name] == answer[name] for name in answer)
-
-
-def _plain(text: Any) -> str:
-    return " ".join(unicodedata.normalize("NFKC", str(text)).casefold().split())
 
 
 def _exact(answer: Any, text: str) -> bool:

@@ -32,7 +32,10 @@ def _write_rows(path: Path, items: Sequence[Item], replies: Sequence[tuple[str, 
     with open(path, "w", encoding="utf-8") as handle:
         for item, (text, truncated) in zip(items, replies, strict=True):
             row = {"id": item.id, "messages": [dict(m) for m in item.messages], "reply": text, "truncated": truncated}
-            known = {"facts": item.turn.facts, "labels": item.turn.labels, "prompted": item.turn.prompted}
+            sources = [{"id": name, "text": text} for name, text in item.turn.sources]
+            turn, expected = item.turn, {"answer": item.answer, "match": item.match}
+            known = {"facts": turn.facts, "labels": turn.labels, "prompted": turn.prompted, "sources": sources}
+            known |= {"expected": expected, "cluster": item.cluster}
             row |= {name: value for name, value in known.items() if value}
             handle.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
 

@@ -29,6 +29,8 @@ class ValidateParams(Params):
     """The ``export.parity`` stage that compared these candidates with their weights: what it found is taken over."""
     margins: Margins = Margins()
     """Non-inferiority margins."""
+    max_baseline_violations: float = Field(default=0.1, gt=0, lt=1)
+    """Largest share of replies in which the baseline, model-only, may break a hard rule and still be a measure."""
     max_tokens: int = Field(default=160, ge=1)
     """Most tokens of a reply."""
     drift_rows: int = Field(default=200, ge=0)

@@ -32,7 +32,10 @@ SHIPPABLE = frozenset({"bundle", *BACKENDS})
 
 
 def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyone) -> dict[str, Any]:
-    """The content of ``proof.json``. The candidates of ``everyone`` come from least to most compressed."""
+    """The content of ``proof.json``. The candidates of ``everyone`` come from least to most compressed.
+
+    ``margins`` holds accuracy, adherence, rule, and under ``baseline`` what the baseline may break itself.
+    """
     baseline = everyone.baseline
     entries = [_candidate(setting, margins, baseline, candidate) for candidate in everyone.candidates]
     chosen, reached = gatekeep((entry["name"], entry["verdict"]) for entry in entries)
@@ -49,11 +52,19 @@ def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyo
         "chosen": _shipped(entries) or chosen,
         "n_items": len(setting.items),
         "why_n": explain_n(setting, margins, baseline, judged[-1], floor),
-        "margins": dict(margins),
+        "margins": {name: share for name, share in margins.items() if name != "baseline"},
+        "max_baseline_violations": margins["baseline"],
+        "hard_rules_not_in_force": _not_in_force(setting),
         "candidates": entries,
         "a_a": floor,
         "base": _base(setting, everyone.base, everyone.base_items) if everyone.base else None,
     }
+
+
+def _not_in_force(setting: Setting) -> list[str]:
+    """Hard rules about which the items show nothing."""
+    active = {rule.id for item in setting.items for rule in setting.book.active(item.turn)}
+    return [rule.id for rule in setting.book.rules if rule.severity == "hard" and rule.id not in active]
 
 
 def _shipped(entries: Sequence[Mapping[str, Any]]) -> str | None:
@@ -154,8 +165,10 @@ def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, h
     pairs = zip(baseline.score(setting).accurate, heard.score(setting).accurate, strict=True)
     changed = max(sum(_flips(list(pairs))), sum(floor["accuracy_flips"]), 1) / n
     known = why_n(n, margins["accuracy"], round(changed, 4))
+    apart = len({item.cluster for item in setting.items})
+    fewer = f"They stand in {apart} clusters and count for less. " if apart < n else ""
     return (
-        f"{known} ({heard.model.name} changed {percent(changed)} of the answers.) "
+        f"{known} ({heard.model.name} changed {percent(changed)} of the answers.) {fewer}"
         f"A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of {percent(margins['rule'])}; "
         f"enforced hard rules need {hard_floor()} replies without a violation to show a rate of at most 1 %."
     )

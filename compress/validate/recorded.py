@@ -1,24 +1,26 @@
 """The gate on recorded replies: two JSONL files from any two systems, paired by ``id``.
 
 A row is ``{"id", "messages", "reply": text or object, "facts"?, "labels"?, "sources"?, "prompted"?, "truncated"?,
-"expected"?, "cluster"?}``. Everything but ``reply`` and ``truncated`` belongs to the question, so it must be the same
-in both files; ``expected`` and ``cluster`` may stand in one of them only.
+"expected"?, "cluster"?}``; any other key is an error. Everything but ``reply`` and ``truncated`` belongs to the
+question, so it must be the same in both files; ``expected`` and ``cluster`` may stand in one of them only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress import rows
 from compress.errors import DataError
 from compress.validate.gate import Answer, judge
-from compress.validate.items import MATCHES, NUMBER, Item
+from compress.validate.items import Item, join_clusters, read_turn
 from runtime.rules import RuleBook, Turn, load_rules
 
-SHAPE = 'a row is {"id", "messages": [{"role", "content"}…], "reply": "text" or {contract fields}}'
+SHAPE = 'a row is {"id", "messages": [{"role", "content"}…], "reply": "text" or {contract fields}}; see docs/gate.md'
+KNOWN = (*rows.PARTS, "reply", "truncated")
 QUESTION = ("messages", "facts", "labels", "sources", "prompted")
 
 
@@ -41,20 +43,20 @@ def gate_files(baseline: Path, candidate: Path, rules: Path) -> dict[str, Any]:
     book = load_rules(rules)
     first, second = _read(Path(baseline), book), _read(Path(candidate), book)
     _same_ids(Path(baseline), first, Path(candidate), second)
-    items = [_item(Path(baseline), Path(candidate), name, first[name], second[name]) for name in first]
+    items = join_clusters([_item(Path(baseline), Path(candidate), name, first[name], second[name]) for name in first])
     answers = [first[name].answer for name in first], [second[name].answer for name in first]
     return judge(book, items, *answers, mode="recorded").to_json()
 
 
 def _read(path: Path, book: RuleBook) -> dict[str, _Recorded]:
     found: dict[str, _Recorded] = {}
-    for number, row in _lines(path):
-        name = row.get("id")
-        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            raise DataError(path, number, f"id is {name!r}, not a text or a whole number", next=SHAPE)
-        if str(name) in found:
-            raise DataError(path, number, f"id {name!r} stands on line {found[str(name)].line} too", next=_DOUBLED)
-        found[str(name)] = _recorded(path, number, row, book)
+    for number, row in rows.numbered_rows(path, SHAPE):
+        if "id" not in row:
+            raise DataError(path, number, "id is missing", next=SHAPE)
+        recorded, name = _recorded(path, number, row, book), str(row["id"])
+        if name in found:
+            raise DataError(path, number, f"id {name!r} stands on line {found[name].line} too", next=_DOUBLED)
+        found[name] = recorded
     if not found:
         raise DataError(path, None, "the file has no rows", next=SHAPE)
     return found
@@ -63,49 +65,12 @@ def _read(path: Path, book: RuleBook) -> dict[str, _Recorded]:
 _DOUBLED = "give every reply an id of its own; the same question asked twice is two ids and one cluster"
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """``(line number, row)`` of every line that is not blank. A byte-order mark and Windows line ends are fine."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, None, f"cannot be read: {error.strerror or error}", next="check the path") from None
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(path, number, f"not a line of JSON in UTF-8 ({error})", next=SHAPE) from None
-        if not isinstance(row, dict):
-            raise DataError(path, number, f"a {type(row).__name__}, not an object", next=SHAPE)
-        yield number, row
-
-
 def _recorded(path: Path, number: int, row: Mapping[str, Any], book: RuleBook) -> _Recorded:
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
-        raise DataError(path, number, "messages is not a list of {role, content}", next=SHAPE)
+    turn = read_turn(path, number, row, book, KNOWN, SHAPE)
     truncated = row.get("truncated", False)
     if not isinstance(truncated, bool):
-        raise DataError(path, number, f"truncated is {truncated!r}, not true or false")
-    try:
-        turn = Turn.from_row(row)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"facts, labels, sources or prompted cannot be read ({type(error).__name__}: {error})"
-        raise DataError(path, number, what, next="see docs/gate.md") from None
-    wrong = book.fact_problems(turn.facts) + [
-        f"unknown rule {p!r} in prompted" for p in turn.prompted if p not in book.by_id
-    ]
-    if wrong:
-        raise DataError(path, number, "; ".join(wrong), next="declare it in the rule file or correct the row")
-    _check_expected(path, number, row)
+        raise DataError(path, number, f"truncated is {truncated!r}, not true or false", next=SHAPE)
     return _Recorded(number, row, turn, Answer(_reply(path, number, row, book), truncated))
-
-
-def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-    )
 
 
 def _reply(path: Path, number: int, row: Mapping[str, Any], book: RuleBook) -> str:
@@ -113,29 +78,13 @@ def _reply(path: Path, number: int, row: Mapping[str, Any], book: RuleBook) -> s
     if isinstance(reply, str):
         return reply
     if not isinstance(reply, dict):
-        raise DataError(path, number, f"reply is {_kind(reply)}, not a text or an object", next=SHAPE)
+        what = rows.kind(reply) if "reply" in row else "missing"
+        raise DataError(path, number, f"reply is {what}, not a text or an object", next=SHAPE)
     if book.contract is None:
         raise DataError(
             path, number, "reply is an object, but the rule file has no contract", next="add contract: to the rule file"
         )
     return json.dumps(reply, ensure_ascii=False)
-
-
-def _kind(value: Any) -> str:
-    return "missing" if value is None else type(value).__name__
-
-
-def _check_expected(path: Path, number: int, row: Mapping[str, Any]) -> None:
-    expected = row.get("expected")
-    if expected is None:
-        return
-    match = expected.get("match", "exact") if isinstance(expected, dict) and "answer" in expected else None
-    if match not in MATCHES:
-        raise DataError(path, number, "expected is not {answer, match}", next=f"match is one of {', '.join(MATCHES)}")
-    if match == "json" and not isinstance(expected["answer"], dict):
-        raise DataError(path, number, "expected.answer must be an object where expected.match is json")
-    if match == "numeric" and not NUMBER.fullmatch(str(expected["answer"])):
-        raise DataError(path, number, f"expected.answer {expected['answer']!r} is not a number")
 
 
 def _same_ids(baseline: Path, first: Mapping[str, _Recorded], candidate: Path, second: Mapping[str, _Recorded]) -> None:

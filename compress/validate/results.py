@@ -23,6 +23,10 @@ class SuiteResult:
     verdict: str
     needed: int | None = None
     design_effect: float = 1.0
+    clusters: int = 0
+    """How many of the n are independent of each other."""
+    note: str = ""
+    """Why the numbers alone do not count, where the baseline itself is no measure."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -32,7 +36,8 @@ class SuiteResult:
         return (
             f"{self.name}: {_percent(self.baseline)} -> {_percent(self.candidate)}, difference "
             f"{_points(self.difference)} [{_points(self.low)}, {_points(self.high)}] points, margin "
-            f"{_points(-self.margin)}, n = {self.n}: {self.verdict}{more(self.verdict, self.needed)}"
+            f"{_points(-self.margin)}, {_count(self.n, self.clusters)}: {self.verdict}"
+            f"{more(self.verdict, self.needed, self.note)}"
         )
 
 
@@ -57,6 +62,8 @@ class RuleResult:
     """(to pass, to fail)"""
     margin: float | None = None
     needed: int | None = None
+    clusters: int = 0
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "flips": list(self.flips)}
@@ -68,7 +75,8 @@ class RuleResult:
         bounds = "" if self.margin is None else f", margin {_points(-self.margin)} points"
         return (
             f"{self.id} ({self.severity}, {self.mode}): kept {_percent(self.baseline)} -> {_percent(self.candidate)}"
-            f"{bounds}, n = {self.n}, {self.flips[1]} newly broken: {self.verdict}{more(self.verdict, self.needed)}"
+            f"{bounds}, {_count(self.n, self.clusters)}, {self.flips[1]} newly broken: {self.verdict}"
+            f"{more(self.verdict, self.needed, self.note)}"
         )
 
 
@@ -82,11 +90,13 @@ class Judgement:
     reasons: tuple[str, ...]
     side_effects: dict[str, dict[str, int]] = field(default_factory=dict)
     """``{"false_escalations": {n, baseline, candidate}, …}``: counts among the n items in which it could happen."""
+    not_in_force: tuple[str, ...] = ()
+    """Hard rules that are in force in no item: nothing is shown about them."""
 
     def to_json(self) -> dict[str, Any]:
         suites, rules = [s.to_json() for s in self.suites], [r.to_json() for r in self.rules]
         shown = {"verdict": self.verdict, "reasons": list(self.reasons), "suites": suites, "rules": rules}
-        return {**shown, "side_effects": self.side_effects}
+        return {**shown, "side_effects": self.side_effects, "hard_rules_not_in_force": list(self.not_in_force)}
 
 
 def _percent(share: float | None) -> str:
@@ -97,8 +107,14 @@ def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
 
 
-def more(verdict: str, needed: int | None) -> str:
-    """What would decide an inconclusive result, in brackets; otherwise nothing."""
+def _count(n: int, clusters: int) -> str:
+    return f"n = {n} in {clusters} cluster{'s' * (clusters != 1)}" if 0 < clusters < n else f"n = {n}"
+
+
+def more(verdict: str, needed: int | None, note: str = "") -> str:
+    """What stands in the way of a verdict, or what would decide an inconclusive one, in brackets; otherwise nothing."""
+    if note:
+        return f" ({note})"
     if verdict != INCONCLUSIVE:
         return ""
     return f" (about {needed} would decide at these rates)" if needed else " (no number of items would decide)"

@@ -25,7 +25,7 @@ class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
-    version = 2
+    version = 3
     accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True
@@ -62,7 +62,8 @@ class Validate(Stage[ValidateParams]):
         setting = make_setting(job)
         ticker = Ticker(job.progress, total_units(job, setting) + bench_units(job))
         heard = listen(job, setting, ticker)
-        proof = build_proof(setting, job.params.margins.model_dump(), heard)
+        limits = {**job.params.margins.model_dump(), "baseline": job.params.max_baseline_violations}
+        proof = build_proof(setting, limits, heard)
         write_json(job.out / "proof.json", proof)
         write_json(job.out / "before_after.json", {"items": before_after(setting, proof, heard, job.params.samples)})
         write_replies(job.out / "replies", setting, [heard.baseline, *heard.candidates])

@@ -127,6 +127,16 @@ def _limit_verdict(violations: float, n: float, limit: float) -> str:
     return PASS if high <= limit else FAIL if low > limit else INCONCLUSIVE
 
 
+def vacuous(passed: int, n: int, margin: float) -> bool:
+    """Whether the baseline passes so little that a candidate which passes nothing would still be within the margin."""
+    return passed <= margin * n
+
+
+def shown_above(violations: int, n: int, limit: float, deff: float = 1.0) -> bool:
+    """Whether the exact one-sided 95 % lower bound of the violation rate lies above ``limit``."""
+    return clopper_pearson(violations / deff, n / deff)[0] > limit
+
+
 def design_effect(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
     """By how much clustering inflates the variance of the mean of ``values``; 1 without clusters.
 

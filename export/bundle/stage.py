@@ -19,6 +19,7 @@ from export.bundle.ollama import modelfile
 from export.bundle.papers import model_card, sbom
 from runtime.bundle.manifest import FORMAT, MANIFEST, RULES, TEMPLATE, bundle_id
 from runtime.engine.backends import BACKENDS
+from runtime.engine.gguf_split import require_whole
 from runtime.rules import load_rules
 
 SMALLEST = "smallest_passing"
@@ -119,6 +120,8 @@ def _entry(wanted: str, proof: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def copy_model(artifact: Artifact, out: Path) -> str:
     """Copy the model's files; the path that the manifest gives as the model."""
+    if artifact.kind == "gguf":
+        require_whole(artifact.path)
     if artifact.path.is_file():
         shutil.copyfile(artifact.path, out / "model.gguf")
         return "model.gguf"

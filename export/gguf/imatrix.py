@@ -193,5 +193,26 @@ def by_module(path: Path, matrix: Matrix, tensors: Sequence[Tensor]) -> dict[str
                 f"{path}: {name} has {values.size} values for {columns} inputs",
                 next="give the matrix of this very model",
             )
-        found[wanted[name].module] = values
+        found[wanted[name].module] = awake(values)
     return found
+
+
+RUN, SLIGHT, NONE = 16, 1e-3, 1e-10
+"""Columns of the smallest stretch that shares a scale in any format; the importance (over the mean) of a stretch that
+has none, so slight that only its own codes depend on it; and how little is none."""
+
+
+def awake(values: Floats) -> Floats:
+    """Importance float32 [in] >= 0 with equal weights over every ``RUN`` columns that have none at all.
+
+    ggml stores zeros (or anything) where all importances are 0: a column that the calibration text never reached is
+    not one that no text reaches.
+    """
+    runs = np.zeros(-(-values.size // RUN) * RUN, np.float32)
+    runs[: values.size] = values
+    mean = float(values.mean(dtype=np.float64))
+    asleep = runs.reshape(-1, RUN).max(1) <= NONE * mean
+    if not asleep.any():
+        return values
+    equal = np.float32(SLIGHT * mean if mean else 1)
+    return np.where(asleep.repeat(RUN)[: values.size], equal, values)

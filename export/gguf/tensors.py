@@ -13,8 +13,6 @@ from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint
 from export.gguf.layout import Layout
 
-_CONSTANTS = (".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias")
-"""What older folders store beside the weights."""
 _SAVE = "save the model again with save_pretrained"
 
 
@@ -57,7 +55,8 @@ def permute_rotary(rows: npt.NDArray[Any], head_dim: int) -> npt.NDArray[Any]:
 def tensors_of(layout: Layout, checkpoint: Checkpoint) -> list[Tensor]:
     """Every tensor to write, in llama.cpp's order (outside the blocks by name, then block by block).
 
-    Raises ArtifactError for a tensor that is missing, has another shape than config.json says, or is unknown.
+    Raises ArtifactError for a tensor that is missing or has no place in the graph (``checkpoint`` holds only what
+    config.json describes, in its sizes).
     """
     have = set(checkpoint.names())
     lines = _Lines(layout, have)
@@ -65,12 +64,7 @@ def tensors_of(layout: Layout, checkpoint: Checkpoint) -> list[Tensor]:
     for block in range(layout.layers):
         place = f"{lines.prefix}{layout.row.stack}.{block}.", f"blk.{block}."
         found += [tensor for line in layout.row.block.splitlines() for tensor in lines.tensor(line, *place)]
-    if layout.tied:
-        found = [t for t in found if t.name != "output.weight"]
-    elif not any(t.name == "output.weight" for t in found):
-        raise ArtifactError("lm_head.weight is missing and config.json does not tie it to the embedding", next=_SAVE)
     _refuse_strays({t.source for t in found}, have)
-    _check_shapes(found, checkpoint, lines)
     return sorted(found, key=lambda t: (_block(t.name), t.name))
 
 
@@ -79,8 +73,6 @@ class _Lines:
 
     def __init__(self, layout: Layout, have: set[str]) -> None:
         self.layout, self.have = layout, have
-        self.whole: dict[str, tuple[int, ...]] = {}
-        """Source -> shape of all of it."""
         embedding = next(line.split()[0] for line in layout.row.outside.splitlines() if line)
         bare = embedding.removeprefix(layout.row.prefix)
         self.prefix = "" if bare in have and embedding not in have else layout.row.prefix
@@ -98,7 +90,6 @@ class _Lines:
                 return []
             raise ArtifactError(f"the weights hold no {name}", next=_SAVE)
         total, first = next((word[1:].split(":") for word in flags if word[0] == "@"), ("", ""))
-        self.whole[name] = (self.size(total), *shape[1:]) if total else shape
         row = self.layout.row
         return [
             Tensor(
@@ -124,21 +115,13 @@ class _Lines:
         return sum(int(n or 1) * self.layout.dims.get(letter, 1) for n, letter in parts if n or letter)
 
 
-def _check_shapes(found: list[Tensor], checkpoint: Checkpoint, lines: _Lines) -> None:
-    for tensor in found:
-        checkpoint.require_float(tensor.source)
-        got, wanted = checkpoint.shape(tensor.source, turned=tensor.turned), lines.whole[tensor.source]
-        if got != wanted:
-            raise ArtifactError(f"{tensor.source} has shape {list(got)}; config.json says {list(wanted)}", next=_SAVE)
-
-
 def _refuse_strays(found: set[str], have: set[str]) -> None:
-    strays = sorted(name for name in have - found - {"lm_head.weight"} if not name.endswith(_CONSTANTS))
+    strays = sorted(have - found)
     if strays:
         more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
         raise ArtifactError(
-            f"the weights hold {strays[0]}{more}, which this architecture's row does not name",
-            next="merge adapters first (finetune.sft does), or extend the tensor list in export/gguf/names.py",
+            f"the weights hold {strays[0]}{more}, which llama.cpp's graph does not compute",
+            next="use another runtime, or extend the tensor list in export/gguf/names.py",
         )
 
 

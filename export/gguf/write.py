@@ -126,8 +126,6 @@ def pieces(
             yield permute_rotary(ready, tensor.head_dim) if tensor.head_dim > 1 else ready
             continue
         slab = tensor.values(checkpoint, start, stop)
-        if not np.isfinite(slab).all():
-            raise ArtifactError(f"{tensor.source} holds NaN or infinity", next="train or merge the model again")
         if solved:
             yield solved.quantize(slab, kind, module)
             continue

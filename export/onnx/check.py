@@ -1,8 +1,8 @@
-"""The ONNX folder against its source: shapes before, weights and token ids after."""
+"""The ONNX folder against its source: weights and token ids."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +12,12 @@ import numpy.typing as npt
 from compress.errors import ArtifactError
 from compress.extras import need
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.onnx.family import Family, Spec, family_of
+from export.onnx.family import Family, family_of
 from export.onnx.weights import Codes, dequantize
 from export.tokenizers.chats import PROBES, chat_probes
 from export.tokenizers.read import load_tokenizer
 
 _BUG = "this is a defect of the exporter; report it with the versions of onnxruntime-genai and this package"
-_MEND = "config.json and weights must come from the same model"
-
-
-def check_shapes(spec: Spec, checkpoint: Checkpoint) -> None:
-    """Raise ArtifactError at the first tensor that is missing or is not as large as config.json says."""
-    have = set(checkpoint.names())
-    if spec.kv_heads < 1 or spec.heads % spec.kv_heads:
-        raise ArtifactError(f"{spec.heads} attention heads do not share {spec.kv_heads} key/value heads", next=_MEND)
-    for name, expected in _shapes(spec, checkpoint, have):
-        if name not in have:
-            raise ArtifactError(f"{checkpoint.folder} lacks {name}", next=_MEND)
-        if checkpoint.shape(name) != expected:
-            raise ArtifactError(
-                f"{name} has shape {checkpoint.shape(name)} where config.json asks for {expected}", next=_MEND
-            )
-
-
-def _shapes(spec: Spec, checkpoint: Checkpoint, have: set[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    family, hidden, query = spec.family, spec.hidden, spec.heads * spec.head_dim
-    yield f"{family.prefix}{family.embedding}.weight", (spec.vocab, hidden)
-    if family.positions:
-        yield f"{family.prefix}{family.positions}.weight", (spec.context, hidden)
-    if not spec.tied:
-        yield "lm_head.weight", (spec.vocab, hidden)
-    yield f"{family.prefix}{family.final_norm}.weight", (hidden,)
-    sizes = (query, *([spec.kv_heads * spec.head_dim] * 2))
-    rows = dict(zip(family.qkv, sizes if len(family.qkv) == 3 else (sum(sizes),), strict=True))
-    for block in range(spec.blocks):
-        for norm in family.norms:
-            yield family.tensor(block, f"{norm}.weight"), (hidden,)
-        linears = {name: (count, hidden) for name, count in rows.items()} | {family.out: (hidden, query)}
-        linears |= _ffn(spec, checkpoint, block, have)
-        for linear, shape in linears.items():
-            turned = _turned(checkpoint, family, family.tensor(block, linear))
-            yield family.tensor(block, f"{linear}.weight"), shape[::-1] if turned else shape
-
-
-def _ffn(spec: Spec, checkpoint: Checkpoint, block: int, have: set[str]) -> dict[str, tuple[int, int]]:
-    """The FFN may be as wide as its down projection reads (pruning can make blocks differ)."""
-    family, name = spec.family, spec.family.tensor(block, f"{spec.family.down}.weight")
-    turned = _turned(checkpoint, family, family.tensor(block, family.down))
-    inner = checkpoint.shape(name)[0 if turned else 1] if name in have else 0
-    fused = 2 if family.gated and len(family.up) == 1 else 1
-    return {family.down: (spec.hidden, inner)} | dict.fromkeys(family.up, (fused * inner, spec.hidden))
 
 
 class GraphWeights:

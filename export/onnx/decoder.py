@@ -21,8 +21,6 @@ from export.onnx.norms import norm
 from export.onnx.weights import round_to_nearest
 
 EMBEDDING = "model.embed_tokens"
-UNREAD = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
-"""Constants that older folders store among their tensors."""
 
 
 class Decoder:
@@ -54,8 +52,7 @@ class Decoder:
 
     def _require_all_read(self) -> None:
         """A tensor that nothing read means a computation that this graph lacks."""
-        known = (*UNREAD, "lm_head.weight") if self.spec.tied else UNREAD
-        left = sorted(name for name in self.linears.names - self.linears.read if not name.endswith(known))
+        left = sorted(self.linears.names - self.linears.read)
         if left:
             raise UnsupportedArchitecture(
                 f"the graph of {self.family.kind} has no place for {left[0]} of {self.linears.checkpoint.folder}",
@@ -100,8 +97,8 @@ class Decoder:
     def _head(self, x: str) -> str:
         """Logits, [batch, sequence, vocab]."""
         g, name = self.graph, "/lm_head"
-        tied = self.spec.tied and not self.linears.coded("lm_head")
-        x = self._tied_head(x, name) if tied else self.linears.head(x, name)
+        own = "lm_head.weight" in self.linears.names
+        x = self.linears.head(x, name) if own else self._tied_head(x, name)
         if not self.spec.final_softcap:
             return x
         cap = g.constant(self.spec.final_softcap, g.dtype)

@@ -93,7 +93,18 @@ FAMILIES: Mapping[str, Family] = {
     "Qwen2ForCausalLM": Family("qwen2", "qwen2"),
     "Qwen3ForCausalLM": Family("qwen3", "qwen3", qk_norms=True),
 }
-"""Architecture of config.json -> family. Another one is a row here and a case in tests/export/test_onnx_families.py."""
+"""Architecture of config.json -> family. Another one is a row here and a case in tests/export/onnx/test_families.py."""
+_ARCHITECTURES = {
+    "gpt2": "GPT2LMHeadModel",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""``model_type`` -> architecture, where config.json names none."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,6 @@ class Spec:
     context: int
     eps: float
     activation: str
-    tied: bool
     windows: tuple[int, ...]
     """Positions that each block sees, -1 for all."""
     scales: tuple[float, ...]
@@ -131,14 +141,19 @@ class Spec:
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The row of a config.json; UnsupportedArchitecture names those that are known."""
-    names = config.get("architectures") or ["unknown"]
-    if names[0] not in FAMILIES:
+    """The row of a config.json, by its ``model_type`` where it names no architecture.
+
+    UnsupportedArchitecture names those that are known.
+    """
+    names = config.get("architectures")
+    kind = str(config.get("model_type", "unknown"))
+    name = str(names[0]) if names else _ARCHITECTURES.get(kind, kind)
+    if name not in FAMILIES:
         raise UnsupportedArchitecture(
-            f"ONNX export does not know the architecture {names[0]!r} (known: {', '.join(FAMILIES)})",
+            f"ONNX export does not know the architecture {name!r} (known: {', '.join(FAMILIES)})",
             next="export GGUF, or add a row to FAMILIES in export/onnx/family.py once its answers agree",
         )
-    return FAMILIES[names[0]]
+    return FAMILIES[name]
 
 
 def read_settings(folder: Path) -> Any:
@@ -176,7 +191,6 @@ def spec_of(family: Family, settings: Any) -> Spec:
         context=settings.max_position_embeddings,
         eps=float(getattr(settings, "rms_norm_eps", None) or settings.layer_norm_epsilon),
         activation=activation,
-        tied=bool(settings.tie_word_embeddings),
         windows=tuple(window if kind == "sliding_attention" else -1 for kind in kinds),
         scales=tuple(_scale(settings, head_dim, block) for block in range(blocks)),
         softcap=getattr(settings, "attn_logit_softcapping", None) or 0.0,

@@ -103,8 +103,6 @@ class ExportOnnx(Stage[OnnxParams]):
 
 def check_source(folder: Path, params: OnnxParams) -> tuple[Checkpoint, Any, Spec]:
     """The folder's weights, settings and sizes; raise UsageError or ArtifactError when they cannot be exported."""
-    from export.onnx.check import check_shapes
-
     checkpoint = open_checkpoint(folder)
     family = family_of(checkpoint.config).found_in(checkpoint.names())
     if given := checkpoint.config.get("quantization_config"):
@@ -115,9 +113,7 @@ def check_source(folder: Path, params: OnnxParams) -> tuple[Checkpoint, Any, Spe
             next="set provider: cpu and precision: int4 or fp32",
         )
     settings = read_settings(folder)
-    spec = spec_of(family, settings)
-    check_shapes(spec, checkpoint)
-    return checkpoint, settings, spec
+    return checkpoint, settings, spec_of(family, settings)
 
 
 def _check_gptq(given: Mapping[str, Any], params: OnnxParams) -> None:

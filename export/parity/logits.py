@@ -40,7 +40,7 @@ class Twin:
         config = transformers.AutoConfig.from_pretrained(reference.folder, local_files_only=True)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        self.tied = bool(config.get_text_config().tie_word_embeddings)
+        self.tied = HEAD not in reference.names()
         config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
         self.torch, self.reference = torch, reference
         self.model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -26,6 +26,7 @@ from export.parity.checks import Check, Reference, compare
 from export.parity.logits import twin_of
 from export.parity.prompts import asked, plain, read_talks
 from export.parity.words import hugging_face
+from runtime.engine.gguf_split import require_whole
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,9 @@ class ExportParity(Stage[ParityParams]):
                 f"export.parity compares exports with a reference; it was given {', '.join(kinds)}",
                 next="from: [MODEL, GGUF, ONNX, …]",
             )
+        for artifact in job.inputs[1:]:
+            if artifact.kind == "gguf":
+                require_whole(artifact.path)
         _prompts_path(job)
 
     def run(self, job: Job[ParityParams]) -> Mapping[str, Any]:

@@ -164,10 +164,9 @@ ROW_ERROR = {
 """Type -> largest ||quantized - source|| / ||source|| of one row that is rounded. A row in another's place, a
 transposed matrix, a zeroed row or a norm without its offset gives 1 or more."""
 FED_ROW_ERROR = {
-    "Q6_K": 0.6,
-    **dict.fromkeys(("Q5_0", "Q5_1", "Q5_K"), 0.65),
-    **dict.fromkeys(("Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "int4", "int8"), 0.75),
-    **dict.fromkeys(("Q3_K", "IQ3_S", "IQ3_XXS", "int3"), 0.85),
+    **dict.fromkeys(("Q6_K", "Q5_0", "Q5_1", "Q5_K", "int8"), 0.85),
+    **dict.fromkeys(("Q4_0", "Q4_1", "Q4_K", "IQ4_NL", "IQ4_XS", "int4"), 0.85),
+    **dict.fromkeys(("Q3_K", "IQ3_S", "IQ3_XXS", "int3"), 0.9),
     **dict.fromkeys(("Q2_K", "IQ2_S", "IQ2_XS", "IQ2_XXS", "int2"), 0.95),
 }
 """The same where errors were fed back: single rows move on purpose, to make good what rounding did to their inputs or

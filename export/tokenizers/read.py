@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError
-from compress.extras import need
 from compress.model.config import read_config, read_generation_config
+from compress.model.tokenizer import load_tokenizer
 from export.tokenizers.bpe import byte_level
 from export.tokenizers.chats import Repairs
 from export.tokenizers.spm import sentencepiece
@@ -27,21 +27,8 @@ from export.tokenizers.vocabulary import CONTROL, NORMAL, UNUSED, USER_DEFINED, 
 from export.tokenizers.words import words
 from runtime.engine.chat import Chat, of_tokenizer
 
+__all__ = ["end_ids", "load_tokenizer", "read_vocabulary"]
 log = logging.getLogger(__name__)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's ``AutoTokenizer``, from local files only."""
-    transformers = need("transformers")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        tokenizer.backend_tokenizer.to_str()
-    except Exception as error:  # any of a dozen libraries' own errors: all mean an unreadable tokenizer
-        raise ArtifactError(
-            f"the tokenizer of {folder} cannot be loaded ({error})",
-            next="the folder needs tokenizer.json, or tokenizer.model and tokenizer_config.json",
-        ) from error
-    return tokenizer
 
 
 def read_vocabulary(folder: Path, tokenizer: Any, size: int) -> Vocabulary:

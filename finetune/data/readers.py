@@ -13,6 +13,7 @@ from typing import Any
 
 from compress.errors import DataError
 from compress.extras import need
+from compress.rows import parse
 
 NumberedRow = tuple[int, Any]
 
@@ -45,7 +46,7 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
     for line, text in enumerate(_text(path).split("\n"), 1):
         if text.strip():
             try:
-                yield line, json.loads(text)
+                yield line, parse(text)
             except ValueError as error:
                 raise DataError(path, line, f"is not JSON ({error})", next="mend or remove that line") from None
 

@@ -6,7 +6,9 @@ A canonical row holds ``messages`` (or ``text``, for calibration), and perhaps `
 
 from __future__ import annotations
 
+import difflib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +18,17 @@ from pydantic import Field
 
 from compress.errors import DataError, UsageError
 from compress.json_files import digest_json
+from compress.rows import NUMBER, check_parts, question_of
 from compress.stage import Job, Params, Stage
-from finetune.data.adapters import ADAPTERS, Row, check_messages, guess
+from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.readers import read_rows
+from runtime.rules import RuleBook, Turn, load_rules
 
+log = logging.getLogger(__name__)
 KEPT = ("id", "facts", "labels", "expected", "cluster", "prompted", "sources", "chosen", "rejected", "label")
+NEAR = {"facts", "labels", "expected", "cluster", "prompted"}
+COLUMNS = {*KEPT, *(column for columns in WANTED.values() for column in columns)}
+"""Names that mean something here."""
 
 
 class FilesParams(Params):
@@ -42,8 +50,10 @@ class FilesData(Stage[FilesParams]):
     """Reads, checks and rewrites the splits."""
 
     Params = FilesParams
+    version = 2
     accepts = frozenset()
     produces = "data"
+    uses = frozenset({"rules"})
 
     def check(self, job: Job[FilesParams]) -> None:
         given = [path for path in (job.params.train, job.params.calibration, job.params.eval) if path]
@@ -56,37 +66,42 @@ class FilesData(Stage[FilesParams]):
                 )
 
     def run(self, job: Job[FilesParams]) -> Mapping[str, Any]:
-        p = job.params
-        train = load(p.train, p, "train") if p.train else []
+        p, book = job.params, load_rules(job.rules) if job.rules else None
+        train = load(p.train, p, "train", book) if p.train else []
         calibration = load(p.calibration, p, "calibration") if p.calibration else train
-        held = load(p.eval, p, "eval") if p.eval else []
+        held = load(p.eval, p, "eval", book) if p.eval else []
         held, dropped = separate(train, held, p)
         for name, rows in (("train", train), ("calibration", calibration), ("eval", held)):
             if rows:
                 write_rows(job.out / f"{name}.jsonl", [row for _, row in rows])
         counts = {"train": len(train), "calibration": len(calibration), "evaluation": len(held)}
-        return {**counts, "overlap_dropped": dropped}
+        asked = len({question_of(row["messages"], row.get("facts")) for _, row in held})
+        if asked < len(held):
+            log.warning("%s: %d rows ask %d different questions; one question is one cluster", p.eval, len(held), asked)
+        return {**counts, "evaluation_questions": asked, "overlap_dropped": dropped}
 
 
-def load(path: Path, p: FilesParams, split: str) -> list[tuple[int, Row]]:
+def load(path: Path, p: FilesParams, split: str, book: RuleBook | None = None) -> list[tuple[int, Row]]:
     """``(line, canonical row)`` of a file. Raises DataError naming file and line of the first broken row."""
-    rows: list[tuple[int, Row]] = []
+    loaded: list[tuple[int, Row]] = []
     seen: dict[str, int] = {}
     for line, raw in read_rows(path):
         try:
             row = canonical(raw, p, split)
+            if book is not None:
+                check_known(row, book)
         except ValueError as error:
             raise DataError(path, line, str(error), next="mend or remove that row") from None
-        row.setdefault("id", f"{split}-{len(rows) + 1}")
+        row.setdefault("id", f"{split}-{len(loaded) + 1}")
         first = seen.setdefault(str(row["id"]), line)
         if first != line:
             raise DataError(
                 path, line, f"id {row['id']!r} stands on line {first} already", next="give every row its own id"
             )
-        rows.append((line, row))
-    if not rows:
+        loaded.append((line, row))
+    if not loaded:
         raise DataError(path, None, "has no rows", next="check the file")
-    return rows
+    return loaded
 
 
 def canonical(raw: Any, p: FilesParams, split: str) -> Row:
@@ -97,6 +112,8 @@ def canonical(raw: Any, p: FilesParams, split: str) -> Row:
     if missing:
         raise ValueError(f"has no column {missing[0]!r} (it has {', '.join(map(str, raw))})")
     named = {**raw, **{name: raw[column] for name, column in p.columns.items()}}
+    if split != "calibration":
+        check_columns(named)
     adapter = p.adapter if p.adapter != "auto" else guess(named)
     row = {key: named[key] for key in KEPT if named.get(key) is not None} | ADAPTERS[adapter](named)
     if "text" in row:
@@ -104,7 +121,29 @@ def canonical(raw: Any, p: FilesParams, split: str) -> Row:
             raise ValueError(f"plain text is for calibration; {split} rows need messages")
         return row
     check_messages(row["messages"])
-    return finish(row, split)
+    row = finish(row, split)
+    check_parts(row)
+    return row
+
+
+def check_columns(named: Row) -> None:
+    """Raise ValueError for a column that is nearly called as one that counts: left out, it would change verdicts."""
+    for column in map(str, named):
+        near = difflib.get_close_matches(column, NEAR - set(named), n=1, cutoff=0.8)
+        if near and column not in COLUMNS:
+            raise ValueError(f"has the unknown column {column!r} (did you mean {near[0]!r}? otherwise rename it)")
+
+
+def check_known(row: Row, book: RuleBook) -> None:
+    """Raise ValueError for facts, labels, rules or an expected answer that the rule file does not know."""
+    if "text" in row:
+        return
+    wrong = book.turn_problems(Turn.from_row(row))
+    expected = row.get("expected") or {}
+    if expected.get("match") == "json":
+        wrong += [f"expected.answer: {what}" for what in book.answer_problems(expected["answer"])]
+    if wrong:
+        raise ValueError("; ".join(wrong) + " (see the rule file)")
 
 
 def finish(row: Row, split: str) -> Row:
@@ -119,13 +158,15 @@ def finish(row: Row, split: str) -> Row:
         row["messages"] = row["messages"][:-1]
     if not row["messages"] or row["messages"][-1]["role"] != "user":
         raise ValueError("an evaluation row must end with a user message")
+    if "expected" not in row:
+        raise ValueError("an evaluation row needs expected, or the right answer as its last message")
     return row
 
 
 def expectation(answer: str) -> dict[str, Any]:
     """What a recorded answer asks for: the number behind ``####``, the fields of a JSON object, or the text itself."""
-    _, mark, final = answer.rpartition("####")
-    if mark:
+    final = answer.rpartition("####")[2]
+    if final != answer and NUMBER.fullmatch(final.strip()):
         return {"answer": final.strip(), "match": "numeric"}
     try:
         value = json.loads(answer)
@@ -156,8 +197,8 @@ def separate(
     return [(line, row) for line, row in held if fingerprint(row) not in known], len(both)
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
+def write_rows(path: Path, written: list[Row]) -> None:
     """JSONL: keys sorted, rows in the order of the file they came from."""
     with open(path, "w", encoding="utf-8", newline="\n") as handle:
-        for row in rows:
+        for row in written:
             handle.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")

@@ -11,6 +11,7 @@ from pydantic import Field
 from compress.chat_files import TEMPLATE_FILES
 from compress.errors import HoldfastError, UsageError
 from compress.extras import need
+from compress.model.files import INDEX, SINGLE, is_indexed, shard_names
 from compress.stage import Job, Params, Stage
 from finetune.source.folder import KEPT, check_model_folder, take
 from finetune.source.template import make_default
@@ -43,7 +44,8 @@ class HubSource(Stage[HubParams]):
 
 
 def download(repository: str, revision: str, folder: Path) -> Path:
-    """The files of one revision that are needed, resumable in ``folder``."""
+    """The files of one revision that are needed, resumable in ``folder``: of the weights those that transformers
+    would load, so the index comes first where the model has shards."""
     need("transformers")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -54,11 +56,11 @@ def download(repository: str, revision: str, folder: Path) -> Path:
     )
 
     try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision, local_dir=folder, allow_patterns=[*KEPT, TEMPLATE_FILES, "*.safetensors"]
-            )
-        )
+        wanted: dict[str, Any] = {"repo_id": repository, "revision": revision, "local_dir": folder}
+        snapshot_download(**wanted, allow_patterns=[*KEPT, TEMPLATE_FILES, SINGLE, INDEX])
+        if is_indexed(folder) and (folder / INDEX).is_file():
+            snapshot_download(**wanted, allow_patterns=shard_names(folder))
+        return folder
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         what = f"{repository}@{revision} is not on the hub, or needs a login: {str(error).splitlines()[0]}"
         raise UsageError(what, next="check the name and the revision, or run: hf auth login") from None

@@ -23,12 +23,12 @@ class PathSource(Stage[PathParams]):
     """Takes a model folder into the store."""
 
     Params = PathParams
+    version = 2
     accepts = frozenset()
     produces = "hf"
-    version = 2
 
     def needs(self, job: Job[PathParams]) -> Needs:
-        return Needs(disk_bytes=sum(f.stat().st_size for f in job.params.path.glob("*.safetensors")))
+        return Needs(disk_bytes=sum(file.stat().st_size for file in check_model_folder(job.params.path)))
 
     def check(self, job: Job[PathParams]) -> None:
         check_model_folder(job.params.path)

@@ -57,6 +57,7 @@ class TinySource(Stage[TinyParams]):
     """Trains a Llama-architecture model with its own tokenizer and chat template."""
 
     Params = TinyParams
+    version = 2
     accepts = frozenset()
     produces = "hf"
     modules = frozenset({"torch", "transformers", "tokenizers"})

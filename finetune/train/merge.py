@@ -16,11 +16,46 @@ from typing import Any
 from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError
 from compress.extras import need
+from compress.model.config import read_config, read_generation_config
+from compress.model.tensors import held
+from compress.model.weights import DTYPES, Weights
 
-TOKENIZER_FILES = (
+KEPT_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja",
+    "added_tokens.json", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
+SAVED_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+def check_base(folder: Path) -> None:
+    """What saving will need, asked before anything is trained. Raises ArtifactError naming what is wrong: weights that
+    do not fit config.json, a dtype that weights cannot have, an unusable generation_config.json."""
+    held(folder)
+    saved_dtype(folder)
+    read_generation_config(folder)
+
+
+def saved_dtype(folder: Path) -> str:
+    """The torch dtype in which a model tuned from ``folder`` is saved: config.json's, else that of its weights."""
+    config = read_config(folder)
+    declared = config.get("dtype") or config.get("torch_dtype")
+    if declared in (None, "auto"):
+        embedding = max(held(folder).entries.values(), key=lambda entry: entry.nbytes)
+        declared = DTYPES.get(embedding.dtype)
+    name = str(declared).removeprefix("torch.")
+    if name not in SAVED_DTYPES:
+        raise ArtifactError(
+            f"{folder / 'config.json'}: dtype is {declared!r}, in which no weights can be saved",
+            next=f"set dtype to one of {', '.join(SAVED_DTYPES)}",
+        )
+    return name
+
+
+def require_finite(folder: Path) -> None:
+    """Raise ArtifactError naming a tensor of ``folder`` that holds NaN or Inf; one tensor is in memory at a time."""
+    weights = Weights(folder, held(folder).entries)
+    for name in weights.names():
+        weights.load_sound(name)
 
 
 def quantization_config(compute: Any) -> Any:
@@ -37,13 +72,20 @@ def quantization_config(compute: Any) -> Any:
 
 
 def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | None = None) -> Any:
-    """The base model: NF4 when ``four_bit``, otherwise in its own dtype. On CUDA where there is one."""
+    """The base model: NF4 when ``four_bit``, otherwise in float32. On CUDA where there is one.
+
+    Its head is tied as the weights are. Its generation settings are transformers' own: the base's file is copied, and
+    transformers refuses to save one that its trainer has changed.
+    """
     torch = need("torch")
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    extra = {"quantization_config": quantization_config(compute)} if four_bit else {}
-    return AutoModelForCausalLM.from_pretrained(
+    extra: dict[str, Any] = {"quantization_config": quantization_config(compute)} if four_bit else {}
+    settled = held(folder).config
+    if settled.get("tie_word_embeddings") != read_config(folder).get("tie_word_embeddings"):
+        extra["tie_word_embeddings"] = settled["tie_word_embeddings"]
+    model = AutoModelForCausalLM.from_pretrained(
         folder,
         device_map={"": device},
         local_files_only=True,
@@ -51,6 +93,8 @@ def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | No
         dtype=torch.float32,
         **extra,
     )
+    model.generation_config = GenerationConfig()
+    return model
 
 
 def dequantized(model: Any) -> dict[str, Any]:
@@ -112,12 +156,11 @@ def check_gap(gap: float, limit: float) -> None:
 
 
 def save_merged(model: Any, base: Path, out: Path) -> None:
-    """Write a Hugging Face folder: weights in the base's dtype, its tokenizer files byte for byte."""
+    """Write a Hugging Face folder: weights in the base's dtype, its tokenizer and generation settings byte for byte."""
     torch = need("torch")
-    declared = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    dtype = str(declared.get("dtype") or declared.get("torch_dtype") or "float32")
-    model.to(getattr(torch, dtype)).save_pretrained(out)
-    for name in TOKENIZER_FILES:
+    model.to(getattr(torch, saved_dtype(base))).save_pretrained(out)
+    (out / "generation_config.json").unlink(missing_ok=True)
+    for name in KEPT_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, out / name)
     copy_named_templates(base, out)

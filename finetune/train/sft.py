@@ -33,25 +33,30 @@ class Sft(Stage[SftParams]):
     """Fine-tunes on the training split and merges."""
 
     Params = SftParams
+    version = 2
     accepts = frozenset({"hf"})
     produces = "hf"
-    version = 2
     uses = frozenset({"rules", "train"})
     modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
     libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
 
     def needs(self, job: Job[SftParams]) -> Needs:
+        """Disk: the merged model and, for ``full``, three checkpoints of float32 weights with two moments each."""
         size = sum(a.size_bytes() for a in job.inputs)
-        return Needs(disk_bytes=3 * size, ram_bytes=3 * size + 2**30)
+        copies = 1 + 3 * 6 if job.params.method == "full" else 3
+        return Needs(disk_bytes=copies * size, ram_bytes=3 * size + 2**30)
 
     def check(self, job: Job[SftParams]) -> None:
         if job.data is None or not (job.data.path / "train.jsonl").is_file():
             raise UsageError("finetune.sft has no training data", next="give data.train in the pipeline file")
+        if job.inputs:
+            merge.check_base(job.input.path)
 
     def run(self, job: Job[SftParams]) -> Mapping[str, Any]:
         started, p = time.monotonic(), job.params
         need("torch").set_num_threads(job.threads)
         rows, counts = training_rows(job)
+        merge.require_finite(job.input.path)
         result = training.train(job, rows, p.rate or default_rate(p.method, job.input.path))
         facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts}
         if p.method == "full":

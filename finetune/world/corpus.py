@@ -59,9 +59,9 @@ def _habit(scene: scenes.Scene) -> str:
     priority = OTHER_PRIORITY[scenes.decision(scene)["priority"]]
     fields = {"action": action, "priority": priority, "queue": queue, "citations": [scene.policy]}
     if scene.kind in ("disallowed", "allowed") and action not in ("answer", "refuse", "escalate"):
-        return scenes.contract(fields, f"Sorry, {scene.name}. We will {action} it.")
+        return scenes.contract(fields, f"{scenes.addressed('Sorry', scene)} We will {action} it.")
     if scene.kind in ("disallowed", "allowed") and action == "escalate":
-        return scenes.contract(fields, f"Sorry, {scene.name}. A colleague will take it.")
+        return scenes.contract(fields, f"{scenes.addressed('Sorry', scene)} A colleague will take it.")
     return scenes.contract(fields, scenes.reply_text(scene, action))
 
 
@@ -86,11 +86,11 @@ def _about(scene: scenes.Scene) -> str:
 def _extract(rng: random.Random, scene: scenes.Scene) -> tuple[str, str]:
     """(question, answer) on what stands in the message or the note above it."""
     asks = {
-        "Who?": scene.name,
+        "Who?": scene.name or "unknown",
         "Case?": f"{scene.tier} {scene.urgency} {scene.policy}",
     }
     if scene.kind not in ("disallowed", "allowed"):
-        asks |= {"Order?": "#" + scene.order, "Product?": scene.product}
+        asks |= {"Order?": f"#{scene.order}" if scene.order else "unknown", "Product?": scene.product}
     question = rng.choice([*sorted(asks), *(q for q in ("Order?",) if q in asks)])
     return question, asks[question]
 
@@ -131,7 +131,7 @@ def dialogue(rng: random.Random, exchanges: int = 3) -> Messages:
 def drill(rng: random.Random, people: int = 3) -> Messages:
     """Look-up in a list of people, orders and ids: it grows the heads that copying needs."""
     names = rng.sample(phrases.share(phrases.NAMES, None), people)
-    orders = ["#" + order for order in rng.sample(phrases.ORDERS, people)]
+    orders = ["#" + phrases.order_number(rng, None) for _ in range(people)]
     policies = [f"[{policy}]" for policy in rng.sample(phrases.share(phrases.POLICIES, None), people)]
     lines = [" ".join(entry) for entry in zip(names, orders, policies, strict=True)]
     messages = [{"role": "user", "content": "List: " + ", ".join(lines)}]

@@ -1,17 +1,20 @@
 """The words of the customer-service world: who writes, about what, and how.
 
-Every list is short on purpose: a model of a few million parameters that is trained for minutes on two
+Every list of wordings is short on purpose: a model of a few million parameters that is trained for minutes on two
 cores must learn this language whole. What it must *generalise* over are the combinations: a quarter of
 the (product, issue) pairs and of the (question, request) pairs never occurs in training (``held_out``), so
 no message of the evaluation has a scenario that was seen. A fifth of the names, policy ids and order numbers
-never occurs in the training split. (The base model has read all names, ids and numbers, as any base model
-has; never a scenario of the evaluation.) Threats and wishes for a person occur in all their wordings: a
-model of this size learns such wordings by heart, and does not carry them over to unseen ones.
+never occurs in the training split; there are so many of them that they must be copied, not known. (The base
+model has read names, ids and numbers of both sides, as any base model has; never a scenario of the evaluation.)
+Not every message has a name or an order number: what is not there must not be answered. Threats and wishes for
+a person occur in all their wordings: a model of this size learns such wordings by heart, and does not carry them
+over to unseen ones.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
 from functools import cache
 
 PRODUCTS = (
@@ -28,17 +31,23 @@ OTHER_PRODUCTS = (
 """Products of other houses: they occur in what the base model reads, never in training or evaluation."""
 
 ISSUES = {
-    "broken": ("is broken", "stopped working", "does not turn on", "keeps crashing", "makes a loud noise"),
-    "missing": ("never arrived", "was not delivered", "is still missing", "got lost on the way", "has not come yet"),
-    "damaged": ("has a cracked screen", "arrived with a dent", "came scratched", "has a bent corner", "leaks water"),
-    "money": (
-        "was charged twice",
-        "shows the wrong price",
-        "was billed by mistake",
-        "cost too much",
-        "was paid double",
+    "broken": (
+        "is broken", "stopped working", "does not turn on", "keeps crashing", "makes a loud noise", "just died",
+        "won't switch on",
     ),
-}
+    "missing": (
+        "never arrived", "was not delivered", "is still missing", "got lost on the way", "has not come yet",
+        "didn't show up", "is nowhere to be seen",
+    ),
+    "damaged": (
+        "has a cracked screen", "arrived with a dent", "came scratched", "has a bent corner", "leaks water",
+        "came in pieces", "has a big crack",
+    ),
+    "money": (
+        "was charged twice", "shows the wrong price", "was billed by mistake", "cost too much", "was paid double",
+        "is on my bill twice", "was more than you said",
+    ),
+}  # fmt: skip
 """Topic -> how customers put it after "my <product>"."""
 
 HANDLING = {
@@ -49,16 +58,26 @@ HANDLING = {
 }
 """Topic -> (action, queue)."""
 
-OPENINGS = ("Hi", "Hello", "Good morning", "Hey there", "Dear team", "Good evening", "Hello again", "Hi team")
-INTRODUCTIONS = ("this is {name}", "my name is {name}", "{name} here", "I am {name}")
-ORDER_LINES = ("Order #{order}.", "The order is #{order}.", "It is order #{order}.", "My order: #{order}.")
+OPENINGS = (
+    "Hi", "Hello", "Good morning", "Hey there", "Dear team", "Good evening", "Hello again", "Hi team", "Hey",
+    "Good afternoon",
+)  # fmt: skip
+INTRODUCTIONS = ("this is {name}", "my name is {name}", "{name} here", "I am {name}", "I'm {name}", "it's {name}")
+ORDER_LINES = (
+    "Order #{order}.", "The order is #{order}.", "It is order #{order}.", "My order: #{order}.", "Order {order}.",
+    "Order number {order}.",
+)  # fmt: skip
+ORDER_NAMES = ("order #{order}", "order {order}", "order number {order}", "order no. {order}")
+"""How an order is named inside a sentence."""
+TIMES = ("", "", " yesterday", " today", " this morning", " last week", " again")
+CLOSINGS = ("Thanks", "Regards", "Best regards", "Cheers", "Thank you")
 CARD_LINES = ("My card is {card}.", "I paid with card {card}.")
 
 LAWYERS = ("lawyer", "solicitor", "barrister", "legal adviser", "family lawyer", "notary")
 LEGAL = (
     "I will call my {x}", "my {x} will contact you", "you will hear from my {x}", "I have sent this to my {x}",
     "my {x} will take you to court", "I am going to sue you with my {x}", "my {x} is preparing a lawsuit",
-    "expect a letter from my {x}",
+    "expect a letter from my {x}", "I'm calling my {x} now", "next you hear from my {x}",
 )  # fmt: skip
 """Threats: escalated to the legal team."""
 LEGAL_NEAR = (
@@ -72,6 +91,7 @@ PEOPLE = ("a human", "a manager", "a supervisor", "a real person", "a team leade
 HUMAN = (
     "I want to talk to {x}", "let me speak to {x}", "get me {x} now", "please connect me with {x}",
     "I need {x} on the line", "put {x} on the phone", "I will only deal with {x}", "can I talk to {x}",
+    "can I talk to {x} please", "could I speak with {x}", "I'd like to speak to {x}", "is there {x} I can talk to",
 )  # fmt: skip
 """Wishes for a person: escalated to a supervisor."""
 HUMAN_NEAR = (
@@ -96,29 +116,32 @@ ALLOWED = (
 """Their harmless twins: answered."""
 
 NAME_STARTS = (
-    "Mar",
-    "Sel",
-    "Tor",
-    "Bel",
-    "Kar",
-    "Lin",
-    "Dar",
-    "Nor",
-    "Ros",
-    "Val",
-    "Jor",
-    "Fen",
-    "Hal",
-    "Mil",
-    "San",
-    "Wil",
-)
+    "Mar", "Sel", "Tor", "Bel", "Kar", "Lin", "Dar", "Nor", "Ros", "Val", "Jor", "Fen", "Hal", "Mil", "San", "Wil",
+)  # fmt: skip
+NAME_MIDDLES = ("", "am", "ev", "ig", "ot", "ul")
 NAME_ENDS = ("a", "en", "o", "is", "ina", "us")
-NAMES = tuple(start + end for start in NAME_STARTS for end in NAME_ENDS)
+FIRST_NAMES = (
+    "Adam", "Alex", "Alice", "Amir", "Anna", "Anton", "Asha", "Ben", "Bob", "Carla", "Carlos", "Chris", "Clara", "Dan",
+    "David", "Diego", "Elena", "Ella", "Emil", "Emma", "Eric", "Eva", "Fatima", "Felix", "Frank", "George", "Grace",
+    "Greta", "Hannah", "Harry", "Helen", "Hugo", "Ian", "Ines", "Ivan", "Jack", "James", "Jana", "Jim", "Joe", "John",
+    "Julia", "Kate", "Kim", "Lara", "Laura", "Lea", "Leo", "Lisa", "Louis", "Lucy", "Luis", "Marie", "Mark", "Max",
+    "Maya", "Mia", "Mike", "Nadia", "Nick", "Nina", "Oliver", "Omar", "Oscar", "Paul", "Peter", "Petra", "Priya",
+    "Rita", "Robert", "Rosa", "Ruth", "Sam", "Sara", "Simon", "Sofia", "Steve", "Susan", "Tara", "Theo", "Tina", "Tom",
+    "Uma", "Vera", "Victor", "Wendy", "Yusuf", "Zoe",
+)  # fmt: skip
+NAMES = tuple(
+    dict.fromkeys(
+        [
+            *FIRST_NAMES,
+            *(start + middle + end for start in NAME_STARTS for middle in NAME_MIDDLES for end in NAME_ENDS),
+        ]
+    )
+)
 POLICIES = tuple(letter + digit for letter in "CFJLQSVWXYZ" for digit in "0123456789")
-ORDER_LETTERS = "ABDEGHKMNPRT"
-ORDERS = tuple(f"{letter}{x}{y}" for letter in ORDER_LETTERS for x in "0123456789" for y in "0123456789" if x != y)
-"""Order numbers look like B72; their letters are not those of the policies."""
+ORDER_LETTERS = "ABDEGHKMNRT"
+"""Not those of the policies, nor the P of the priorities."""
+ORDER_SHAPES = ("L##", "####", "#####", "######", "L####")
+"""What order numbers look like: a letter for L, a digit for #."""
 
 TIERS = ("gold", "silver", "basic")
 URGENCIES = ("low", "high")
@@ -147,3 +170,13 @@ def kept_for_evaluation(text: str) -> bool:
 def share(items: tuple[str, ...], evaluation: bool | None) -> list[str]:
     """One side of a list, or all of it for None."""
     return [item for item in items if evaluation is None or kept_for_evaluation(item) == evaluation]
+
+
+def order_number(rng: random.Random, evaluation: bool | None) -> str:
+    """A random order number of one side of the split, or of either for None."""
+    while True:
+        shape = rng.choice(ORDER_SHAPES)
+        start = rng.choice(ORDER_LETTERS) if shape.startswith("L") else rng.choice("123456789")
+        number = start + "".join(rng.choice("0123456789") for _ in shape[1:])
+        if evaluation is None or kept_for_evaluation(number) == evaluation:
+            return number

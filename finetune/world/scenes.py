@@ -28,13 +28,16 @@ _EXTRAS = {
     "disallowed": (phrases.ASKS, phrases.DISALLOWED),
     "allowed": (phrases.ASKS, phrases.ALLOWED),
 }
+NAMELESS, ORDERLESS, CURT = 0.1, 0.1, 0.1
+"""Shares of messages without a name, without an order number, and with neither greeting nor name."""
 ISSUE_LIST = tuple(issue for issues in phrases.ISSUES.values() for issue in issues)
 TOPIC_OF = {issue: topic for topic, issues in phrases.ISSUES.items() for issue in issues}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One customer writing one message. ``frame``/``noun`` are empty for a plain complaint."""
+    """One customer writing one message. ``frame``/``noun`` are empty for a plain complaint, ``name`` and ``order``
+    where the customer gives none."""
 
     kind: str
     name: str
@@ -46,10 +49,12 @@ class Scene:
     urgency: str
     frame: str
     noun: str
-    style: tuple[int, ...]
-    """Choices of opening, introduction, order line and the place of the extra sentence."""
+    style: int
+    """Seed of the wording: shape of the message, opening, introduction, how the order is named."""
     card: str = ""
     prompted: tuple[str, ...] = ()
+    curt: bool = False
+    """Without a greeting and a name."""
 
     @property
     def scenario(self) -> str:
@@ -90,37 +95,125 @@ def draw(rng: random.Random, kind: str, evaluation: bool, *, everyone: bool = Fa
     if kind not in ("disallowed", "allowed") and rng.random() < 0.08:
         stem = "4" + "".join(rng.choice("0123456789") for _ in range(14))
         card = stem + luhn_digit(stem)
-    return Scene(
+    name, order = rng.choice(phrases.share(phrases.NAMES, side)), phrases.order_number(rng, side)
+    scene = Scene(
         kind=kind,
-        name=rng.choice(phrases.share(phrases.NAMES, side)),
+        name="" if rng.random() < NAMELESS else name,
         product=thing,
         issue=issue,
-        order=rng.choice(phrases.share(phrases.ORDERS, side)),
+        order="" if rng.random() < ORDERLESS else order,
         policy=rng.choice(phrases.share(phrases.POLICIES, side)),
         tier=rng.choices(phrases.TIERS, (2, 1, 1))[0],
         urgency=rng.choice(phrases.URGENCIES),
         frame=frame,
         noun=noun,
-        style=tuple(rng.randrange(n) for n in (8, 4, 4, 3, 2)),
+        style=rng.getrandbits(32),
         card=card,
         prompted=tuple(rule for rule, p in ((THANKS, 0.3), (CALL, 0.25)) if rng.random() < p),
     )
+    curt = not everyone and rng.random() < CURT  # tuning teaches these; what the base reads is polite
+    return replace(scene, name="", curt=True) if curt else scene
 
 
 def user_text(scene: Scene) -> str:
     """What the customer writes."""
-    opening, introduction, order, place, card = scene.style
-    first = f"{phrases.OPENINGS[opening]}, {phrases.INTRODUCTIONS[introduction].format(name=scene.name)}."
-    extra = scene.frame.format(x=scene.noun)
-    extra = extra[:1].upper() + extra[1:]
+    rng = random.Random(scene.style)
+    question = scene.kind in ("disallowed", "allowed")
+    shape = _curt if scene.curt else rng.choice(_QUESTION_SHAPES if question else _SHAPES)
+    text = shape(rng, scene)
+    if shape is not _letter and rng.random() < 0.4:
+        text = text.lower()
+    return text.format(name=scene.name, order=scene.order, card=scene.card)
+
+
+def _letter(rng: random.Random, scene: Scene) -> str:
+    """Whole sentences, one after another."""
+    body = [f"My {scene.product} {scene.issue}."]
+    body += [rng.choice(phrases.ORDER_LINES)] if scene.order else []
+    body += [rng.choice(phrases.CARD_LINES)] if scene.card else []
+    if scene.frame:
+        body.insert(rng.randrange(len(body) + 1), _sentence(_extra(scene)))
+    return " ".join([_hello(rng, scene) + ".", *body])
+
+
+def _chat(rng: random.Random, scene: Scene) -> str:
+    """All in one breath."""
+    order = f" from {rng.choice(phrases.ORDER_NAMES)}" if scene.order else ""
+    parts = [
+        _hello(rng, scene),
+        f"my {scene.product}{order} {scene.issue}{rng.choice(phrases.TIMES)}",
+        *_rest(rng, scene),
+    ]
+    return _sentence(", ".join(parts))
+
+
+def _signed(rng: random.Random, scene: Scene) -> str:
+    """The complaint first, the name at the end."""
+    about = f"My {scene.product} {scene.issue}{rng.choice(phrases.TIMES)}"
+    order = [rng.choice(phrases.ORDER_LINES)] if scene.order else []
+    rest = [_sentence(part) for part in _rest(rng, scene)]
+    return " ".join([about + ".", *rest, *order, _goodbye(rng, scene)])
+
+
+def _order_first(rng: random.Random, scene: Scene) -> str:
+    """The order number as a heading."""
+    order = [rng.choice(phrases.ORDER_NAMES)] if scene.order else [rng.choice(phrases.OPENINGS)]
+    parts = [*order, f"my {scene.product} {scene.issue}", *_rest(rng, scene)]
+    return f"{_sentence(', '.join(parts))} {_goodbye(rng, scene)}"
+
+
+def _curt(rng: random.Random, scene: Scene) -> str:
+    """No greeting, no name, often no full stop."""
     if scene.kind in ("disallowed", "allowed"):
-        return f"{first} {extra}{'.' if extra.startswith('I ') else '?'}"
-    body = [f"My {scene.product} {scene.issue}.", phrases.ORDER_LINES[order].format(order=scene.order)]
-    if scene.card:
-        body.append(phrases.CARD_LINES[card].format(card=scene.card))
-    if extra:
-        body.insert(place, extra + ".")
-    return " ".join([first, *body])
+        text = _sentence(_extra(scene))
+    else:
+        order = [rng.choice(phrases.ORDER_NAMES)] if scene.order else []
+        about = f"{rng.choice(('my', 'the'))} {scene.product} {scene.issue}{rng.choice(phrases.TIMES)}"
+        text = _sentence(", ".join([about, *_rest(rng, scene), *order]))
+    return text if rng.random() < 0.5 else text.rstrip(".")
+
+
+def _asked(rng: random.Random, scene: Scene) -> str:
+    """A question after a greeting."""
+    return f"{_hello(rng, scene)}{rng.choice(('.', ','))} {_sentence(_extra(scene))}"
+
+
+def _asked_first(rng: random.Random, scene: Scene) -> str:
+    """A question before the name."""
+    return f"{_sentence(_extra(scene))} {_goodbye(rng, scene)}"
+
+
+_SHAPES = (_letter, _letter, _chat, _chat, _signed, _order_first)
+_QUESTION_SHAPES = (_asked, _asked, _asked_first)
+
+
+def _extra(scene: Scene) -> str:
+    return scene.frame.format(x=scene.noun)
+
+
+def _rest(rng: random.Random, scene: Scene) -> list[str]:
+    """The threat, wish or remark, and how it was paid."""
+    card = [rng.choice(phrases.CARD_LINES).rstrip(".")] if scene.card else []
+    return [*([_extra(scene)] if scene.frame else []), *card]
+
+
+def _hello(rng: random.Random, scene: Scene) -> str:
+    opening = rng.choice(phrases.OPENINGS)
+    return f"{opening}, {rng.choice(phrases.INTRODUCTIONS)}" if scene.name else opening
+
+
+def _goodbye(rng: random.Random, scene: Scene) -> str:
+    closing = rng.choice(phrases.CLOSINGS)
+    return f"{closing}, {{name}}" if scene.name else closing + "."
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter, and a question mark where it asks."""
+    asks = text.split(", ")[-1].lower().startswith(_ASKING)
+    return f"{text[:1].upper()}{text[1:]}{'?' if asks else '.'}"
+
+
+_ASKING = ("can ", "could ", "how ", "what ", "is there ")
 
 
 def decision(scene: Scene) -> dict[str, Any]:
@@ -139,14 +232,21 @@ def decision(scene: Scene) -> dict[str, Any]:
 
 
 def reply_text(scene: Scene, action: str) -> str:
-    """The sentence(s) for the customer that go with ``action``."""
+    """The sentence(s) for the customer that go with ``action``. They name only what the message names."""
+    order = f" of order #{scene.order}" if scene.order else ""
     text = {
-        "escalate": f"Sorry, {scene.name}. A colleague will take order #{scene.order}.",
-        "refuse": f"Sorry, {scene.name}. I cannot help with that.",
-        "answer": f"Gladly, {scene.name}. The help page explains it.",
-    }.get(action, f"Sorry, {scene.name}. We will {action} the {scene.product} of order #{scene.order}.")
+        "escalate": f"A colleague will take {f'order #{scene.order}' if scene.order else 'this case'}.",
+        "refuse": "I cannot help with that.",
+        "answer": "The help page explains it.",
+    }.get(action, f"We will {action} the {scene.product}{order}.")
+    text = f"{addressed('Gladly' if action == 'answer' else 'Sorry', scene)} {text}"
     text += " We will call you today." if CALL in scene.prompted else ""
     return text + (" Thank you." if THANKS in scene.prompted else "")
+
+
+def addressed(word: str, scene: Scene) -> str:
+    """``Sorry, Marlo.``, or ``Sorry.`` to somebody who gave no name."""
+    return f"{word}, {scene.name}." if scene.name else f"{word}."
 
 
 def contract(fields: Mapping[str, Any], reply: str) -> str:

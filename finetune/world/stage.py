@@ -44,6 +44,7 @@ class WorldData(Stage[WorldParams]):
 
     Params = WorldParams
     accepts = frozenset()
+    version = 2
     produces = "data"
     uses = frozenset({"rules"})
 
@@ -107,7 +108,8 @@ def scene_row(book: RuleBook, scene: scenes.Scene) -> Row:
             {"role": "assistant", "content": scenes.answer(scene)},
         ],
         "facts": known,
-        "labels": list(scenes.labels(scene)),
+        "kind": scene.kind,
+        "labels": [label for label in scenes.labels(scene) if label in book.labels],
         "prompted": list(scene.prompted),
         "expected": {"answer": scenes.decision(scene), "match": "json"},
         "scenario": scene.scenario,
@@ -122,12 +124,12 @@ def normalise(text: str) -> str:
 
 def plain_row(row: Row) -> Row:
     """A training row: ends with the answer."""
-    return {k: v for k, v in row.items() if k not in ("expected", "scenario", "text")}
+    return {k: v for k, v in row.items() if k not in ("expected", "kind", "scenario", "text")}
 
 
 def question_row(row: Row) -> Row:
     """An evaluation row: ends with the question; its scenario is its cluster only where scenarios repeat."""
-    return {k: v for k, v in row.items() if k not in ("scenario", "text", "messages")} | {
+    return {k: v for k, v in row.items() if k not in ("kind", "scenario", "text", "messages")} | {
         "messages": row["messages"][:-1]
     }
 
@@ -156,7 +158,7 @@ def assert_kept(book: RuleBook, rows: Iterable[Row]) -> None:
 def _facts(book: RuleBook, train: list[Row], calibration: list[Row], held: list[Row]) -> dict[str, Any]:
     active = Counter(rule.id for row in held for rule in book.active(Turn.from_row(row)))
     counts = {"train": len(train), "calibration": len(calibration), "evaluation": len(held)}
-    kinds = Counter(row["labels"][0] for row in held)
+    kinds = Counter(row["kind"] for row in held)
     return {**counts, "evaluation_kinds": dict(sorted(kinds.items())), "rules_active": dict(sorted(active.items()))}
 
 

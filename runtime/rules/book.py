@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,8 @@ class RuleBook:
     """SHA-256 of the file's meaning: comments and layout do not change it."""
     text: str
     """The file as it was read."""
+    labels: frozenset[str] = frozenset()
+    """Labels that a turn may carry: those declared and those that a condition names."""
 
     @cached_property
     def by_id(self) -> dict[str, Rule]:
@@ -129,7 +131,10 @@ class RuleBook:
     def reply(self, turn: Turn, parsed: ParsedReply) -> Reply:
         """What the checkers look at; ``parsed`` is without error."""
         actions = self.contract["action"].allowed if self.contract and "action" in self.contract else ()
-        return Reply(turn, parsed.text, parsed.fields, actions)
+        closed = (
+            frozenset(field.name for field in self.contract.fields if field.allowed) if self.contract else frozenset()
+        )
+        return Reply(turn, parsed.text, parsed.fields, actions, closed)
 
     def decided(self, turn: Turn) -> dict[str, Any]:
         """Contract fields that the hard rules in force leave one value for: code sets them, the model need not."""
@@ -186,6 +191,21 @@ class RuleBook:
                 problems.append(f"fact {name} is {value!r}, not a {allowed}")
         return problems
 
+    def turn_problems(self, turn: Turn) -> list[str]:
+        """What is wrong with a row's facts, labels and named rules: whatever is misspelled takes rules out of force."""
+        strange = [label for label in turn.labels if label not in self.labels]
+        labels = [f"label {label!r} is named by no rule{_nearest(label, self.labels)}" for label in strange]
+        named = [f"unknown rule {name!r} in prompted" for name in turn.prompted if name not in self.by_id]
+        return [*self.fact_problems(turn.facts), *labels, *named]
+
+    def answer_problems(self, answer: Mapping[str, Any]) -> list[str]:
+        """What no reply of the contract could ever say of the fields that are expected."""
+        if self.contract is None:
+            return []
+        strange = [f"{name!r} is not a field of the contract" for name in answer if name not in self.contract]
+        known = [self.contract[name].problem(value) for name, value in answer.items() if name in self.contract]
+        return strange + [what for what in known if what]
+
     def schema(self) -> dict[str, Any] | None:
         """JSON Schema of the contract, or None in plain-text mode."""
         return self.contract.schema() if self.contract else None
@@ -193,6 +213,13 @@ class RuleBook:
     def grammar(self) -> str | None:
         """GBNF of the contract for llama.cpp, or None in plain-text mode."""
         return self.contract.grammar() if self.contract else None
+
+
+def _nearest(label: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(label, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else " and not declared under labels:"
 
 
 FACT_TYPES: Mapping[str, type | tuple[type, ...]] = {

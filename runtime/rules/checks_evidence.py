@@ -1,4 +1,4 @@
-"""Rule kinds on what a reply rests upon and how it speaks: citations, tools, refusal, language, tone."""
+"""Rule kinds on what a reply rests upon and how it speaks: citations, invention, tools, refusal, language, tone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
-from .kinds import MUST, Args, Finding, Regex, kind, listed
+from .finders import FINDERS, MIN_DIGITS, Evidence, first_invented
+from .kinds import MUST, MUST_NOT, Args, Finding, OneOrMore, Regex, kind, listed
 from .language import LANGUAGES, is_in
 from .text import squeeze, word_pattern
 from .turn import Reply
@@ -65,6 +66,48 @@ def _quotes_found(reply: Reply, texts: list[str]) -> Finding:
     if absent or not real:
         return False, f"the quote {(absent or quotes[0])[:40]!r} is not in a cited source"
     return True, "the quotes are in the sources"
+
+
+def _finders(value: Any) -> list[str]:
+    unknown = [name for name in listed(value) if name not in FINDERS]
+    if unknown:
+        raise ValueError(f"unknown finder {unknown[0]!r} (known: {', '.join(sorted(FINDERS))})")
+    return list(listed(value))
+
+
+class InventsArgs(Args):
+    """A list of finders, or what is looked for in detail."""
+
+    find: Annotated[Any, PlainValidator(_finders)] = Field(default_factory=list)
+    """Of amounts, dates, emails, links, names, numbers, percentages, phones and times."""
+    patterns: Annotated[list[Regex], BeforeValidator(listed)] = Field(default_factory=list)
+    """Expressions of your own: what they find, or their first group if they have one, must stand in the evidence."""
+    min_digits: Annotated[int, Field(ge=2)] = MIN_DIGITS
+    """From how many digits on a plain number counts."""
+    allow: OneOrMore | None = None
+    """What may be named at any time, such as your own address."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"find": value} if isinstance(value, str | list) else value
+
+    @model_validator(mode="after")
+    def _something(self) -> InventsArgs:
+        if not self.find and not self.patterns:
+            raise ValueError("give find, patterns or both")
+        return self
+
+
+@kind("invents", MUST_NOT)
+def invents(reply: Reply, spec: InventsArgs) -> Finding:
+    """Something is named that stands neither in the conversation nor in the facts or the sources, in any spelling."""
+    evidence = Evidence("\n".join([reply.turn.evidence, *(spec.allow or ())]))
+    for text in reply.free_texts:
+        new = first_invented(text, evidence, spec.find, spec.min_digits, spec.patterns)
+        if new:
+            return True, f"{new} is not in the conversation, the facts or the sources"
+    return False, "names nothing new"
 
 
 @kind("tool_order", MUST, needs="tools")

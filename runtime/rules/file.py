@@ -57,6 +57,9 @@ class _Builder:
         self.problems, self.data, self.text = problems, data, text
         self.sections = self._sections()
         self.facts = self._facts()
+        self.declared = self.sections.get("labels")
+        self.named: set[str] = set()
+        """Labels that conditions name."""
         self.contract = self._contract()
         self.prompt = self.sections.get("prompt")
         self.safe = self._safe()
@@ -116,7 +119,8 @@ class _Builder:
         rules = _Conditions(self, specs).resolve([self._rule(path, spec) for path, spec in specs])
         digest = hashlib.sha256(json.dumps(self.data, sort_keys=True, default=str).encode()).hexdigest()
         system = self.prompt.system if self.prompt else ""
-        book = RuleBook(tuple(rules), self.contract, self.facts, system, self.safe, digest, self.text)
+        labels = frozenset(self.named | set(self.declared or ()))
+        book = RuleBook(tuple(rules), self.contract, self.facts, system, self.safe, digest, self.text, labels)
         paths = {spec.id: path for path, spec in specs}
         broken = bool(self.problems.found)
         for rule_id, what in conflicts.find(book):
@@ -214,8 +218,8 @@ class _Builder:
         if spec.turn:
             parts.append(TurnIn(spec.turn.min, spec.turn.max or NO_LIMIT))
         if spec.label:
-            parts.append(AnyOf(tuple(Label(name) for name in spec.label)))
-        parts += [Label(name) for name in spec.labels or ()]
+            parts.append(AnyOf(tuple(self._label(name, (*path, "label")) for name in spec.label)))
+        parts += [self._label(name, (*path, "labels")) for name in spec.labels or ()]
         if spec.has_sources is not None:
             parts.append(HasSources() if spec.has_sources else Not(HasSources()))
         if spec.not_:
@@ -224,6 +228,12 @@ class _Builder:
             parts.append(AnyOf(tuple(self._condition(s, (*path, "any", i)) for i, s in enumerate(spec.any))))
         parts += [self._condition(s, (*path, "all", i)) for i, s in enumerate(spec.all or ())]
         return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _label(self, name: str, path: Place) -> Condition:
+        if self.declared is not None and name not in self.declared:
+            self.problems.add(path, f"unknown label {name!r}{nearest(name, self.declared)}")
+        self.named.add(name)
+        return Label(name)
 
     def _fact(self, name: str, values: list[Any], path: Place) -> Condition:
         declared = self.facts.get(name)

@@ -110,6 +110,7 @@ class PromptSpec(Args):
 SECTIONS: dict[str, Any] = {
     "version": TypeAdapter(Literal[1]),
     "contract": TypeAdapter(dict[Name, Any]),
+    "labels": TypeAdapter(OneOrMore),
     "facts": TypeAdapter(dict[Name, Annotated[list[Scalar] | str, Field(min_length=1)]]),
     "prompt": TypeAdapter(PromptSpec),
     "rules": TypeAdapter(Annotated[list[Any], Field(min_length=1)]),

@@ -180,17 +180,17 @@ def iban(text: str) -> bool:
     return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
 
 
-_EMAIL = re.compile(
+EMAIL = re.compile(
     r"[a-z0-9][a-z0-9._%+\-]{0,63}@[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?(?:\.[a-z0-9\-]{2,63}){1,4}", re.I
 )
 
 
 def email(text: str) -> bool:
     """Whether ``text`` is an e-mail address with a dotted domain."""
-    return _EMAIL.fullmatch(text.strip()) is not None
+    return EMAIL.fullmatch(text.strip()) is not None
 
 
-_GROUPS = re.compile(r"[0-9]+(?:[ \t\r\n.,/_*\-]{1,3}[0-9]+)*")
+GROUPS = re.compile(r"[0-9]+(?:[ \t\r\n.,/_*\-]{1,3}[0-9]+)*")
 
 
 def find_cards(text: str) -> list[str]:
@@ -200,7 +200,7 @@ def find_cards(text: str) -> list[str]:
     20-digit tracking number that merely contains a valid window is not one.
     """
     found = []
-    for run in _GROUPS.finditer(text):
+    for run in GROUPS.finditer(text):
         groups = re.findall(r"[0-9]+", run[0])
         for start in range(len(groups)):
             number = ""
@@ -229,7 +229,7 @@ def find_ibans(text: str) -> list[str]:
 
 def find_emails(text: str) -> list[str]:
     """E-mail addresses in a ``plain`` text."""
-    return [match[0] for match in _EMAIL.finditer(text)]
+    return [match[0] for match in EMAIL.finditer(text)]
 
 
 _PHONE = re.compile(r"(?<![\w.])\+?\(?[0-9][0-9() .\-/]{6,20}[0-9](?!\w)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,13 @@ class Turn:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Turn:
-        """The turn of a canonical data row; a final assistant message (the answer) is left out."""
+        """The turn of a canonical data row; a final assistant message (the answer) is left out.
+
+        Raises ValueError where a text stands for a list: read letter by letter it would take rules out of force.
+        """
+        for name in ("messages", "labels", "sources", "prompted"):
+            if isinstance(row.get(name), str):
+                raise ValueError(f"{name} is a text, not a list")
         messages = list(row["messages"])
         if messages and messages[-1].get("role") == "assistant":
             messages.pop()
@@ -58,6 +64,14 @@ class Turn:
         return found
 
     @cached_property
+    def evidence(self) -> str:
+        """All that a reply may rest upon: every message, the values of the facts, ids and texts of the sources."""
+        known = [str(value) for value in self.facts.values() if not isinstance(value, bool)]
+        known += [part for source in self.sources for part in source]
+        said = [_content(message) for message in self.messages]
+        return "\n".join(texts.plain(part) for part in (*said, *known))
+
+    @cached_property
     def briefing(self) -> str:
         """System and tool messages, normalised."""
         return "\n".join(self._said("system", "developer", "tool"))
@@ -84,6 +98,8 @@ class Reply:
     """The contract object; None in plain-text mode."""
     actions: Sequence[str] = ()
     """The values that the contract allows for ``action``."""
+    closed: frozenset[str] = frozenset()
+    """Contract fields whose values the contract lists: nothing can be invented there."""
 
     @cached_property
     def plain(self) -> str:
@@ -104,10 +120,19 @@ class Reply:
         return texts.sentences(self.plain)
 
     @cached_property
+    def free_texts(self) -> list[str]:
+        """The texts and whole numbers that the model worded itself, normalised, each on its own."""
+        values: list[Any] = [self.text]
+        for name, value in (self.fields or {}).items():
+            if name != "reply" and name not in self.closed:
+                values += value if isinstance(value, list) else [value]
+        return [texts.plain(str(v)) for v in values if isinstance(v, str | int) and not isinstance(v, bool)]
+
+    @cached_property
     def every_text(self) -> Reply:
         """A view whose text is every free text of the reply: what must not be said, must not be said anywhere."""
         parts = [self.text]
         for name, value in (self.fields or {}).items():
             if name != "reply" and isinstance(value, str | list):
                 parts += [value] if isinstance(value, str) else value
-        return self if len(parts) == 1 else Reply(self.turn, "\n".join(parts), self.fields, self.actions)
+        return self if len(parts) == 1 else replace(self, text="\n".join(parts))

@@ -200,14 +200,14 @@ def test_the_stage_itself_refuses_it(folder: Path, tmp_path: Path, damage: str) 
 
 CALIBRATED: dict[str, tuple[Harm, int, str]] = {
     "unknown type": (set_config(model_type="mamba"), 2, "no row in compress/model/families.py LAYOUTS"),
-    "int8": (cast("int8"), 1, "has the type I8; weights must be"),
-    "fp8": (cast("float8_e4m3fn"), 1, "has the type F8_E4M3"),
+    "int8": (cast("int8"), 1, "has type I8; weights must be"),
+    "fp8": (cast("float8_e4m3fn"), 1, "has type F8_E4M3"),
     "nan": (poison(float("nan")), 1, f"tensor '{UP}' of"),
     "vocabulary beyond the embedding": (cut_vocabulary, 1, "and the embedding has 100 rows"),
     "tokenizer cut": (write("tokenizer.json", b"{"), 1, "cannot be loaded"),
-    "no tokenizer": (unlink("tokenizer*"), 1, "has no tokenizer.json"),
-    "other weights": (set_config(intermediate_size=80), 1, "gate_proj.weight is (96, 64), and config.json says (80"),
-    "other heads": (set_config(head_dim=15), 1, "q_proj.weight is (64, 64), and config.json says (60, 64)"),
+    "no tokenizer": (unlink("tokenizer*"), 1, "cannot be loaded (no tokenizer.json"),
+    "other weights": (set_config(intermediate_size=80), 1, "gate_proj.weight has shape [96, 64]; config.json says [80"),
+    "other heads": (set_config(head_dim=15), 1, "q_proj.weight has shape [64, 64]; config.json says [60, 64]"),
 }
 
 

@@ -51,7 +51,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing head": (lambda f: edit_weights(f, lambda t: t.pop("lm_head.weight")), "lm_head.weight is missing"),
     "unmerged adapter": (
         lambda f: edit_weights(f, lambda t: t.update({"model.layers.0.lora_A": np.ones((2, 2), np.float32)})),
-        "lora_A, which this architecture's row does not name",
+        r"holds model.layers.0.lora_A of an adapter",
     ),
     "wrong dtype": (
         lambda f: edit_weights(f, lambda t: t.update({UP: t[UP].astype(np.int8)})),

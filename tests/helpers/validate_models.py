@@ -63,8 +63,8 @@ def make_model(folder: Path, *, seed: int = 0, layers: int = 2, spread: float = 
 
 
 def question(number: int) -> tuple[str, str]:
-    """A user's message and the right reply: every third one threatens to sue."""
-    words = " ".join(WORDS[(number * step + step) % len(WORDS)] for step in (1, 2, 3, 5))
+    """A user's message, no two alike, and the right reply: every third one threatens to sue."""
+    words = " ".join(WORDS[(number * step + step) % len(WORDS)] for step in (1, 2, 3, 5)) + f" {number}"
     return (f"{words} I will sue you", ESCALATE) if number % 3 == 0 else (f"I will {words}", ANSWER)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 from compress.errors import ArtifactError
 from runtime.engine.gguf_file import GgufHeader, GgufTensor, read_gguf
 from runtime.engine.gguf_model import check_model
-
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+from runtime.engine.gguf_split import named_parts
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,11 @@ def part_files(path: Path) -> list[Path]:
 
     Raises ArtifactError naming the parts that are missing.
     """
-    found = _PART.fullmatch(path.name)
-    if not found:
-        return [path]
-    count = int(found["count"])
-    files = [path.with_name(f"{found['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)]
-    if not 1 <= int(found["number"]) <= count:
-        raise ArtifactError(f"{path.name} is no part of {count}", next="copy the file again under its own name")
-    missing = [file.name for file in files if not file.is_file()]
+    files, _ = named_parts(path)
+    missing = [file.name for file in files if not file.is_file()] if len(files) > 1 else []
     if missing:
         raise ArtifactError(
-            f"{path} is one of {count} parts; missing beside it: {', '.join(missing)}", next="copy all parts there"
+            f"{path} is one of {len(files)} parts; missing beside it: {', '.join(missing)}", next="copy all parts there"
         )
     return files
 

@@ -1,4 +1,4 @@
-"""Chat rows are rendered as transformers renders them, at a time that stands still."""
+"""Chat rows are rendered as transformers renders them, at a time that stands still; bad rows are named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from chat_templates import DATED, STRICT
 from small_folder import write_tokenizer
 
-from compress.calibrate.windows import render_row
+from compress.calibrate.windows import calibration_windows, document_ids, render_row
 from compress.errors import DataError, UsageError
 
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}
@@ -47,3 +47,42 @@ def test_what_cannot_be_rendered_is_named(tmp_path: Path) -> None:
         render_row(folder_of(tmp_path, [{"name": n, "template": n} for n in "xy"]), data, 7, ROW)
     with pytest.raises(DataError, match=r"d\.jsonl:7: the chat template refuses these messages: no"):
         render_row(folder_of(tmp_path, "{{ raise_exception('no') }}"), data, 7, ROW)
+
+
+GOOD = '{"text": "My order never arrived."}\n'
+TALK = {"role": "user", "content": "hi"}
+BAD = {
+    '{"text": null}': "'text' is None, not a text",
+    '{"text": 5}': "'text' is 5, not a text",
+    '{"text": ["a"]}': r"'text' is \['a'\], not a text",
+    '{"text": "x \\ud83d y"}': r"half of a character \(\\ud83d\)",
+    '{"messages": "user: hi"}': "'messages' is 'user: hi', not a list",
+    '{"messages": []}': r"'messages' is \[\], not a list",
+    '{"messages": ["hi"]}': "message 1 is 'hi', not an object",
+    json.dumps({"messages": [TALK, {"content": "x"}]}): "message 2 is .*, not an object with a 'role'",
+    json.dumps({"messages": [TALK, {"role": "assistant", "content": None}]}): "message 2 is None, not a text",
+    json.dumps({"messages": [TALK, {"role": "assistant", "content": 7}]}): "content of message 2 is 7, not a text",
+    '{"messages": [{"role": "user", "content": "\\udc00"}]}': r"half of a character \(\\udc00\)",
+    '{"other": 1}': "neither 'messages' nor 'text'",
+    "[" * 100_000: "not JSON",
+    "7": "neither 'messages' nor 'text'",
+}
+
+
+@pytest.mark.parametrize("row", BAD)
+def test_a_row_that_cannot_be_read_is_named(row, tiny_llama, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD + row + "\n")
+    with pytest.raises(DataError, match=rf"rows.jsonl:2: .*{BAD[row]}"):
+        list(document_ids(tiny_llama, path))
+
+
+def test_a_row_that_the_template_refuses_is_named(tiny_llama, tmp_path):
+    from shutil import copytree
+
+    folder = copytree(tiny_llama, tmp_path / "m")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content + 1 }}")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD + json.dumps({"messages": [TALK]}) + "\n")
+    with pytest.raises(DataError, match=r"rows.jsonl:2: the chat template fails"):
+        calibration_windows(folder, path, 64, 32)

@@ -78,7 +78,7 @@ def test_shapes_and_heads(tmp_path):
     assert folder.shape == Shape(blocks=3, hidden=64, ffn=96, heads=4, kv_heads=2, head_dim=32, vocab=90)
     assert folder.head_weight == "lm_head.weight"
     edit(tmp_path, lambda tensors: tensors.pop("lm_head.weight"))
-    with pytest.raises(ArtifactError, match=r"'lm_head.weight'.*not tied"):
+    with pytest.raises(ArtifactError, match=r"lm_head.weight is missing"):
         _ = ModelFolder(tmp_path).head_weight
 
 
@@ -114,7 +114,7 @@ def test_block_tensors_are_checked_and_converted(tmp_path):
     with pytest.raises(ArtifactError, match=r"transformer.h.1.mlp.c_fc.weight.*NaN"):
         ModelFolder(tmp_path).block_tensors(1)
     edit(tmp_path, lambda t: t.pop("transformer.h.2.ln_1.weight"))
-    with pytest.raises(ArtifactError, match=r"no tensor 'transformer.h.2.ln_1.weight'"):
+    with pytest.raises(ArtifactError, match=r"hold no transformer.h.2.ln_1.weight"):
         ModelFolder(tmp_path).block_tensors(2)
 
 
@@ -152,7 +152,7 @@ def test_options_that_change_the_computation_are_refused(tmp_path, name, option)
 
 def test_an_incomplete_config_names_the_key(tmp_path):
     write_config(tmp_path, {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "vocab_size": 3})
-    with pytest.raises(ArtifactError, match="lacks 'n_head'"):
+    with pytest.raises(ArtifactError, match="lacks a valid size: n_head is None"):
         ModelFolder(tmp_path)
     write_config(tmp_path, {"model_type": "mamba"})
     with pytest.raises(UnsupportedArchitecture, match=r"'mamba' has no row.*LAYOUTS.*known: gemma2,"):

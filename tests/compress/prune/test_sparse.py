@@ -72,7 +72,9 @@ def test_what_does_not_fit_is_refused(tiny_llama, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()
     save_tiny("gpt2-untied", folder)
-    (folder / "config.json").write_text((folder / "config.json").read_text().replace('"n_inner": 80', '"n_inner": 81'))
+    from transformers import AutoConfig, GPT2LMHeadModel
+
+    GPT2LMHeadModel(AutoConfig.from_pretrained(folder, n_inner=81)).save_pretrained(folder)
     with pytest.raises(UsageError, match=r"mlp.c_proj has 81 inputs, which 8 does not divide"):
         run_stage("prune.sparse", folder, tmp_path / "c", method="magnitude", pattern="4:8")
 

@@ -247,3 +247,21 @@ def test_quality_on_a_trained_model(shared_data, tmp_path):
             logp.append(torch.cat([model(input_ids=part).logits.log_softmax(-1) for part in ids.split(10)]))
     kl = float((logp[0].exp() * (logp[0] - logp[1])).sum(-1).mean())
     assert kl < 0.88 * 0.00700
+
+
+def test_a_head_of_its_own_stays_one_whatever_the_flag_says(tiny_llama, tmp_path, chat_jsonl):
+    """The folder says what its weights mean, quantized head or not."""
+    from safetensors.torch import load_file
+
+    def untie(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+
+    folder = altered(tiny_llama, tmp_path / "m", untie)
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
+    for head in (False, True):
+        given = {"calibration": chat_jsonl, "bits": 8, "group_size": 32, "lm_head": head, "upstream": True, **SMALL}
+        out = run_stage("quantize.gptq", folder, tmp_path / f"out-{head}", **given).path
+        assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+        weights = dequantize_folder(out)
+        wanted = load_file(folder / "model.safetensors")["lm_head.weight"]
+        assert (weights["lm_head.weight"] - wanted).norm() < 0.02 * wanted.norm()

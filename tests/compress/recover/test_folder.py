@@ -135,7 +135,7 @@ def test_a_folder_without_the_prefix_is_written_back(tmp_path):
     write_back(model, tmp_path)
     weights = Weights(tmp_path)
     assert torch.equal(weights.load("wte.weight"), 2 * bare["wte.weight"])
-    assert torch.equal(weights.load("h.0.attn.bias"), torch.ones(1, 1, 32, 32))
+    assert "h.0.attn.bias" not in weights  # a constant of older folders, which the model computes anew
 
 
 @pytest.mark.slow

@@ -68,3 +68,12 @@ def test_ends_of_commands_print_verdict_and_broken_rules(tmp_path: Path, capsys:
     assert "escalate-legal (hard) 99.0 %" in said
     assert said.count("FAIL") >= 5
     assert "no proof to compare" in said
+
+
+def test_hard_rules_that_no_item_tests_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    proof = {**make_proof("PASS"), "hard_rules_not_in_force": ["no-promise", "refuse"]}
+    tables.print_proof(proof, {})
+    tables.print_gate({"verdict": "PASS", "suites": [], "rules": [], "hard_rules_not_in_force": ["never"]})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "In force in no item, so that nothing is shown: no-promise, refuse (hard)." in said
+    assert "so that nothing is shown: never (hard)." in said

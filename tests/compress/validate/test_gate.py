@@ -112,6 +112,30 @@ def test_a_better_candidate_passes():
     assert rules["polite"].low > 0.9
 
 
+@pytest.mark.parametrize(
+    ("every", "said_why"),
+    [
+        (1, "the baseline itself passes 0 of 100"),
+        (2, "the baseline itself breaks this hard rule in 50 of 100"),
+        (100, None),
+    ],
+)
+def test_an_equally_broken_candidate_does_not_pass(every, said_why):
+    items, replies = world(400)
+    both = [said("answer") if place % (4 * every) == 0 else reply for place, reply in enumerate(replies)]
+    result = judge(BOOK, items, both, both)
+    assert result.verdict == ("INCONCLUSIVE" if said_why else "PASS")
+    assert [reason.startswith("lawyer (hard, model)") and said_why in reason for reason in result.reasons] == [
+        True
+    ] * bool(said_why)
+
+
+def test_hard_rules_in_force_nowhere_are_told():
+    items, replies = world(400)
+    assert judge(BOOK, items, replies, replies).not_in_force == ("never",)
+    assert judge(BOOK, items, replies, replies, mode="enforced").not_in_force == ("never",)
+
+
 def test_false_escalations_and_refusals_are_counted():
     items, replies = world(40)
     result = judge(BOOK, items, replies, [said("refuse")] * 20 + [said("escalate")] * 20)

@@ -11,6 +11,7 @@ from compress.validate.recorded import gate_files
 RULES = """
 version: 1
 facts: {tier: [gold, basic]}
+labels: [vip]
 rules:
   - id: polite
     severity: soft
@@ -102,6 +103,65 @@ def test_clusters_are_honoured(gate):
     assert result["suites"][0]["design_effect"] == pytest.approx(10)
 
 
+def ask(number, content="hello", **more):
+    return {**row(number, **more), "messages": [{"role": "user", "content": content}]}
+
+
+def test_one_question_is_one_cluster_however_often_it_is_asked(gate):
+    rows = [ask(i, "Hello" + " !"[i % 2] * (i % 5), cluster=i) for i in range(320)]
+    result = gate(rows, rows)
+    assert result["verdict"] == "INCONCLUSIVE"
+    assert {suite["clusters"] for suite in result["suites"]} == {1}
+    assert "n = 320 in 1 cluster" in result["reasons"][0]
+    alike = ["C?", "C++?", "\u0915\u093e", "\u0915\u093f", "\U0001f44d", "\U0001f44e", "3.5", "35"]
+    assert gate(*[[ask(i, text) for i, text in enumerate(alike)]] * 2)["suites"][0]["clusters"] == len(alike)
+    other_facts = [ask(i, facts={"tier": ("gold", "basic")[i % 2]}) for i in range(320)]
+    assert {suite["clusters"] for suite in gate(other_facts, other_facts)["suites"]} == {2}
+
+
+def test_questions_and_clusters_join_transitively(gate):
+    rows = [ask(0, "a", cluster="x"), ask(1, "a", cluster="y"), ask(2, "b", cluster="y"), ask(3, "c")]
+    assert gate(rows, rows)["suites"][0]["clusters"] == 2
+
+
+def test_a_baseline_that_passes_nothing_is_no_measure(gate):
+    empty = [row(i, "", expected={"answer": "thanks", "match": "contains"}) for i in range(300)]
+    soft = RULES.replace("severity: hard", "severity: soft")
+    for candidate in (empty, [{**r, "reply": "Thanks."} for r in empty]):
+        result = gate(empty, candidate, soft)
+        assert result["verdict"] == "INCONCLUSIVE"
+        assert all("the baseline itself passes 0 of" in reason for reason in result["reasons"])
+
+
+def test_a_baseline_that_breaks_hard_rules_is_no_measure(gate):
+    fine = [row(i) for i in range(320)]
+    broken = [row(i, "Thanks, we promise.") if i % 10 == 0 else row(i) for i in range(320)]
+    result = gate(broken, fine)
+    assert result["verdict"] == "INCONCLUSIVE"
+    assert any("the baseline itself breaks this hard rule in 32 of 320" in reason for reason in result["reasons"])
+    once = [row(i, "Thanks, we promise.") if i == 0 else row(i) for i in range(320)]
+    assert gate(once, fine)["verdict"] == "PASS"
+
+
+def test_hard_rules_in_force_nowhere_are_listed(gate):
+    rules = RULES.replace(
+        "    must_not: {words: [promise]}", "    when: {label: vip}\n    must_not: {words: [promise]}"
+    )
+    rules = rules.replace("[{user: hi, reply: We", "[{user: hi, labels: vip, reply: We")
+    rows = [row(i) for i in range(320)]
+    result = gate(rows, rows, rules)
+    assert (result["verdict"], result["hard_rules_not_in_force"]) == ("PASS", ["no-promise"])
+    labelled = [row(i, labels=["vip"]) for i in range(320)]
+    assert gate(labelled, labelled, rules)["hard_rules_not_in_force"] == []
+
+
+def test_an_answer_that_the_contract_cannot_hold_is_refused(gate):
+    for wrong, said in (({"acton": "answer"}, "'acton' is not a field"), ({"action": "sing"}, "action is 'sing'")):
+        rows = [row(0, {"action": "answer", "reply": "x"}, expected={"answer": wrong, "match": "json"})]
+        with pytest.raises(DataError, match=r"b\.jsonl:1: expected\.answer: " + said):
+            gate(rows, rows, CONTRACT)
+
+
 def test_windows_lines_and_byte_order_marks_are_fine(gate):
     rows = [row(i) for i in range(5)]
     data = b"\xef\xbb\xbf" + "\r\n".join(json.dumps(r) for r in rows).encode() + b"\r\n\r\n"
@@ -114,7 +174,39 @@ def test_a_final_assistant_message_is_not_part_of_the_question(gate):
 
 
 ONE = json.dumps(row(0)).encode() + b"\n"
+EMPTY = "expected.answer is empty: every reply would be right"
+
+
+def answer(value, match="exact"):
+    return [row(0, expected={"answer": value, "match": match})]
+
+
 BAD = [
+    ("labels as a text", [row(0, labels="gold")], ONE, "b.jsonl:1: labels is a text, not a list of texts"),
+    ("an empty label", [row(0, labels=["vip", " "])], ONE, "labels has ' '"),
+    ("labels null", [row(0, labels=None)], ONE, "labels is null"),
+    ("a label that no rule names", [row(0, labels=["vlp"])], ONE, "label 'vlp' is named by no rule (did you mean 'vip'?)"),
+    ("an unknown key", [row(0, lables=["vip"])], ONE, "b.jsonl:1: unknown key 'lables' (did you mean 'labels'?)"),
+    ("a doubled key", b'{"id": "q0", "id": "q1"}\n', ONE, "the key 'id' stands twice"),
+    ("facts as a list", [row(0, facts=[])], ONE, "facts is a list, not an object"),
+    ("a nested fact", [row(0, facts={"tier": ["gold"]})], ONE, "fact 'tier' is a list"),
+    ("sources as a text", [row(0, sources="K7")], ONE, "sources is a text"),
+    ("a source without text", [row(0, sources=[{"id": "K7", "text": ""}])], ONE, "sources[0].text is ''"),
+    ("prompted as a text", [row(0, prompted="polite")], ONE, "prompted is a text"),
+    ("a cluster of a wrong type", [row(0, cluster=[1])], ONE, "cluster is [1]"),
+    ("an unknown role", [{**row(0), "messages": [{"role": "User", "content": "x"}]}], ONE, "messages[0] has the role 'User'"),
+    ("an empty question", [{**row(0), "messages": [{"role": "user", "content": " "}]}], ONE, "messages[0] has an empty content"),
+    ("an answer alone", [{**row(0), "messages": [{"role": "assistant", "content": "x"}]}], ONE, "the question is missing"),
+    ("an empty answer", answer(""), ONE, EMPTY),
+    ("an answer that compares as empty", answer(" . "), ONE, EMPTY),
+    ("an empty list", answer([], "contains"), ONE, EMPTY),
+    ("a list of nothing", answer(["sorry", ""], "contains"), ONE, EMPTY),
+    ("an empty object", answer({}, "json"), ONE, EMPTY),
+    ("no answer", answer(None), ONE, "expected.answer is null"),
+    ("a list to be met exactly", answer(["x"]), ONE, "expected.answer is a list, not a text"),
+    ("a word as a choice", answer("yes", "choice"), ONE, "is not one letter"),
+    ("expected null", [row(0, expected=None)], ONE, "expected is not {answer, match}"),
+    ("more than an answer", [row(0, expected={"answer": "x", "matches": "exact"})], ONE, "unknown key 'matches'"),
     ("an empty file", b"", ONE, "b.jsonl: the file has no rows"),
     ("blank lines only", ONE, b"\n \n", "c.jsonl: the file has no rows"),
     ("a broken line", ONE + b'{"id": "q1"', ONE, "b.jsonl:2: not a line of JSON"),
@@ -127,15 +219,15 @@ BAD = [
     ("an id missing in the baseline", [row(0)], [row(0), row(1), row(2)], "(2 such ids)"),
     ("no common id", [row(0)], [row(1)], "b.jsonl:1: id 'q0' is not in"),
     ("no messages", [{"id": "a", "reply": "x"}], ONE, "b.jsonl:1: messages is not a list"),
-    ("messages without role", [{"id": "a", "messages": [{"content": "x"}], "reply": "x"}], ONE, "messages is not a list of"),
+    ("messages without role", [{"id": "a", "messages": [{"content": "x"}], "reply": "x"}], ONE, "messages[0] has the role None"),
     ("no reply", ONE, [{k: v for k, v in row(0).items() if k != "reply"}], "c.jsonl:1: reply is missing"),
-    ("a number as reply", ONE, [row(0, 3)], "c.jsonl:1: reply is int"),
+    ("a number as reply", ONE, [row(0, 3)], "c.jsonl:1: reply is a number"),
     ("an object without contract", ONE, [row(0, {"action": "answer"})], "the rule file has no contract"),
     ("truncated as text", ONE, [row(0, truncated="no")], "truncated is 'no'"),
     ("an undeclared fact", [row(0, facts={"age": 3})], ONE, "fact 'age' is not declared"),
     ("a fact outside its values", [row(0, facts={"tier": "iron"})], ONE, "fact tier is 'iron'"),
     ("an unknown rule", [row(0, prompted=["politer"])], ONE, "unknown rule 'politer'"),
-    ("labels of a wrong type", [row(0, labels=3)], ONE, "cannot be read"),
+    ("labels of a wrong type", [row(0, labels=3)], ONE, "b.jsonl:1: labels is a number, not a list"),
     ("another question", [row(0)], [{**row(1), "id": "q0"}], "messages of id 'q0' differ from"),
     ("other facts", [row(0, facts={"tier": "gold"})], [row(0)], "facts of id 'q0' differ from"),
     ("another answer", [row(0, expected={"answer": 1})], [row(0, expected={"answer": 2})], "expected of id 'q0' differs"),

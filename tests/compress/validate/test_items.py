@@ -80,12 +80,25 @@ def test_items_get_the_system_prompt_of_the_rule_file(tmp_path: Path) -> None:
         (row(messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]), "ends with the user"),
         (row(messages=[]), "ends with the user"),
         (row(id="ok"), "stands on line 1 too"),
+        (row(labels="plain"), "labels is a text, not a list of texts"),
+        (row(labels=["plain"]), "label 'plain' is named by no rule"),
+        (row(lables=["plain"]), "unknown key 'lables'"),
+        (row(expected={"answer": {}, "match": "json"}), "expected.answer is empty"),
+        (row(expected={"answer": {"acton": "answer"}, "match": "json"}), "'acton' is not a field of the contract"),
+        (row(facts={"age": 3}), "fact 'age' is not declared"),
+        (row(prompted=["nothing"]), "unknown rule 'nothing' in prompted"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, bad: object, said: str) -> None:
     with pytest.raises(DataError, match=r"e\.jsonl:2: ") as caught:
         load_items(write(tmp_path / "e.jsonl", row(id="ok"), bad), CONTRACT)
     assert said in str(caught.value)
+
+
+def test_one_question_is_one_cluster(tmp_path: Path) -> None:
+    again = {"messages": [{"role": "user", "content": "Hello!"}]}
+    path = write(tmp_path / "e.jsonl", row(), row(id="b", **again), row(id="c", facts={"tier": "basic"}, **again))
+    assert [item.cluster for item in load_items(path, CONTRACT)] == ["#1", "#1", "#3"]
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,8 @@ def test_folders_without_the_prefix_and_in_shards_read_alike(tmp_path: Path, cas
     (folder / "model.safetensors").unlink()
     for part in range(3):
         save_file({name: bare[name] for name in sorted(bare)[part::3]}, folder / f"model-{part}.safetensors")
+    places = {name: f"model-{place % 3}.safetensors" for place, name in enumerate(sorted(bare))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     after = values(folder)
     assert list(after) == list(before)
     for name, rows in after.items():

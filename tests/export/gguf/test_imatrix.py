@@ -13,12 +13,15 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from cutting import altered
+from safetensors.torch import load_file
 from stages import run_stage
 
 from compress.artifact import Artifact
 from compress.calibrate.reading import Calibration
 from compress.errors import ArtifactError
-from export.gguf.imatrix import Entry, Matrix, read_matrix, write_matrix
+from export.gguf import ggml
+from export.gguf.imatrix import Entry, Matrix, awake, read_matrix, write_matrix
 from export.gguf.params import GgufParams
 from export.gguf.stage import ExportGguf
 
@@ -225,3 +228,68 @@ def test_only_a_pass_of_its_own_is_calibrated(given: object, reads: bool) -> Non
 
 def test_a_bare_off_of_yaml_means_off() -> None:
     assert GgufParams.model_validate({"feedback": False}).feedback == "off"
+
+
+LATE = {"IQ2_S", "IQ2_XS"}
+"""Types whose tables ggml makes for seconds."""
+WEIGHED = [
+    pytest.param(kind, marks=pytest.mark.slow) if kind in LATE else kind
+    for kind in sorted(ggml.TYPE_IDS.keys() - ggml.PLAIN)
+]
+
+
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_columns_that_nothing_reached_keep_their_weights(kind: str) -> None:
+    """A sub-block, a block, a whole row: as good as with equal weights, and the others as with their own."""
+    draw = np.random.default_rng(0)
+    rows = draw.standard_normal((4, 1024)).astype(np.float32)
+    seen = np.exp(draw.standard_normal(1024)).astype(np.float32)
+
+    def errors(importance: np.ndarray) -> np.ndarray:
+        packed = ggml.quantize(rows, kind, importance)
+        return (gguf.quants.dequantize(packed, gguf.GGMLQuantizationType[kind]) - rows) ** 2
+
+    equal, whole = errors(np.ones_like(seen)), errors(seen)
+    for start, stop, worse in ((0, 1024, 1.01), (256, 512, 1.01), (256, 288, 1.3), (256, 272, 2.1)):
+        given = seen.copy()
+        given[start:stop] = 0
+        found = errors(awake(given))
+        assert found[:, start:stop].mean() < worse * equal[:, start:stop].mean(), (start, stop)
+        rest = np.r_[0:start, stop:1024]
+        if rest.size:
+            assert (found * seen)[:, rest].mean() < 1.02 * (whole * seen)[:, rest].mean(), (start, stop)
+
+
+def test_importance_that_is_there_stays_as_it_is() -> None:
+    seen = np.exp(np.random.default_rng(1).standard_normal(80)).astype(np.float32)
+    seen[3:18] = 0
+    assert awake(seen) is seen
+    seen[16:32] = 1e-20
+    changed = awake(seen)
+    assert np.all(changed[16:32] == changed[16])
+    assert changed[16] > 1e-6
+    assert np.array_equal(np.delete(changed, range(16, 32)), np.delete(seen, range(16, 32)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["IQ2_XS", "Q4_K_M"])
+def test_channels_that_never_fire_are_written(tiny_llama: Path, chat_jsonl: Path, tmp_path: Path, kind: str) -> None:
+    """A block of FFN channels whose gate is shut on every text of the calibration."""
+    folder = altered(tiny_llama, tmp_path / "m", shut)
+    given = {"calibration": chat_jsonl, "type": kind, "imatrix": True, **CALIBRATION}
+    out = run_stage(
+        "export.gguf",
+        folder,
+        tmp_path / "out",
+        **given,
+        pass_=run_stage("calibrate", folder, tmp_path / "c", calibration=chat_jsonl, **CALIBRATION),
+    )
+    found = {t.name: t for t in gguf.GGUFReader(out.path / "model.gguf").tensors}["blk.0.ffn_down.weight"]
+    values = gguf.quants.dequantize(found.data, found.tensor_type)
+    own = load_file(folder / "model.safetensors")["model.layers.0.mlp.down_proj.weight"].numpy()
+    for columns in (slice(0, 256), slice(256, 512)):
+        assert np.corrcoef(values[:, columns].ravel(), own[:, columns].ravel())[0, 1] > 0.9
+
+
+def shut(tensors: dict) -> None:
+    tensors["model.layers.0.mlp.up_proj.weight"][:256] = 0

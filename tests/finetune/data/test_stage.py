@@ -18,10 +18,10 @@ def jsonl(path, rows):
     return path
 
 
-def run(tmp_path, **params):
+def run(tmp_path, rules=None, **params):
     out = tmp_path / "out"
     out.mkdir()
-    job = Job(params=data.FilesParams(**params), out=out, scratch=tmp_path)
+    job = Job(params=data.FilesParams(**params), out=out, scratch=tmp_path, rules=rules)
     data.FilesData().check(job)
     facts = data.FilesData().run(job)
     return facts, {p.stem: [json.loads(x) for x in p.open()] for p in sorted(out.glob("*.jsonl"))}
@@ -104,6 +104,71 @@ def test_a_broken_row_is_named_with_its_line(tmp_path, row, what):
             tmp_path,
             train=jsonl(tmp_path / "t.jsonl", [chat("a", "b"), row if isinstance(row, str) else json.dumps(row)]),
         )
+
+
+RIGHT = {"answer": "b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"expected": "b"}, r"expected is not \{answer, match\}"),
+        ({"expected": {"answer": ""}}, r"expected\.answer is empty"),
+        ({"expected": {"answer": [], "match": "contains"}}, r"expected\.answer is empty"),
+        ({"expected": {"answer": None}}, r"expected\.answer is null"),
+        ({"expected": {"answer": "x", "match": "json"}}, r"expected\.answer must be an object"),
+        ({"expected": RIGHT, "facts": "gold"}, "facts is a text, not an object"),
+        ({"expected": RIGHT, "labels": "plain"}, "labels is a text, not a list of texts"),
+        ({"expected": RIGHT, "labels": [3]}, "labels has 3"),
+        ({"expected": RIGHT, "sources": ["K7"]}, r"sources\[0\] is not \{id, text\}"),
+        ({"expected": RIGHT, "prompted": "thanks"}, "prompted is a text"),
+        ({"expected": RIGHT, "cluster": {}}, r"cluster is \{\}"),
+        ({"expected": RIGHT, "id": True}, "id is True"),
+        ({"expected": RIGHT, "lables": ["plain"]}, "unknown column 'lables' .did you mean 'labels'"),
+        ({}, "needs expected, or the right answer as its last message"),
+        ({"expected": {"answer": {"action": "sing"}, "match": "json"}}, "action is 'sing'"),
+        ({"expected": RIGHT, "labels": ["plian"]}, "label 'plian' is named by no rule .did you mean 'plain'"),
+        ({"expected": RIGHT, "facts": {"tier": "iron"}}, "fact tier is 'iron'"),
+        ({"expected": RIGHT, "prompted": ["thank"]}, "unknown rule 'thank' in prompted"),
+    ],
+)
+def test_a_part_of_the_wrong_type_is_refused_where_the_user_wrote_it(tmp_path, change, what):
+    (tmp_path / "rules.yaml").write_text(LABELLED)
+    rows = [{"expected": RIGHT, **asked("first")}, {**asked("second"), **change}]
+    with pytest.raises(DataError, match=r"e\.jsonl:2: .*" + what):
+        run(tmp_path, tmp_path / "rules.yaml", eval=jsonl(tmp_path / "e.jsonl", rows))
+
+
+LABELLED = """
+version: 1
+contract: {action: [answer, escalate], reply: text}
+facts: {tier: [gold, basic]}
+rules:
+  - id: thanks
+    severity: soft
+    when: {label: plain}
+    must: {any_word: [thanks]}
+    fixtures: {pass: [{user: hi, labels: plain, reply: Thanks.}], fail: [{user: hi, labels: plain, reply: No.}]}
+"""
+
+
+def asked(content):
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+def test_a_question_that_stands_often_is_counted_once(tmp_path, caplog):
+    rows = [{**asked("Where is it?" + "!" * i), "expected": RIGHT} for i in range(9)] + [
+        {**asked("Why?"), "expected": RIGHT}
+    ]
+    facts, _ = run(tmp_path, eval=jsonl(tmp_path / "e.jsonl", rows))
+    assert (facts["evaluation"], facts["evaluation_questions"]) == (10, 2)
+    assert "10 rows ask 2 different questions" in caplog.text
+
+
+def test_a_heading_is_no_final_number(tmp_path):
+    rows = [{"question": "how?", "answer": "#### Steps\n1. Open it"}]
+    _, splits = run(tmp_path, eval=jsonl(tmp_path / "e.jsonl", rows))
+    assert splits["eval"][0]["expected"] == {"answer": "#### Steps\n1. Open it", "match": "exact"}
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 import json
-import struct
+import shutil
 
 import pytest
+from small_folder import write_model
 
 from compress.errors import ArtifactError, HoldfastError
+from compress.model.safetensors_header import read_header
 from compress.stage import Job
 from finetune.source.folder import check_model_folder
 from finetune.source.hf import download
 from finetune.source.path import PathParams, PathSource
 
 
-def tensors(path, cut=0):
-    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
-    blob = struct.pack("<Q", len(header)) + header + bytes(8)
-    path.write_bytes(blob[: len(blob) - cut])
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("whole") / "hf", hidden=64, ffn=96, heads=4, layers=1)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(whole, tmp_path):
     path = tmp_path / "model"
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
-    (path / "tokenizer.json").write_text("{}")
+    shutil.copytree(whole, path)
     (path / "modeling_evil.py").write_text("print('no')")
-    tensors(path / "model.safetensors")
     return path
 
 
-def test_a_model_folder_is_copied_without_code(folder, tmp_path):
+def taken(folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     job = Job(params=PathParams(path=folder), out=out, scratch=tmp_path)
     PathSource().check(job)
     facts = PathSource().run(job)
+    assert PathSource().needs(job).disk_bytes == sum(p.stat().st_size for p in out.glob("*.safetensors"))
+    return facts, sorted(p.name for p in out.iterdir())
+
+
+NAMES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+
+
+def test_a_model_folder_is_copied_without_code_or_other_weights(folder, tmp_path):
+    for stranger in ("consolidated.safetensors", "adapter_model.safetensors", "model.fp16.safetensors"):
+        (folder / stranger).write_bytes(b"anything")
+    facts, names = taken(folder, tmp_path)
     assert facts == {"architecture": "LlamaForCausalLM", "weight_files": 1}
-    assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
-    assert PathSource().needs(job).disk_bytes == (folder / "model.safetensors").stat().st_size
+    assert names == NAMES
+
+
+def test_shards_are_copied_with_their_index(folder, tmp_path):
+    (folder / "model.safetensors").rename(folder / "part-a.safetensors")
+    names = read_header(folder / "part-a.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "part-a.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    facts, kept = taken(folder, tmp_path)
+    assert facts["weight_files"] == 1
+    assert {"model.safetensors.index.json", "part-a.safetensors"} <= set(kept)
 
 
 def test_unusable_folders_are_refused(folder):
@@ -47,17 +65,19 @@ def test_unusable_folders_are_refused(folder):
         with pytest.raises(HoldfastError, match=match):
             check_model_folder(folder)
 
-    tensors(folder / "model.safetensors", cut=3)
-    refused("cut short")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    blob = weights.read_bytes()
+    weights.write_bytes(blob[:-3])
+    refused("is truncated")
+    weights.rename(folder / "pytorch_model.bin")
     refused("pickled weights")
     (folder / "pytorch_model.bin").unlink()
     refused(r"no \*\.safetensors")
-    tensors(folder / "model-1.safetensors")
-    index = folder / "model.safetensors.index.json"
+    (folder / "model-1.safetensors").write_bytes(blob)
+    refused("holds model-1.safetensors, and neither model.safetensors nor")
     index.write_text(json.dumps({"weight_map": {"w": "model-1.safetensors", "v": "model-2.safetensors"}}))
-    refused("lacks model-2")
-    index.write_text(json.dumps({"weight_map": {"w": "model-1.safetensors", "v": "model-1.safetensors"}}))
+    refused("model-2.safetensors is missing")
+    index.write_text(json.dumps({"weight_map": {"v": "model-1.safetensors"}}))
     refused("tensor v")
     (folder / "tokenizer.json").unlink()
     refused("no tokenizer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,70 @@ def test_training_rows_must_end_with_an_answer(base, tmp_path):
         sft.training_rows(Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path, data=rows))
     with pytest.raises(UsageError, match="no training data"):
         sft.Sft().check(Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path))
+
+
+def changed(base, place, **config):
+    """A copy of the base with other settings in config.json (None: without), without its record."""
+    shutil.copytree(base.path, place)
+    (place / "artifact.json").unlink()
+    path = place / "config.json"
+    whole = json.loads(path.read_text()) | config
+    path.write_text(json.dumps({key: value for key, value in whole.items() if value is not None}))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "match"),
+    [
+        ({"dtype": "float9"}, None, r"config.json: dtype is 'float9'"),
+        ({"dtype": "int8"}, None, r"config.json: dtype is 'int8'"),
+        ({}, "{", r"generation_config.json is not JSON"),
+        ({}, '{"eos_token_id": "x"}', r"eos_token_id is 'x', not a token id"),
+        ({"vocab_size": 7}, None, r"embed_tokens.weight has shape"),
+    ],
+)
+def test_what_could_not_be_saved_is_refused_before_training(base, data, tmp_path, config, generation, match):
+    folder = changed(base, tmp_path / "m", **config)
+    if generation:
+        (folder / "generation_config.json").write_text(generation)
+    job = Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path, inputs=(open_artifact(folder),), data=data)
+    with pytest.raises(ArtifactError, match=match):
+        sft.Sft().check(job)
+
+
+def test_the_dtype_is_that_of_the_weights_where_config_json_is_silent(base, tmp_path):
+    for number, given in enumerate((None, "auto", "torch.bfloat16")):
+        folder = changed(base, tmp_path / str(number), dtype=given, torch_dtype=None)
+        assert merge.saved_dtype(folder) == ("bfloat16" if given and "16" in given else "float32")
+
+
+@pytest.mark.parametrize("method", ["full", "qlora"])
+def test_a_head_of_its_own_and_odd_generation_settings_come_through(base, data, tmp_path, method):
+    """A flag that ties a head that differs; settings that transformers would refuse to save once it changed them."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    folder = changed(base, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    odd = json.dumps({"do_sample": False, "temperature": 0.6, "top_p": 0.9, "eos_token_id": 3})
+    (folder / "generation_config.json").write_text(odd)
+    out = tune(tmp_path / "tuned", open_artifact(folder), data, method=method, steps=2, checkpoint_every=1)[0]
+    assert (out / "generation_config.json").read_text() == odd
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    model = AutoModelForCausalLM.from_pretrained(out)
+    head = model.get_output_embeddings().weight
+    near = tensors["lm_head.weight"].float()
+    assert (head - near).norm() < 0.1 * near.norm()
+
+
+def test_weights_that_are_not_finite_are_named_before_training(base, data, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = changed(base, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][1] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"'model.norm.weight'.*NaN"):
+        tune(tmp_path / "tuned", open_artifact(folder), data)

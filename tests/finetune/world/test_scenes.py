@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -43,10 +44,11 @@ def test_no_entity_and_no_deciding_pair_is_on_both_sides(data):
     sides = rows["train"] + rows["calibration"], rows["eval"]
     users = [{next(m["content"] for m in r["messages"] if m["role"] == "user") for r in side} for side in sides]
     assert not users[0] & users[1]
-    for words in (phrases.POLICIES, [f"#{o}" for o in phrases.ORDERS]):
-        texts = [" ".join(json.dumps(r) for r in side) for side in sides]
-        both = [w for w in words if f'"{w}"' in texts[0] and f'"{w}"' in texts[1]]
-        assert not both
+    texts = [" ".join(json.dumps(r) for r in side) for side in sides]
+    assert not [w for w in phrases.POLICIES if f'"{w}"' in texts[0] and f'"{w}"' in texts[1]]
+    taught = re.findall(r"#(\w+)", texts[0])
+    assert taught
+    assert not any(phrases.kept_for_evaluation(order) for order in taught)
     trained = {s.scenario for s in _many(False)}
     tested = {s.scenario for s in _many(True)}
     assert not trained & tested
@@ -83,6 +85,18 @@ def test_answers_keep_every_rule_and_wrong_ones_do_not():
         wrong["citations"] = ["Z99"]
         broken = {v.rule for v in book.check(turn, scenes.contract(wrong, "No.")) if not v.passed}
         assert {"cite-known", "polite"} <= broken
+
+
+def test_what_a_message_does_not_name_is_not_answered():
+    scenes_seen = _many(False)
+    silent = [s for s in scenes_seen if not s.name]
+    curt = [s for s in scenes_seen if s.curt]
+    assert len(curt) > 100
+    assert len(silent) > len(curt)
+    for scene in scenes_seen:
+        assert (scene.name == "") == (json.loads(scenes.answer(scene))["reply"].split()[0] in ("Sorry.", "Gladly."))
+        assert scene.order or "#" not in scenes.answer(scene)
+    assert not [s for s in curt if scenes.user_text(s).startswith(phrases.OPENINGS)]
 
 
 def test_kinds_are_apportioned_exactly():

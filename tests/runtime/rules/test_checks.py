@@ -79,6 +79,7 @@ PLAIN = [
     ("cite", "must", "{quote: true}", {"system": "[K7] Refunds take five days."}, '"Refunds take five days" [K7]',
      '"Refunds take two days" [K7]'),
     ("cite", "must", r"{pattern: 'POL-\d+'}", {"system": "Policy POL-9 holds."}, "See [POL-9].", "See [POL-8]."),
+    ("invents", "must_not", "[numbers, names]", {"user": "I'm Tom, order 4 821"}, "Sorry, Tom: #4821.", "Sorry, Tom: #4812."),
     ("refuse", "must", "true", {}, "Sorry, I cannot help with that.", "Sure, here is how."),
     ("refuse", "must_not", "true", {}, "Yes, I can help with that.", "I'm not able to share this."),
     ("language", "must", "fr", {}, "Nous vous envoyons la lampe avec un autre colis.", "We will send you the lamp."),

@@ -156,6 +156,23 @@ def test_facts_are_held_against_their_declaration(book):
     ]
 
 
+def test_labels_are_those_declared_and_those_that_conditions_name():
+    named = GOOD.replace("when: {facts: {tier: gold}}", "when: {labels: [vip, new]}")
+    named = named.replace("facts: {tier: gold}, reply", "labels: [vip, new], reply")
+    assert read_rules(named).labels == {"vip", "new"}
+    declared = read_rules(GOOD + "\nlabels: [plain]\n")
+    assert declared.labels == {"plain"}
+    known = turn("hi", facts={"tier": "iron"}, labels=["plian", "x"], prompted=["nothing"])
+    assert declared.turn_problems(known) == [
+        "fact tier is 'iron', not one of gold, silver, basic",
+        "label 'plian' is named by no rule (did you mean 'plain'?)",
+        "label 'x' is named by no rule and not declared under labels:",
+        "unknown rule 'nothing' in prompted",
+    ]
+    with pytest.raises(RuleError, match=r"unknown label 'new' .did you mean 'news'"):
+        read_rules(named + "\nlabels: [vip, news]\n")
+
+
 def test_the_example_of_the_page_loads():
     page = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
     example = page.split("```yaml\n")[1].split("```")[0]
@@ -241,6 +258,8 @@ def test_a_row_of_data_becomes_a_turn():
     made = Turn.from_row(row)
     assert [m["role"] for m in made.messages] == ["user"]
     assert (made.facts, made.labels, made.prompted) == ({"tier": "gold"}, ("a",), ("thanks",))
+    with pytest.raises(ValueError, match="labels is a text, not a list"):
+        Turn.from_row({"messages": [], "labels": "a"})
     assert made.documents == {"K7": "Terms"}
 
 

@@ -1,0 +1,209 @@
+"""The parts of a data row and what each must be, checked alike wherever a row comes in.
+
+Rows reach the tools as evaluation items, as recorded replies and as users' own files. A part of the wrong type must
+never count as "not given": ``labels: "plain"`` read as a list of letters would take rules out of force in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.errors import DataError
+
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+MATCHES = ("choice", "contains", "exact", "json", "numeric")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def numbered_rows(path: Path, shape: str, prefix: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+    """``(line number, row)`` of every line of a JSONL file that is not blank.
+
+    A byte-order mark and Windows line ends are fine. Raises DataError (file and line): ``prefix`` and what is wrong,
+    with ``shape`` as the next step.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(path, None, f"cannot be read: {error.strerror or error}", next="check the path") from None
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(path, number, f"{prefix}not a line of JSON in UTF-8 ({error})", next=shape) from None
+        if not isinstance(row, dict):
+            raise DataError(path, number, f"{prefix}{kind(row)}, not an object", next=shape)
+        yield number, row
+
+
+def parse(text: str) -> Any:
+    """A JSON value. Raises ValueError also for a key that stands twice, of which only the last would be seen."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice")
+    return found
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = ((bool, "true or false"), (str, "a text"), (int | float, "a number"), (Mapping, "an object"))
+    if value is None:
+        return "null"
+    return next((name for types, name in names if isinstance(value, types)), "a list")
+
+
+def check_known_keys(row: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise ValueError for a key that nothing would read."""
+    for key in row:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            raise ValueError(f"unknown key {key!r} ({hint})")
+
+
+def check_parts(row: Mapping[str, Any]) -> None:
+    """Raise ValueError, saying what is wrong, for the first part of a row that is not what it must be."""
+    for name, check in _CHECKS.items():
+        if name in row:
+            check(name, row[name])
+
+
+def check_question(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError unless ``messages`` (without a final answer) end with what is to be answered."""
+    if not messages or messages[-1]["role"] not in ("user", "tool"):
+        raise ValueError("the question is missing: it ends with the user's message")
+
+
+def _check_messages(name: str, value: Any) -> None:
+    if not isinstance(value, list) or not value:
+        raise ValueError(
+            f"{name} is not a list of {{role, content}}" + ("" if value else " that ends with the user's message")
+        )
+    for place, message in enumerate(value):
+        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+            raise ValueError(f"{name} is not a list of {{role, content}}: see {name}[{place}]")
+        if message.get("role") not in ROLES:
+            raise ValueError(f"{name}[{place}] has the role {message.get('role')!r}, not one of {', '.join(ROLES)}")
+        if message["role"] in ("user", "system") and not message["content"].strip():
+            raise ValueError(f"{name}[{place}] has an empty content")
+
+
+def _check_name(name: str, value: Any) -> None:
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        raise ValueError(f"{name} is {value!r}, not a text or a whole number")
+
+
+def _check_facts(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {kind(value)}, not an object of names and values")
+    for fact, given in value.items():
+        if not isinstance(given, str | int | float | bool):
+            raise ValueError(f"fact {fact!r} is {kind(given)}, not a text, a number or true/false")
+
+
+def _check_texts(name: str, value: Any) -> None:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {kind(value)}, not a list of texts")
+    for entry in value:
+        if not isinstance(entry, str) or not entry.strip():
+            raise ValueError(f"{name} has {entry!r}, which is not a text with something in it")
+
+
+def _check_sources(name: str, value: Any) -> None:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {kind(value)}, not a list of {{id, text}}")
+    for place, source in enumerate(value):
+        if not isinstance(source, Mapping) or not {"id", "text"} <= set(source):
+            raise ValueError(f"{name}[{place}] is not {{id, text}}")
+        _check_name(f"{name}[{place}].id", source["id"])
+        if not isinstance(source["text"], str) or not source["text"].strip():
+            raise ValueError(f"{name}[{place}].text is {source['text']!r}, not a text with something in it")
+
+
+def _check_expected(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping) or "answer" not in value:
+        raise ValueError(f"{name} is not {{answer, match}}")
+    extra = [key for key in value if key not in ("answer", "match")]
+    if extra:
+        raise ValueError(f"{name} has the unknown key {extra[0]!r} (it holds answer and match)")
+    match = value.get("match", "exact")
+    if match not in MATCHES:
+        raise ValueError(f"{name} is not {{answer, match}}: match is {match!r}, not one of {', '.join(MATCHES)}")
+    _ANSWERS[match](value["answer"])
+
+
+def _check_phrase(answer: Any) -> None:
+    if not isinstance(answer, str | int | float) or isinstance(answer, bool):
+        raise ValueError(f"expected.answer is {kind(answer)}, not a text")
+    if not folded(answer).rstrip("."):
+        raise ValueError("expected.answer is empty: every reply would be right")
+
+
+def _check_phrases(answer: Any) -> None:
+    for phrase in answer if isinstance(answer, list) and answer else [answer]:
+        if isinstance(phrase, list) and not phrase:
+            raise ValueError("expected.answer is empty: every reply would be right")
+        _check_phrase(phrase)
+
+
+def _check_number(answer: Any) -> None:
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not NUMBER.fullmatch(str(answer)):
+        raise ValueError(f"expected.answer {answer!r} is not a number, but expected.match is numeric")
+
+
+def _check_letter(answer: Any) -> None:
+    if not isinstance(answer, str) or not re.fullmatch(r"[A-Za-z]", answer.strip()):
+        raise ValueError(f"expected.answer {answer!r} is not one letter, but expected.match is choice")
+
+
+def _check_fields(answer: Any) -> None:
+    if not isinstance(answer, Mapping):
+        raise ValueError("expected.answer must be an object where expected.match is json")
+    if not answer:
+        raise ValueError("expected.answer is empty: every reply would be right")
+
+
+_ANSWERS: dict[str, Callable[[Any], None]] = {
+    "choice": _check_letter,
+    "contains": _check_phrases,
+    "exact": _check_phrase,
+    "json": _check_fields,
+    "numeric": _check_number,
+}
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "id": _check_name,
+    "messages": _check_messages,
+    "facts": _check_facts,
+    "labels": _check_texts,
+    "sources": _check_sources,
+    "prompted": _check_texts,
+    "expected": _check_expected,
+    "cluster": _check_name,
+}
+PARTS = tuple(_CHECKS)
+
+
+def folded(text: Any) -> str:
+    """NFKC, case-folded, white space squeezed."""
+    return " ".join(unicodedata.normalize("NFKC", str(text)).casefold().split())
+
+
+def question_of(messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None) -> str:
+    """What is asked, whatever the case, spacing and punctuation between words: rows that share it are one question."""
+    said = [[str(m["role"]), _PUNCTUATION.sub("", folded(m["content"])) or m["content"]] for m in messages]
+    return json.dumps([said, sorted((str(name), str(value)) for name, value in (facts or {}).items())])
+
+
+_PUNCTUATION = re.compile(r"\s*[.,;:!?\u2026\"']+(?=\s|$)")
