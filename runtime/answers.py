@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .rules import RuleBook
 
 Messages = Sequence[Message]
+Progress = Callable[[int, int], None]
 
 
 class Session:
@@ -119,32 +120,52 @@ class Session:
 
     # ---- many prompts, for measuring ----
 
-    def complete_many(self, prompts: Sequence[Messages], *, max_tokens: int = 256) -> list[Completion]:
+    def complete_many(
+        self, prompts: Sequence[Messages], *, max_tokens: int = 256, progress: Progress | None = None
+    ) -> list[Completion]:
         """Greedy replies to many conversations, batched. The same list gives the same tokens every time.
 
         Lists run one after another, each from an empty cache. The clock of the templates stands still.
+        ``progress(done, total)`` is called as replies are finished.
         """
         encoded = [self.encode_chat(messages, now=STILL) for messages in prompts]
-        return self.continue_many(encoded, max_tokens=max_tokens)
+        return self.continue_many(encoded, max_tokens=max_tokens, progress=progress)
 
-    def continue_many(self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 256) -> list[Completion]:
+    def continue_many(
+        self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 256, progress: Progress | None = None
+    ) -> list[Completion]:
         """`complete_many` for prompts that are token ids already."""
         requests = [Request(list(ids), max_tokens=max_tokens, fresh=i == 0) for i, ids in enumerate(prompts)]
-        with self._one_list:
-            self.scheduler.submit(requests, bounded=False)
-            for request in requests:
-                request.wait()
+        self._run(requests, progress)
         return [
             Completion(r.text, r.tokens, r.finish_reason, (r.first_token_at or r.finished_at) - r.submitted_at)
             for r in requests
         ]
 
+    def _run(self, requests: Sequence[Request], progress: Progress | None = None) -> None:
+        with self._one_list:
+            self.scheduler.submit(requests, bounded=False)
+            for done, request in enumerate(requests, 1):
+                request.wait()
+                if progress is not None:
+                    progress(done, len(requests))
+
     def logits(self, ids: Sequence[int]) -> Rows:
         """float32 [len(ids), n_vocab]: row i scores the token after ``ids[: i + 1]``."""
-        request = Request(list(ids), score=True)
+        request = Request(list(ids), score=len(ids))
         self.scheduler.submit([request], bounded=False)
         request.wait()
         return as_matrix(request.logits)
+
+    def score_many(self, prompts: Sequence[Sequence[int]], last: Sequence[int], *, fresh: bool = True) -> list[Rows]:
+        """float32 [last, n_vocab] of each prompt: the logits behind its ``last`` (1 at least) last tokens.
+
+        Prompts are decoded together, and what they begin with alike once. ``fresh``: from an empty cache.
+        """
+        pairs = enumerate(zip(prompts, last, strict=True))
+        requests = [Request(list(ids), score=rows, fresh=fresh and i == 0) for i, (ids, rows) in pairs]
+        self._run(requests)
+        return [as_matrix(request.logits) for request in requests]
 
     # ---- chat ----
 

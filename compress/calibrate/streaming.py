@@ -16,8 +16,9 @@ import psutil
 
 from compress.calibrate.hessian import HessianSum
 from compress.errors import ArtifactError
+from compress.memory import trim
 from compress.model.blocks import ModelFolder
-from compress.model.compute import device, dtype, fast_products, trim
+from compress.model.compute import device, dtype, fast_products
 from compress.model.decoder import run_block
 from compress.model.weights import append, read_into, write_tensors
 

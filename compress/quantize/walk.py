@@ -12,8 +12,9 @@ from compress.calibrate.reading import Calibration, calibration_source
 from compress.calibrate.streaming import HEAD_FILE, block_file, finished_blocks
 from compress.calibrate.windows import calibration_windows
 from compress.errors import ArtifactError
+from compress.memory import trim
 from compress.model.blocks import ModelFolder
-from compress.model.compute import device, fast_products, trim
+from compress.model.compute import device, fast_products
 from compress.quantize.gptq_math import solve
 from compress.quantize.grids import Grid
 from compress.quantize.problem import Plan, Solution

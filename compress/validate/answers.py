@@ -84,7 +84,13 @@ def from_json(values: Sequence[Any]) -> list[Completion]:
 
 
 def guard(
-    runner: Runner, book: RuleBook, items: Sequence[Item], replies: Sequence[Completion], max_tokens: int
+    runner: Runner,
+    book: RuleBook,
+    items: Sequence[Item],
+    replies: Sequence[Completion],
+    max_tokens: int,
+    *,
+    progress: Progress,
 ) -> list[Guarded]:
     """Every reply through the runtime's rule guard, with the retry that the runner would make."""
     grammar = book.grammar()
@@ -93,4 +99,5 @@ def guard(
         retry = partial(runner.retry, item.messages, grammar, max_tokens)
         out = enforce(book, item.turn, reply.text, retry if runner.retries else None, truncated=reply.truncated)
         sent.append(Guarded(out.text, out.interventions))
+        progress(len(sent), len(items))
     return sent

@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,10 +26,12 @@ from typing import Any
 
 from compress.artifact import open_artifact
 from compress.errors import ArtifactError
-from compress.validate.runners import Messages, Runner, open_runner
+from compress.validate.runner import Messages, Probe, Progress, Runner, silent
+from compress.validate.runners import open_runner
 from runtime.engine.backends import BACKENDS
 
-PREFILL_TOKENS = 384
+TIMES = ("ttft_ms", "ttft_p95_ms", "ttft_cached_ms", "tokens_per_s", "prefill_tokens_per_s")
+PREFILL_TOKENS, PREFILLS = 384, 3
 TIMEOUT_S = 900.0
 DEFAULT_PROMPTS: tuple[Messages, ...] = tuple(
     ({"role": "user", "content": f"{opening} about my order, and {closing}?"},)
@@ -44,8 +47,9 @@ def bench(
     runs: int = 9,
     max_tokens: int = 48,
     threads: int | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Measure the artifact at ``path`` in a fresh process.
+    """Measure the artifact at ``path`` in a fresh process; ``progress(done, total)`` after every reply.
 
     Returns ``{ttft_ms, ttft_p95_ms, ttft_cached_ms, tokens_per_s, prefill_tokens_per_s, peak_rss_bytes,
     size_bytes, load_s, note, runs, threads, versions}``; times are None where no kernel for the format is installed
@@ -68,31 +72,48 @@ def bench(
                 }
             )
         )
-        return {**_child(job, artifact.path), "size_bytes": artifact.size_bytes()}
+        return {**_child(job, artifact.path, progress), "size_bytes": artifact.size_bytes()}
 
 
-def _child(job: Path, path: Path) -> dict[str, Any]:
+def _child(job: Path, path: Path, progress: Progress) -> dict[str, Any]:
+    """The child's last line; those before it tell how far it is."""
     command = [sys.executable, "-m", "compress.validate.bench", str(job)]
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ArtifactError(f"{path} could not be measured: {last}", next="run `compress chat` on it to see why")
-    return json.loads(lines[-1])
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        late = threading.Timer(TIMEOUT_S, child.kill)
+        late.start()
+        with child:
+            for line in child.stdout or ():
+                told = json.loads(line) if line.startswith("{") else {}
+                if "done" in told:
+                    progress(told["done"], told["total"])
+                else:
+                    found = told or found
+        late.cancel()
+        if child.returncode or not found:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+            raise ArtifactError(f"{path} could not be measured: {last}", next="run `compress chat` on it to see why")
+    return found
 
 
-def measure(job: Mapping[str, Any]) -> dict[str, Any]:
+def measure(job: Mapping[str, Any], progress: Progress = silent) -> dict[str, Any]:
     """What the child does: load, warm up, time; see ``bench`` for the result."""
     started = time.perf_counter()
     runner = open_runner(job["kind"], Path(job["path"]), threads=job["threads"])
     load_s = time.perf_counter() - started
     with runner:
-        timings = _timings(runner, job["prompts"], job["runs"], job["max_tokens"])
+        if runner.timed:
+            timings = _timings(runner, job["prompts"], job["runs"], job["max_tokens"], progress)
+        else:
+            runner.complete(job["prompts"][:1], job["max_tokens"])  # its memory is measured all the same
+            timings = dict.fromkeys(TIMES)
         return {
-            **(timings if runner.timed else dict.fromkeys(timings)),
+            **timings,
             "load_s": round(load_s, 3),
             "peak_rss_bytes": peak_rss(),
             "note": runner.note,
@@ -102,19 +123,29 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         }
 
 
-def _timings(runner: Runner, prompts: Sequence[Messages], runs: int, max_tokens: int) -> dict[str, float | None]:
+def _timings(
+    runner: Runner, prompts: Sequence[Messages], runs: int, max_tokens: int, progress: Progress
+) -> dict[str, float | None]:
     """The first prompt is the warm-up; each of the others is new to the process when its turn comes."""
     runner.probe(prompts[0], max_tokens)
-    probes = [runner.probe(messages, max_tokens) for messages in list(prompts[1:] or prompts)[:runs]]
+    asked = list(prompts[1:] or prompts)[:runs]
+    probes: list[Probe] = []
+    for messages in asked:
+        progress(len(probes), len(asked) + PREFILLS)
+        probes.append(runner.probe(messages, max_tokens))
     cold = sorted(1000 * probe.cold_s for probe in probes)
-    prefill = [_prefill_rate(runner, number) for number in range(3)]
-    return {
-        "ttft_ms": round(median(cold), 3),
-        "ttft_p95_ms": round(cold[math.ceil(0.95 * len(cold)) - 1], 3),
-        "ttft_cached_ms": _median([1000 * p.warm_s for p in probes if p.warm_s is not None]),
-        "tokens_per_s": _median([p.tokens_per_s for p in probes if p.tokens_per_s is not None]),
-        "prefill_tokens_per_s": round(median(prefill), 1),
-    }
+    prefill = []
+    for number in range(PREFILLS):
+        progress(len(asked) + number, len(asked) + PREFILLS)
+        prefill.append(_prefill_rate(runner, number))
+    found = (
+        round(median(cold), 3),
+        round(cold[math.ceil(0.95 * len(cold)) - 1], 3),
+        _median([1000 * p.warm_s for p in probes if p.warm_s is not None]),
+        _median([p.tokens_per_s for p in probes if p.tokens_per_s is not None]),
+        round(median(prefill), 1),
+    )
+    return dict(zip(TIMES, found, strict=True))
 
 
 def _median(values: Sequence[float]) -> float | None:
@@ -163,6 +194,11 @@ def versions(kind: str) -> dict[str, str]:
     return found
 
 
+def _tell(done: int, total: int) -> None:
+    sys.stdout.write(json.dumps({"done": done, "total": total}) + "\n")
+    sys.stdout.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m compress.validate.bench JOB.json``, or an artifact's path for the default prompts."""
     parser = argparse.ArgumentParser(prog="python -m compress.validate.bench")
@@ -171,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=9)
     given = parser.parse_args(arguments)
     if given.path.suffix == ".json":
-        result = measure(json.loads(given.path.read_text()))
+        result = measure(json.loads(given.path.read_text()), _tell)
     else:
         result = bench(given.path, runs=given.runs, threads=given.threads)
     sys.stdout.write(json.dumps(result) + "\n")

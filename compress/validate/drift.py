@@ -3,12 +3,13 @@
 Accuracy alone hides changes of behaviour that cancel out (Dutta et al. 2024, "Accuracy is not all you need"), so
 the gate's table shows the token KL divergence KL(baseline ‖ candidate) in nats, its 99.9th percentile, the share of
 positions with the same most likely token and the ratio of perplexities. Both models are teacher-forced on the
-baseline's own greedy replies, and only positions that predict a reply token count.
+baseline's own greedy replies, and only positions that predict a reply token count: all of them, or so many, drawn
+at random with a fixed seed, as ``REFERENCE_BYTES`` holds the logits of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,16 +17,21 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from compress.validate.runner import Floats, Progress, Scored, silent
 
-REFERENCE_BYTES = 1 << 30
-"""Most bytes of baseline log-probabilities kept on disk; rows beyond it are left out (and the count says so)."""
+Tokens = NDArray[np.int_]
+
+REFERENCE_BYTES = 512 << 20
+"""Most bytes of baseline logits kept on disk, in float32: half precision would be off by 1e-5 nats, which is no little
+beside a good 8-bit file."""
+LINES = 32
+"""Distributions compared at once: what they take stays in the processor's caches."""
 
 
-class Logits(Protocol):
-    """Anything with ``logits(ids) -> float32 [len(ids), vocabulary]``."""
+class Scores(Protocol):
+    """Anything with the ``score`` of a runner."""
 
-    def logits(self, ids: Sequence[int]) -> Floats: ...
+    def score(self, rows: Sequence[Scored]) -> Iterable[tuple[int, Floats]]: ...
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,10 @@ class Forced:
     prompt: tuple[int, ...]
     reply: tuple[int, ...]
 
-    @property
-    def ids(self) -> list[int]:
-        """What is fed: the last reply token predicts nothing that counts."""
-        return [*self.prompt, *self.reply[:-1]]
-
-    def own(self, logits: Floats) -> Floats:
-        """The rows of ``logits [len(ids), V]`` that predict the reply: ``[len(reply), V]``."""
-        return logits[len(self.prompt) - 1 :]
+    def before(self, chosen: Sequence[int]) -> Scored:
+        """What is fed to predict the ``chosen`` reply tokens, and where."""
+        at = [len(self.prompt) - 1 + k for k in chosen]
+        return Scored((*self.prompt, *self.reply)[: at[-1] + 1], tuple(at))
 
 
 @dataclass(frozen=True)
@@ -73,62 +75,74 @@ class Reference:
     """The baseline's logits on its own replies, kept in one file so that both models never share memory."""
 
     def __init__(self, path: Path, rows: Sequence[Forced], vocabulary: int) -> None:
-        """``path``: float32 ``[sum(len(reply)), vocabulary]``, written by ``record``."""
+        """``path``: float32 ``[tokens, vocabulary]``, written by ``record``."""
         self.path, self.vocabulary = path, vocabulary
-        self.rows = _fitting(rows, vocabulary)
-        self.tokens = sum(len(row.reply) for row in self.rows)
+        chosen = _choose([len(row.reply) for row in rows], REFERENCE_BYTES // (4 * max(vocabulary, 1)))
+        pairs = [(row, some) for row, some in zip(rows, chosen, strict=True) if some]
+        self.rows = [row.before(some) for row, some in pairs]
+        self.said = [np.asarray([row.reply[k] for k in some]) for row, some in pairs]
+        """The reply tokens that are predicted, by row."""
+        self.ends = np.cumsum([0, *(len(some) for _, some in pairs)])
+        self.tokens = int(self.ends[-1])
 
-    def record(self, baseline: Logits) -> None:
+    def record(self, baseline: Scores, progress: Progress = silent) -> None:
         """Run the baseline once over every row."""
         part = self.path.with_suffix(".part")
         with open(part, "wb") as handle:
-            for row in self.rows:
-                handle.write(np.ascontiguousarray(row.own(baseline.logits(row.ids)), dtype="<f4").tobytes())
+            for done, (number, logits) in enumerate(baseline.score(self.rows), 1):
+                handle.seek(int(self.ends[number]) * self.vocabulary * 4)
+                handle.write(np.ascontiguousarray(logits, dtype="<f4").tobytes())
+                progress(done, len(self.rows))
         part.replace(self.path)
 
     def recorded(self) -> bool:
         """Whether the file is there, whole and for these very rows."""
         return self.path.is_file() and self.path.stat().st_size == self.tokens * self.vocabulary * 4
 
-    def __iter__(self) -> Iterator[tuple[Forced, Floats]]:
-        stored = np.memmap(self.path, dtype="<f4", mode="r", shape=(self.tokens, self.vocabulary))
-        at = 0
-        for row in self.rows:
-            yield row, np.asarray(stored[at : at + len(row.reply)])
-            at += len(row.reply)
+    def compared(self, candidate: Scores, progress: Progress) -> Iterator[tuple[slice, Floats, Floats, Tokens]]:
+        """``(place, baseline [n, V], candidate [n, V], said [n])``: a few lines of one row at a time."""
+        with open(self.path, "rb") as handle:
+            for done, (number, logits) in enumerate(candidate.score(self.rows), 1):
+                for at in range(0, len(logits), LINES):
+                    own = logits[at : at + LINES]
+                    begin = int(self.ends[number]) + at
+                    handle.seek(begin * self.vocabulary * 4)
+                    stored = np.fromfile(handle, "<f4", len(own) * self.vocabulary).reshape(len(own), -1)
+                    yield slice(begin, begin + len(own)), stored, own, self.said[number][at : at + LINES]
+                progress(done, len(self.rows))
 
 
-def _fitting(rows: Sequence[Forced], vocabulary: int) -> tuple[Forced, ...]:
-    kept, used = [], 0
-    for row in rows:
-        used += len(row.reply) * vocabulary * 4
-        if row.reply and used <= REFERENCE_BYTES:
-            kept.append(row)
-    return tuple(kept)
+def _choose(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Positions of each reply: all, or ``most`` of them drawn at random with a fixed seed."""
+    places = [(row, k) for row, length in enumerate(lengths) for k in range(length)]
+    if len(places) > most:
+        drawn = np.random.default_rng(0).choice(len(places), most, replace=False)
+        places = [places[n] for n in sorted(drawn.tolist())]
+    found: list[list[int]] = [[] for _ in lengths]
+    for row, k in places:
+        found[row].append(k)
+    return found
 
 
-def measure(reference: Reference, candidate: Logits) -> Drift:
-    """Drift of ``candidate`` from the recorded baseline, one row in memory at a time.
+def measure(reference: Reference, candidate: Scores, progress: Progress = silent) -> Drift:
+    """Drift of ``candidate`` from the recorded baseline.
 
     Vocabularies may differ by padding: the distributions are taken over the entries that both have.
     """
-    divergences: list[Floats] = []
-    agree, loss = 0, 0.0
-    for row, stored in reference:
-        own = row.own(candidate.logits(row.ids))
+    divergence, loss = np.zeros((2, max(reference.tokens, 1)))
+    agree = 0
+    for place, stored, own, said in reference.compared(candidate, progress):
         width = min(stored.shape[1], own.shape[1])
         p, q = log_softmax(stored, width), log_softmax(own, width)
-        divergences.append(kl(p, q))
+        divergence[place] = kl(p, q)
         agree += int((p.argmax(1) == q.argmax(1)).sum())
-        at = np.arange(len(row.reply)), np.asarray(row.reply)
-        loss += float((p[at] - q[at]).sum(dtype=np.float64))
-    every = np.concatenate(divergences) if divergences else np.zeros(1, np.float32)
-    tokens = max(reference.tokens, 1)
+        at = np.arange(len(said)), said
+        loss[place] = p[at].astype(np.float64) - q[at]
     return Drift(
-        kl_mean=float(every.mean(dtype=np.float64)),
-        kl_p999=float(np.quantile(every.astype(np.float64), 0.999)),
-        top1=agree / tokens,
-        perplexity_ratio=float(np.exp(loss / tokens)),
+        kl_mean=float(divergence.mean()),
+        kl_p999=float(np.quantile(divergence, 0.999)),
+        top1=agree / max(reference.tokens, 1),
+        perplexity_ratio=float(np.exp(loss.mean())),
         rows=len(reference.rows),
         tokens=reference.tokens,
     )

@@ -10,18 +10,21 @@ from compress.stage import Job
 from compress.validate.drift import spread_rows
 from compress.validate.items import load_items
 from compress.validate.models import (
+    Comparison,
     Everyone,
     Heard,
     Named,
     Setting,
-    Tick,
     hear_base,
     hear_baseline,
     hear_candidate,
     once,
     starts_of,
+    units,
 )
 from compress.validate.parity import Start
+from compress.validate.progress import Phases, Ticker
+from compress.validate.proved import find_proved
 from runtime.rules import load_rules
 
 if TYPE_CHECKING:
@@ -39,38 +42,66 @@ def make_setting(job: Job[ValidateParams]) -> Setting:
     return Setting(book, items, job.scratch, job.params.max_tokens, job.threads, job.params.drift_rows)
 
 
-def listen(job: Job[ValidateParams], setting: Setting) -> Everyone:
+def listen(job: Job[ValidateParams], setting: Setting, ticker: Ticker) -> Everyone:
     """Ask every model. A model that an earlier, killed attempt finished is not asked again."""
     baseline = Named(_name(job.params.baseline, "baseline"), job.refs["baseline"])
     models = [Named(name, artifact) for name, artifact in zip(job.names, job.inputs, strict=True)]
     models.sort(key=lambda m: (-m.artifact.size_bytes(), m.name))
-    tick = _Ticker(job, len(setting.items), len(models))
-    first = once(setting, baseline, "baseline", lambda: hear_baseline(setting, baseline, tick.of(baseline.name, 2)))
+    ticks = ticker.of(baseline.name, units(setting, 2))
+    first = once(setting, baseline, "baseline", lambda: hear_baseline(setting, baseline, ticks))
     references: dict[str, list[Start]] = {}
     heard = []
     for model in models:
-        parent, ticks = _parent(job, model), tick.of(model.name)
-        ask = partial(_ask, setting, model, first, parent, references, ticks)
+        ticks = ticker.of(model.name, units(setting))
+        against = _comparison(job, setting, model, baseline, references, ticks)
+        ask = partial(hear_candidate, setting, model, first, against, ticks)
         heard.append(once(setting, model, "candidate", ask))
-    base, rows = _listen_base(job, setting, tick)
+    base, rows = _listen_base(job, setting, ticker)
     return Everyone(first, heard, base, rows)
 
 
-def _ask(
-    setting: Setting, model: Named, baseline: Heard, parent: Named | None, kept: dict[str, list[Start]], tick: Tick
-) -> Heard:
-    starts = _starts(setting, model, parent or baseline.model, kept)
-    return hear_candidate(setting, model, baseline, parent, starts, tick)
+def total_units(job: Job[ValidateParams], setting: Setting) -> int:
+    """What all models together take."""
+    base = min(len(setting.items), job.params.base_rows) if "base" in job.refs else 0
+    return units(setting, 2) + len(job.inputs) * units(setting) + base
 
 
-def _listen_base(job: Job[ValidateParams], setting: Setting, tick: _Ticker) -> tuple[Heard | None, list[int]]:
+def _comparison(
+    job: Job[ValidateParams],
+    setting: Setting,
+    model: Named,
+    baseline: Named,
+    kept: dict[str, list[Start]],
+    ticks: Phases,
+) -> Comparison:
+    """What ``export.parity`` found where it ran on this file and these weights; otherwise the reference begins to
+    answer. Nothing to compare where the candidate runs in torch itself."""
+    parent = _parent(job, model)
+    reference = parent or baseline
+    if model.artifact.kind in IN_TORCH or reference.artifact.kind not in IN_TORCH:
+        return Comparison(parent)
+    proved = find_proved(
+        [*job.refs.values(), *job.ancestors.values()], model.artifact.digest, reference.artifact.digest
+    )
+    if proved is not None:
+        return Comparison(parent, proved=proved)
+
+    def starts() -> list[Start]:
+        if reference.artifact.digest not in kept:
+            kept[reference.artifact.digest] = starts_of(setting, reference, ticks)
+        return kept[reference.artifact.digest]
+
+    return Comparison(parent, starts)
+
+
+def _listen_base(job: Job[ValidateParams], setting: Setting, ticker: Ticker) -> tuple[Heard | None, list[int]]:
     """The model before tuning answers fewer items: an untuned model rambles to the token limit."""
     if "base" not in job.refs:
         return None, []
     base = Named(_name(job.params.base or "base", "base"), job.refs["base"])
     rows = spread_rows(len(setting.items), job.params.base_rows)
     few = replace(setting, items=[setting.items[row] for row in rows])
-    return once(setting, base, "base", lambda: hear_base(few, base, tick.of(base.name))), rows
+    return once(setting, base, "base", lambda: hear_base(few, base, ticker.of(base.name, len(rows)))), rows
 
 
 def _name(reference: str, role: str) -> str:
@@ -87,34 +118,3 @@ def _parent(job: Job[ValidateParams], model: Named) -> Named | None:
         if artifact.kind in IN_TORCH and artifact.digest in made_from:
             return Named(name, artifact)
     return None
-
-
-def _starts(setting: Setting, model: Named, reference: Named, kept: dict[str, list[Start]]) -> list[Start]:
-    """How the reference begins its replies; nothing to compare where the candidate runs in torch itself."""
-    if model.artifact.kind in IN_TORCH or reference.artifact.kind not in IN_TORCH:
-        return []
-    if reference.artifact.digest not in kept:
-        kept[reference.artifact.digest] = starts_of(setting, reference)
-    return kept[reference.artifact.digest]
-
-
-class _Ticker:
-    """Turns the progress of one pass into the progress of the stage."""
-
-    def __init__(self, job: Job[ValidateParams], items: int, candidates: int) -> None:
-        self.job, self.items, self.done = job, items, 0
-        self.total = items * (2 + candidates) + (min(items, job.params.base_rows) if "base" in job.refs else 0)
-
-    def of(self, name: str, passes: int = 1) -> Tick:
-        """The progress function of one model that goes over its items ``passes`` times."""
-        start, before, finished = self.done, 0, 0
-        self.done += self.items * passes
-
-        def tick(done: int, total: int) -> None:
-            nonlocal before, finished
-            if done < before:
-                finished += total
-            before = done
-            self.job.progress(min(start + finished + done, self.total), self.total, name)
-
-        return tick

@@ -13,6 +13,7 @@ from compress.stage import Job
 from compress.validate.drift import spread_rows
 from compress.validate.items import Item
 from compress.validate.models import Heard, Setting
+from compress.validate.progress import Ticker
 
 if TYPE_CHECKING:
     from compress.validate.params import ValidateParams
@@ -39,7 +40,16 @@ def _write_rows(path: Path, items: Sequence[Item], replies: Sequence[tuple[str, 
             handle.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
 
 
-def timings(job: Job[ValidateParams], setting: Setting, heard: Sequence[Heard]) -> dict[str, Any]:
+BENCH_UNITS = 16
+"""The share of the progress that timing one model takes."""
+
+
+def bench_units(job: Job[ValidateParams]) -> int:
+    """What the timings of all models take of the progress."""
+    return BENCH_UNITS * (len(job.inputs) + 1) if job.params.bench_runs else 0
+
+
+def timings(job: Job[ValidateParams], setting: Setting, heard: Sequence[Heard], ticker: Ticker) -> dict[str, Any]:
     """Latency, speed and memory of the baseline and every candidate, with the machine they were taken on."""
     from compress.validate.bench import bench
 
@@ -47,7 +57,9 @@ def timings(job: Job[ValidateParams], setting: Setting, heard: Sequence[Heard]) 
     prompts = [setting.items[row].messages for row in chosen]
     found = {}
     for one in heard if job.params.bench_runs else ():
-        path = one.model.artifact.path
-        found[one.model.name] = bench(path, prompts=prompts, runs=job.params.bench_runs, threads=job.threads)
+        path, name = one.model.artifact.path, one.model.name
+        tick = ticker.of(name, BENCH_UNITS).phase("timings", BENCH_UNITS)
+        runs = job.params.bench_runs
+        found[name] = bench(path, prompts=prompts, runs=runs, threads=job.threads, progress=tick)
     machine = {"cpus": os.cpu_count(), "platform": platform.platform(), "threads": job.threads}
     return {"bench": found, "machine": machine}

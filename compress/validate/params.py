@@ -25,6 +25,8 @@ class ValidateParams(Params):
     """The model that no candidate may be worse than, normally the fine-tuned one before compression."""
     base: StageRef | None = None
     """The model before tuning, for the before/after page."""
+    parity: StageRef | None = None
+    """The ``export.parity`` stage that compared these candidates with their weights: what it found is taken over."""
     margins: Margins = Margins()
     """Non-inferiority margins."""
     max_baseline_violations: float = Field(default=0.1, gt=0, lt=1)

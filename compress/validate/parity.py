@@ -12,13 +12,13 @@ looks like bad quantization. So the exported file is compared with the very weig
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from compress.validate.drift import Floats, log_softmax
-from compress.validate.runners import Completion, Messages, Runner
+from compress.validate.drift import Forced, log_softmax
+from compress.validate.runner import Completion, Floats, Messages, Progress, Runner, silent
 
 PROMPTS, TOKENS = 32, 8
 SURE = 0.5
@@ -47,15 +47,22 @@ class Parity:
     unexplained: int
     difference: str | None
     failed: bool
+    proved_by: str | None = None
+    """The stage that compared them, where it was not this one."""
 
 
-def take_starts(runner: Runner, prompts: Sequence[Messages]) -> list[Start]:
-    """The reference's side of the comparison."""
-    starts = []
-    for messages, reply in zip(prompts, runner.complete(prompts, TOKENS), strict=True):
-        ids = runner.encode(messages)
-        rows = runner.logits([*ids, *reply.token_ids[:-1]])[len(ids) - 1 :][: len(reply.token_ids)]
-        starts.append(Start(tuple(ids), reply.token_ids, log_softmax(rows, rows.shape[1])))
+def take_starts(
+    runner: Runner, prompts: Sequence[Messages], tokens: int = TOKENS, progress: Progress = silent
+) -> list[Start]:
+    """The reference's side of the comparison, ``tokens`` of each reply."""
+    replies = runner.complete(prompts, tokens, progress=progress)
+    pairs = [Forced(tuple(runner.encode(m)), r.token_ids) for m, r in zip(prompts, replies, strict=True)]
+    starts = [Start(pair.prompt, pair.reply, np.empty((0, 0), np.float32)) for pair in pairs]
+    spoken = [number for number, pair in enumerate(pairs) if pair.reply]
+    rows = [pairs[number].before(range(len(pairs[number].reply))) for number in spoken]
+    for number, logits in runner.score(rows):
+        one = starts[spoken[number]]
+        starts[spoken[number]] = replace(one, log_probs=log_softmax(logits, logits.shape[1]))
     return starts
 
 

@@ -20,15 +20,12 @@ from compress.stage import Job, Needs, Stage
 from compress.validate.params import ValidateParams
 from runtime.engine.backends import BACKENDS
 
-DRIFT_BYTES = 256 << 20
-"""Disk that the baseline's logits take while a usual validation runs."""
-
 
 class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
-    version = 2
+    version = 3
     accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True
@@ -36,9 +33,11 @@ class Validate(Stage[ValidateParams]):
     libraries = frozenset({"llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
 
     def needs(self, job: Job[ValidateParams]) -> Needs:
+        from compress.validate.drift import REFERENCE_BYTES
+
         models = [*job.inputs, *job.refs.values()]
         largest = max((m.size_bytes() for m in models), default=0)
-        return Needs(disk_bytes=DRIFT_BYTES if job.params.drift_rows else 0, ram_bytes=5 * largest)
+        return Needs(disk_bytes=REFERENCE_BYTES if job.params.drift_rows else 0, ram_bytes=5 * largest)
 
     def check(self, job: Job[ValidateParams]) -> None:
         if job.rules is None:
@@ -49,21 +48,26 @@ class Validate(Stage[ValidateParams]):
             artifact = job.refs.get(name)
             if artifact is not None and artifact.kind not in self.accepts:
                 raise UsageError(f"{name} is a {artifact.kind} artifact, which does not answer prompts")
+        proved = job.refs.get("parity")
+        if proved is not None and proved.kind != "parity":
+            raise UsageError(f"parity is a {proved.kind} artifact", next="name an export.parity stage")
 
     def run(self, job: Job[ValidateParams]) -> Mapping[str, Any]:
-        from compress.validate.listen import listen, make_setting
-        from compress.validate.outputs import timings, write_replies
+        from compress.validate.listen import listen, make_setting, total_units
+        from compress.validate.outputs import bench_units, timings, write_replies
+        from compress.validate.progress import Ticker
         from compress.validate.proof import before_after, build_proof
 
         self.check(job)
         setting = make_setting(job)
-        heard = listen(job, setting)
+        ticker = Ticker(job.progress, total_units(job, setting) + bench_units(job))
+        heard = listen(job, setting, ticker)
         limits = {**job.params.margins.model_dump(), "baseline": job.params.max_baseline_violations}
         proof = build_proof(setting, limits, heard)
         write_json(job.out / "proof.json", proof)
         write_json(job.out / "before_after.json", {"items": before_after(setting, proof, heard, job.params.samples)})
         write_replies(job.out / "replies", setting, [heard.baseline, *heard.candidates])
-        write_json(job.out / "measurements.json", timings(job, setting, [heard.baseline, *heard.candidates]))
+        write_json(job.out / "measurements.json", timings(job, setting, [heard.baseline, *heard.candidates], ticker))
         verdicts = {candidate["name"]: candidate["verdict"] for candidate in proof["candidates"]}
         facts = {key: proof[key] for key in ("verdict", "chosen", "n_items")}
         return {**facts, "candidates": verdicts}

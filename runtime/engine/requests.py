@@ -34,8 +34,8 @@ class Request:
     """`time.monotonic` value after which the request fails with Overloaded."""
     sink: Callable[[str], None] | None = None
     """Called from the decode thread with each piece of text, and with "" when the request is done."""
-    score: bool = False
-    """Return the logits of every prompt token instead of a reply."""
+    score: int = 0
+    """Return the logits of so many of the prompt's last tokens instead of a reply."""
     fresh: bool = False
     """Wait until nothing runs and forget every kept prefix first."""
 
@@ -53,6 +53,12 @@ class Request:
     """Prompt tokens taken from a kept prefix."""
     sampler: Sampler | None = None
     stream: TextStream | None = None
+
+    @property
+    def kept(self) -> int:
+        """How many of its first tokens a request may take from a kept prefix: those whose logits it wants are
+        decoded."""
+        return len(self.prompt) - max(self.score, 1)
 
     def cancel(self) -> None:
         """Stop at the next step; the reply so far stays readable."""

@@ -232,7 +232,8 @@ class Scheduler:
         self._hand_out([(slot, span) for slot, span in work if span.rows], rows)
 
     def _plan(self) -> list[tuple[Slot, Span]]:
-        """One token for each running reply, then prompt chunks in order of arrival."""
+        """One token for each running reply, and prompt chunks in order of arrival; both by slot: llama.cpp computes
+        neighbours together and starts again at every gap."""
         live = self._slots.live
         work = [(s, Span(s.index, len(s.held), (s.next,), 1)) for s in live if s.next >= 0]
         if len(work) < len(live):
@@ -242,15 +243,19 @@ class Scheduler:
                     span = self._chunk(slot, room)
                     work.append((slot, span))
                     room -= len(span.tokens)
-        return work
+        return sorted(work, key=lambda pair: pair[0].index)
 
     def _chunk(self, slot: Slot, room: int) -> Span:
         assert slot.request is not None
         start = len(slot.held)
-        room = min(room, SCORED_CHUNK) if slot.request.score else room
-        tokens = slot.request.prompt[start : start + room]
-        last = start + len(tokens) == len(slot.request.prompt)
-        return Span(slot.index, start, tokens, len(tokens) if slot.request.score else int(last))
+        request = slot.request
+        if not request.score:
+            tokens = request.prompt[start : start + room]
+            return Span(slot.index, start, tokens, int(start + len(tokens) == len(request.prompt)))
+        if start < request.kept:
+            return Span(slot.index, start, request.prompt[start : min(start + room, request.kept)], 0)
+        tokens = request.prompt[start : start + min(room, SCORED_CHUNK)]
+        return Span(slot.index, start, tokens, len(tokens))
 
     def _hand_out(self, work: list[tuple[Slot, Span]], rows: Rows) -> None:
         best = rows.argmax(axis=1).tolist() if work else []

@@ -82,7 +82,7 @@ class Slots:
         if donor is None:
             return True
         assert slot.request is not None
-        have = _common(donor.held, slot.request.prompt)
+        have = _common(donor.held, slot.request)
         if have < slot.share and donor.request is not None and donor.next < 0:
             return False
         if have >= WORTH_COPYING:
@@ -94,9 +94,9 @@ class Slots:
 
     def _place(self, request: Request, free: list[Slot]) -> Slot:
         """The slot for a request: the free one with the longest prefix, or the oldest with a prefix to copy."""
-        if request.score:
+        if request.score == len(request.prompt):
             return self._oldest(free)
-        own, mine = max(((_common(s.held, request.prompt), s) for s in free), key=lambda pair: pair[0])
+        own, mine = max(((_common(s.held, request), s) for s in free), key=lambda pair: pair[0])
         lent, donor = self._lender(request)
         if donor is None or lent < own + WORTH_COPYING:
             self.cut(mine, own)
@@ -115,7 +115,7 @@ class Slots:
         """The longest prefix that a running slot holds or is about to hold, and that slot."""
         lent, donor = 0, None
         for slot in self.live if self._backend.shares else ():
-            length = _common(_prefix(slot), request.prompt)
+            length = _common(_prefix(slot), request)
             if length > lent:
                 lent, donor = length, slot
         return lent, donor
@@ -128,14 +128,14 @@ class Slots:
 def _prefix(slot: Slot) -> Sequence[int]:
     """What a running slot can lend, now or soon. A slot that waits for another lends nothing, so that no two can
     wait for each other."""
-    if slot.request is None or slot.request.score or slot.donor is not None:
+    if slot.request is None or slot.donor is not None:
         return ()
     return slot.request.prompt if slot.next < 0 else slot.held
 
 
-def _common(held: Sequence[int], prompt: Sequence[int]) -> int:
-    """Length of the common prefix, but never the whole prompt: its last token must be decoded for its logits."""
-    limit = min(len(held), len(prompt) - 1)
+def _common(held: Sequence[int], request: Request) -> int:
+    """Length of the prefix that ``request`` may take from ``held``."""
+    prompt, limit = request.prompt, min(len(held), request.kept)
     if list(held[:limit]) == list(prompt[:limit]):
         return limit
     for i in range(limit):

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from compress.validate.drift import Forced, Reference, measure, spread_rows
+from compress.validate.runner import Scored
 
 
 class Table:
@@ -15,8 +16,10 @@ class Table:
     def __init__(self, table: NDArray[np.float32]) -> None:
         self.table = table
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        return self.table[list(ids)]
+    def score(self, rows: Sequence[Scored]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The last row first: rows may come in any order."""
+        for number, row in reversed(list(enumerate(rows))):
+            yield number, self.table[[row.ids[at] for at in row.where]]
 
 
 ROWS = (Forced((0, 1), (2, 3, 1)), Forced((3,), (0,)))
@@ -63,10 +66,31 @@ def test_padded_vocabulary_is_no_drift(tmp_path: Path) -> None:
     assert drift.top1 == 1
 
 
-def test_rows_beyond_the_budget_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compress.validate.drift.REFERENCE_BYTES", 3 * 5 * 4)
-    reference = Reference(tmp_path / "r", ROWS, 5)
-    assert (len(reference.rows), reference.tokens) == (1, 3)
+def test_positions_beyond_the_budget_are_drawn_from_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.validate.drift.REFERENCE_BYTES", 400 * 5 * 4 + 19)
+    long = [Forced((1, 2), tuple(np.random.default_rng(n).integers(0, 5, 160).tolist())) for n in range(20)]
+    a, b = (Table(np.random.default_rng(n).normal(size=(5, 5)).astype(np.float32)) for n in (3, 4))
+    some, same = (Reference(tmp_path / name, long, 5) for name in ("some", "same"))
+    assert [row.where for row in some.rows] == [row.where for row in same.rows]
+    assert (len(some.rows), some.tokens) == (20, 400)
+    assert len({at for row in some.rows for at in row.where}) > 120, "early and late positions alike"
+    some.record(a)
+    assert some.path.stat().st_size == 400 * 5 * 4
+    drawn = measure(some, b)
+    monkeypatch.setattr("compress.validate.drift.REFERENCE_BYTES", 1 << 20)
+    whole = Reference(tmp_path / "whole", long, 5)
+    whole.record(a)
+    every = measure(whole, b)
+    assert (every.tokens, drawn.tokens) == (3200, 400)
+    assert drawn.kl_mean == pytest.approx(every.kl_mean, rel=0.15)
+
+
+def test_progress_reaches_the_end_on_both_sides(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    model, reference = Table(np.eye(5, dtype=np.float32)), Reference(tmp_path / "r", ROWS, 5)
+    reference.record(model, lambda done, total: told.append((done, total)))
+    measure(reference, model, lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)] * 2
 
 
 def test_half_a_file_is_not_taken_for_whole(tmp_path: Path) -> None:

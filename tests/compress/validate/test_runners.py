@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from validate_models import prompts
 
 from compress.errors import ArtifactError, UsageError
-from compress.validate.greedy import common_prefix, plan_batches
+from compress.validate.batches import common_prefix, plan_batches
 from compress.validate.runners import HfRunner, open_runner
 
 

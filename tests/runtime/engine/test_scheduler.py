@@ -182,7 +182,7 @@ def test_text_comes_in_whole_characters(scheduler: Scheduler) -> None:
 
 def test_scoring_returns_every_row(scheduler: Scheduler) -> None:
     prompt = [int(t) for t in np.random.default_rng(2).integers(1, N_VOCAB, 150)]
-    request = Request(prompt, score=True)
+    request = Request(prompt, score=len(prompt))
     scheduler.submit([request])
     request.wait(10)
     rows = np.concatenate(request.logits)
@@ -231,7 +231,7 @@ class Stuck:
         {"sink": listener},
         {"constraint": Stuck()},
         {"prompt": POISON},
-        {"prompt": POISON, "score": True},
+        {"prompt": POISON, "score": len(POISON)},
     ],
 )
 def test_what_fails_with_one_request_fails_it_alone(backend: Counting, scheduler: Scheduler, bad: dict) -> None:
