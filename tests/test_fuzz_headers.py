@@ -58,14 +58,14 @@ def survive(read: Callable[[Path], Any], path: Path, damaged: Iterable[bytes]) -
     before, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
     for data in damaged:
         path.write_bytes(data)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             read(path)
         except ArtifactError as error:
             refused += 1
             if str(path) not in error.what or not error.next:
                 pytest.fail(f"neither culprit nor next step: {error}")
-        took = time.perf_counter() - started
+        took = time.process_time() - started
         if took > SECONDS:
             path.rename(path.with_suffix(".slow"))
             pytest.fail(f"{took:.1f} s for {path.with_suffix('.slow')}")
@@ -165,17 +165,17 @@ CLAIMS = {
 def test_a_claim_that_no_file_can_hold_fails_at_once(tmp_path: Path, claim: str) -> None:
     data, message = CLAIMS[claim]
     (tmp_path / "x.gguf").write_bytes(data)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ArtifactError, match=message):
         read_gguf(tmp_path / "x.gguf")
-    assert time.perf_counter() - started < 0.05
+    assert time.process_time() - started < 0.05
 
 
 def test_a_header_of_many_names_twice_is_refused_in_time(tmp_path: Path) -> None:
     entry = '"dtype":"F32","shape":[0],"data_offsets":[0,0]'
     text = "{" + ",".join(f'"n{i % 50_000}":{{{entry}}}' for i in range(100_000)) + "}"
     (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text.encode())
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ArtifactError, match="twice"):
         read_header(tmp_path / "x.safetensors")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
