@@ -61,6 +61,22 @@ def test_logits_cover_more_tokens_than_one_chunk(session: Session) -> None:
     np.testing.assert_allclose(rows[:70], head, atol=0.03)
 
 
+def test_last_rows_are_those_of_the_whole(session: Session) -> None:
+    prompts = [session.encode_chat(prompt) for prompt in PROMPTS]
+    last = [1 + n % 4 for n in range(len(prompts))]
+    before = session.scheduler.counters.reused_tokens
+    for ids, rows, found in zip(prompts, last, session.score_many(prompts, last), strict=True):
+        assert found.shape == (rows, session.engine.n_vocab)
+        np.testing.assert_allclose(found, session.logits(ids)[-rows:], atol=0.03)
+    assert session.scheduler.counters.reused_tokens > before + 9 * len(SYSTEM["content"])
+
+
+def test_finished_replies_are_counted(session: Session) -> None:
+    told: list[tuple[int, int]] = []
+    session.complete_many(PROMPTS, max_tokens=2, progress=lambda *at: told.append(at))
+    assert told == [(n, len(PROMPTS)) for n in range(1, len(PROMPTS) + 1)]
+
+
 def test_a_shared_prefix_is_read_once(session: Session) -> None:
     session.complete_many(PROMPTS[:1], max_tokens=1)
     before = session.scheduler.counters.reused_tokens

@@ -10,7 +10,9 @@ from compress.validate.bench import bench, measure, peak_rss, versions
 
 
 def test_a_model_is_measured_in_a_process_of_its_own(tiny_hf: Path) -> None:
-    result = bench(tiny_hf, runs=2, max_tokens=6, threads=1)
+    told: list[tuple[int, int]] = []
+    result = bench(tiny_hf, runs=2, max_tokens=6, threads=1, progress=lambda *at: told.append(at))
+    assert told == [(n, 5) for n in range(5)], "two replies and three long prompts"
     assert result["size_bytes"] == open_artifact(tiny_hf).size_bytes()
     assert 0 < result["ttft_ms"] <= result["ttft_p95_ms"] < 60_000
     assert result["tokens_per_s"] > 0
@@ -25,6 +27,7 @@ def test_timings_of_a_format_without_a_kernel_are_blank(tiny_hf: Path, monkeypat
     from compress.validate.runners import HfRunner
 
     monkeypatch.setattr(HfRunner, "timed", False)
+    monkeypatch.setattr(HfRunner, "probe", None)  # no time is spent on what is not told
     job = {"kind": "hf", "path": str(tiny_hf), "prompts": [[{"role": "user", "content": "hi"}]], "runs": 1}
     result = measure({**job, "max_tokens": 2, "threads": 1})
     assert result["ttft_ms"] is result["tokens_per_s"] is result["prefill_tokens_per_s"] is None

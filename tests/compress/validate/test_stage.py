@@ -175,18 +175,51 @@ def test_a_killed_validation_asks_no_finished_model_again_and_ends_with_equal_by
         assert (out / name).read_bytes() == (passed / name).read_bytes(), name
 
 
-def test_a_gguf_is_judged_in_the_runtime_that_ships(tmp_path: Path, trained_hf: Path, data: Path) -> None:
-    pytest.importorskip("llama_cpp")
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory, trained_hf: Path) -> Path:
+    """The trained model in 8 bits."""
+    how = {"inputs": (open_artifact(trained_hf),), "names": ("tune",)}
+    return made(tmp_path_factory.mktemp("gguf"), "export.gguf", {"type": "Q8_0", "imatrix": False}, **how)
+
+
+def made(tmp: Path, name: str, params: dict[str, Any], **how: Any) -> Path:
+    """The artifact of a stage."""
     from compress.registry import load_stage
 
-    gguf = tmp_path / "gguf"
-    gguf.mkdir()
-    (tmp_path / "scratch").mkdir()
-    stage = load_stage("export.gguf")
-    params = stage.Params.model_validate({"type": "Q8_0", "imatrix": False})
-    source = open_artifact(trained_hf)
-    stage.run(Job(params=params, out=gguf, scratch=tmp_path / "scratch", inputs=(source,), names=("tune",)))
-    seal(gguf, kind="gguf", stage="export.gguf", stage_version=1, params={}, inputs={"from.0": source.digest}, facts={})
+    out, scratch, stage = tmp / "made", tmp / "scratch", load_stage(name)
+    for folder in (out, scratch):
+        folder.mkdir()
+    facts = stage.run(Job(params=stage.Params.model_validate(params), out=out, scratch=scratch, **how))
+    inputs = {f"from.{n}": artifact.digest for n, artifact in enumerate(how["inputs"])}
+    seal(out, kind=stage.produces, stage=name, stage_version=1, params={}, inputs=inputs, facts=facts)
+    return out
+
+
+def test_parity_is_read_where_it_was_proved(
+    tmp_path: Path, gguf: Path, trained_hf: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = (open_artifact(trained_hf), open_artifact(gguf))
+    how = {"inputs": inputs, "names": ("tune", "gguf"), "data": Artifact("data", data, "0" * 64)}
+    same = open_artifact(made(tmp_path, "export.parity", {"prompts": 8, "tokens": 4}, **how))
+    monkeypatch.setattr(listen, "starts_of", None)  # nothing is computed again
+    (tmp_path / "out").mkdir()
+    told: list[tuple[int, int, str]] = []
+    job = make_job({"gguf": gguf}, trained_hf, data, tmp_path / "out", tmp_path / "scratch", parity="same")
+    job = replace(job, refs={**job.refs, "parity": same}, progress=lambda *at: told.append(at))
+    assert Validate().run(job)["verdict"] == "PASS"
+    (candidate,) = read(tmp_path / "out", "proof.json")["candidates"]
+    assert candidate["parity"]["proved_by"] == "export.parity"
+    assert (candidate["parity"]["starts"], candidate["parity"]["failed"]) == (8, False)
+    assert [at[0] for at in told] == sorted(at[0] for at in told)
+    assert {note for _, _, note in told} == {
+        *(f"tune: {what}" for what in ("loading", "answers", "answers again", "logits", "rules")),
+        *(f"gguf: {what}" for what in ("loading", "answers", "rules", "drift")),
+    }
+    with pytest.raises(UsageError, match="parity is a gguf artifact"):
+        Validate().check(replace(job, refs={**job.refs, "parity": inputs[1]}))
+
+
+def test_a_gguf_is_judged_in_the_runtime_that_ships(tmp_path: Path, gguf: Path, trained_hf: Path, data: Path) -> None:
     out = run(tmp_path / "run", {"gguf": gguf}, trained_hf, data, bench_runs=2)
     proof = read(out, "proof.json")
     (candidate,) = proof["candidates"]
