@@ -58,7 +58,7 @@ class Request:
     def kept(self) -> int:
         """How many of its first tokens a request may take from a kept prefix: those whose logits it wants are
         decoded."""
-        return len(self.prompt) - max(self.score, 1)
+        return max(0, len(self.prompt) - max(self.score, 1))
 
     def cancel(self) -> None:
         """Stop at the next step; the reply so far stays readable."""
