@@ -41,7 +41,10 @@ CUT = {"ffn": 0.5, "method": "magnitude", "compensate": False}
 STEPS = {"distill_steps": 24, "batch": 4, "checkpoint_every": 4, "lr": 3e-4}
 
 
-@pytest.mark.parametrize("how", [{}, {"hidden": 1.0}, {"lora": 4, "lr": 3e-3}])
+SLOW_HIDDEN = pytest.param({"hidden": 1.0}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("how", [{}, SLOW_HIDDEN, {"lora": 4, "lr": 3e-3}])
 def test_recovery_lowers_the_loss_and_resumes_to_the_same_bytes(sharp, rows, tmp_path, how):
     common = {"data": rows, **CUT, "recover": {**STEPS, **how}}
     whole = run_stage("prune.width", sharp, tmp_path / "a", **common)
@@ -63,7 +66,7 @@ def test_recovery_lowers_the_loss_and_resumes_to_the_same_bytes(sharp, rows, tmp
     assert again.digest == whole.digest
 
 
-@pytest.mark.parametrize("how", [{}, {"hidden": 0.5}, {"lora": 4, "lr": 3e-3}])
+@pytest.mark.parametrize("how", [{}, SLOW_HIDDEN, {"lora": 4, "lr": 3e-3}])
 def test_text_teaches_the_rows_themselves(tiny_llama, chat_jsonl, tmp_path, how):
     path = tmp_path / "texts.jsonl"
     replies = [json.loads(line)["messages"][-1]["content"] for line in chat_jsonl.read_text().splitlines()]

@@ -62,7 +62,7 @@ def test_less_error_at_the_same_bytes(tiny_llama, chat_jsonl, passed, tmp_path):
     assert made["shared"].facts["feedback"] == "shared"
 
 
-@pytest.mark.parametrize("mode", ["shared", "upstream"])
+@pytest.mark.parametrize("mode", [pytest.param("shared", marks=pytest.mark.slow), "upstream"])
 def test_a_killed_export_ends_with_the_same_bytes(tiny_llama, chat_jsonl, passed, tmp_path, mode):
     whole = export(tiny_llama, chat_jsonl, passed, tmp_path / "a", feedback=mode)
 

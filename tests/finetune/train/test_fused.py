@@ -34,8 +34,10 @@ def step(model, tokens):
     return float(loss.detach()), torch.cat([grads[name].flatten() for name in sorted(grads)])
 
 
-@pytest.mark.parametrize("four_bit", [False, True])
-@pytest.mark.parametrize("family", PLAIN)
+FLOATS = [pytest.param(name, False, marks=[] if name in ("llama", "gpt2") else pytest.mark.slow) for name in PLAIN]
+
+
+@pytest.mark.parametrize(("family", "four_bit"), [*FLOATS, *((name, True) for name in PLAIN)])
 def test_loss_and_gradients_of_every_family(family, four_bit, tmp_path):
     save_tiny(family, tmp_path)
     plain, quick = (adapted(tmp_path, four_bit=four_bit, size=0.02) for _ in range(2))
