@@ -27,7 +27,8 @@ Measure = Callable[[slice, "Tensor"], "tuple[Tensor, Tensor]"]
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, cap: float | None, measure: Measure) -> Tensor:
-        total, grad = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        grad = torch.empty_like(hidden) if any(ctx.needs_input_grad) else None
         head_grad = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         weight = head.to(hidden.dtype)
         for part in pieces(len(hidden), head.shape[0]):
@@ -35,6 +36,8 @@ class _HeadLoss(torch.autograd.Function):
             slope = _capped(scores, cap)
             loss, error = measure(part, scores)
             total += loss
+            if grad is None:
+                continue
             error = (error if slope is None else error.mul_(slope)).to(hidden.dtype)
             grad[part] = error @ weight
             if head_grad is not None:

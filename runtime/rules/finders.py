@@ -188,7 +188,7 @@ FINDERS: dict[str, Finder] = {
     "amounts": Finder("amount", values.amounts, lambda f, e: values.amount_stands(f, e.of("amounts"), e.text)),
     "percentages": Finder("percentage", values.percentages, _same_key("percentages")),
     "phones": Finder("telephone number", _phones, _phone_stands),
-    "names": Finder("name", people.names, lambda f, e: all(word in e.words | e.written for word in f.key)),
+    "names": Finder("name", people.names, lambda f, e: all(word in e.words or word in e.written for word in f.key)),
     "numbers": Finder("number", lambda text: numbers(text, MIN_DIGITS), _number_stands),
 }
 
