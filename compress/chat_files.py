@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-TEMPLATE_FOLDER = "additional_chat_templates"
+from runtime.engine.chat import TEMPLATE_FOLDER
+
 TEMPLATE_FILES = f"{TEMPLATE_FOLDER}/*.jinja"
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from compress.chat_files import TEMPLATE_FILES
 from compress.errors import ArtifactError
 from compress.extras import need
 from compress.model.config import read_config
@@ -28,7 +29,7 @@ def load_tokenizer(folder: Path) -> Any:
     Loaded once for the same files. Raises ArtifactError when transformers cannot load it.
     """
     files = [folder / name for name in (*VOCABULARIES, *_NAMING, "merges.txt", "config.json")]
-    files += sorted(folder.glob("additional_chat_templates/*.jinja"))
+    files += sorted(folder.glob(TEMPLATE_FILES))
     stamps = [(path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None for path in files]
     return _loaded(folder, tuple(stamps))
 

@@ -14,13 +14,10 @@ from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError, UsageError
 from compress.model.files import INDEX, is_indexed, weight_files
 from compress.model.tensors import held
+from compress.model.weights import SIDE_FILES
 from compress.stage import Job
 
-KEPT = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
-    "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE",
-    "LICENSE.txt", "NOTICE",
-)  # fmt: skip
+KEPT = ("config.json", *SIDE_FILES)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 

@@ -6,10 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from compress.chat_files import TEMPLATE_FOLDER
 from compress.errors import ArtifactError
 from compress.json_files import write_json
-from runtime.engine.chat import DEFAULT, TEMPLATE_FILE, of_folder
+from runtime.engine.chat import DEFAULT, TEMPLATE_FILE, TEMPLATE_FOLDER, of_folder
 
 FORMER = "former_default"
 

@@ -13,17 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.chat_files import copy_named_templates
 from compress.errors import ArtifactError
 from compress.extras import need
 from compress.model.config import read_config, read_generation_config
 from compress.model.tensors import held
-from compress.model.weights import DTYPES, Weights
+from compress.model.weights import DTYPES, Weights, copy_side_files
 
-KEPT_FILES = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
 SAVED_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -160,10 +155,7 @@ def save_merged(model: Any, base: Path, out: Path) -> None:
     torch = need("torch")
     model.to(getattr(torch, saved_dtype(base))).save_pretrained(out)
     (out / "generation_config.json").unlink(missing_ok=True)
-    for name in KEPT_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, out / name)
-    copy_named_templates(base, out)
+    copy_side_files(base, out)
 
 
 def save_adapter(folder: Path, out: Path) -> None:
