@@ -6,19 +6,20 @@ import collections
 import itertools
 import math
 import shutil
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from compress.model.weights import write_model
-from compress.stage import Job, Needs, Params
+from compress.stage import Job, Needs, Params, Stage
 from export.gguf.ggml import PLAIN
 from export.gguf.layout import Layout
 from finetune.source.gguf import tokenizer
 from finetune.source.gguf.backend import check
 from finetune.source.gguf.config import config_of
-from finetune.source.gguf.parts import GgufParts, read_parts
+from finetune.source.gguf.parts import GgufParts, part_files, read_parts
 from finetune.source.gguf.weights import EXACT, Origin, load, origins, slabs, survives
 
 DTYPES = {"bfloat16": "BF16", "float32": "F32"}
@@ -122,3 +123,32 @@ def _facts(model: GgufModel, dtype: str) -> dict[str, Any]:
             "rounded": any(tensor.kind not in PLAIN for tensor in tensors),
         },
     }
+
+
+P = TypeVar("P", bound=GgufFileParams)
+
+
+class FileSource(Stage[P]):
+    """Turns the GGUF model that ``find`` names into a Hugging Face folder."""
+
+    accepts = frozenset()
+    produces = "hf"
+    modules = frozenset({"llama_cpp", "torch", "transformers"})
+    libraries = frozenset({"llama-cpp-python"})
+
+    @abstractmethod
+    def find(self, params: P) -> Path:
+        """The file, or a part of one that is split."""
+
+    def files(self, params: P) -> Sequence[Path]:
+        """The parts."""
+        return part_files(self.find(params))
+
+    def needs(self, job: Job[P]) -> Needs:
+        return needs(self.find(job.params), job.params)
+
+    def check(self, job: Job[P]) -> None:
+        open_model(self.find(job.params))
+
+    def run(self, job: Job[P]) -> Mapping[str, Any]:
+        return write_folder(self.find(job.params), job)

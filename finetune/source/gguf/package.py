@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from compress.errors import ArtifactError, UsageError
-from compress.stage import Job, Needs, Stage
-from finetune.source.gguf.folder import GgufFileParams, needs, open_model, write_folder
+from compress.stage import Job
+from finetune.source.gguf.folder import FileSource, GgufFileParams
 from finetune.source.gguf.parts import part_files
 
 
@@ -22,28 +22,17 @@ class PackageParams(GgufFileParams):
     """The file inside it; ``*`` and ``?`` stand for any characters and any one."""
 
 
-class PackageSource(Stage[PackageParams]):
-    """Turns a GGUF model of an installed distribution into a Hugging Face folder."""
+class PackageSource(FileSource[PackageParams]):
+    """Finds the file in the distribution."""
 
     Params = PackageParams
-    accepts = frozenset()
-    produces = "hf"
-    modules = frozenset({"llama_cpp", "torch", "transformers"})
-    libraries = frozenset({"llama-cpp-python"})
 
-    def files(self, params: PackageParams) -> Sequence[Path]:
-        """The model, all parts of it."""
-        return part_files(find_file(params.package, params.file))
-
-    def needs(self, job: Job[PackageParams]) -> Needs:
-        return needs(find_file(job.params.package, job.params.file), job.params)
-
-    def check(self, job: Job[PackageParams]) -> None:
-        open_model(find_file(job.params.package, job.params.file))
+    def find(self, params: PackageParams) -> Path:
+        return find_file(params.package, params.file)
 
     def run(self, job: Job[PackageParams]) -> Mapping[str, Any]:
-        facts = write_folder(find_file(job.params.package, job.params.file), job)
-        return facts | {"package": job.params.package, "version": importlib.metadata.version(job.params.package)}
+        version = importlib.metadata.version(job.params.package)
+        return {**super().run(job), "package": job.params.package, "version": version}
 
 
 def find_file(package: str, pattern: str) -> Path:
