@@ -6,7 +6,6 @@ HoldfastError                     1  operational failure
 ├── ParityFailed                  3  an export is not the model that it was made from
 ├── ResourceError                 1  too little disk or memory
 ├── Overloaded                    1  the runtime's queue is full, or a deadline passed
-├── Interrupted                 130  Ctrl-C; finished work is kept
 └── UsageError                    2  the caller's input is at fault
     ├── ConfigError               2  one or more problems in a pipeline file (all listed at once)
     ├── RuleError                 2  one or more problems in a rule file
@@ -14,7 +13,8 @@ HoldfastError                     1  operational failure
     └── UnsupportedArchitecture   2  names the table row that is missing
 
 Gate verdicts are results, not errors: FAIL ends a command with 3, INCONCLUSIVE with 4. A failed parity check is an
-error with the gate's code: what does not hold the model cannot be judged.
+error with the gate's code: what does not hold the model cannot be judged. Ctrl-C ends a command with 130, SIGTERM
+with 143.
 Every message says what is wrong, where, and what to do next.
 """
 
@@ -81,12 +81,6 @@ class Overloaded(HoldfastError):
     def __init__(self, what: str, *, retry_after: float = 1.0) -> None:
         super().__init__(what, next=f"retry after {retry_after:.0f} s")
         self.retry_after = retry_after
-
-
-class Interrupted(HoldfastError):
-    """Ctrl-C: finished work is kept."""
-
-    exit_code = EXIT_INTERRUPTED
 
 
 class UsageError(HoldfastError):
