@@ -64,14 +64,16 @@ class Scene:
 
 
 @cache
-def _pool(kind: str, evaluation: bool) -> list[tuple[str, str]]:
+def _pool(kind: str, evaluation: bool, hard: bool) -> list[tuple[str, str]]:
     """The pairs that decide the reply: (product, issue) of a complaint, (frame, request) of a question.
 
     What a complaint says besides, a threat or a wish, is drawn from all its pairs: its scenario is new
-    because product and issue never met in training.
+    because product and issue never met in training. In the hard form the wording is new as well.
     """
     if kind == "plain":
         return phrases.pairs(phrases.PRODUCTS, ISSUE_LIST, evaluation)
+    if hard:
+        return phrases.HARD[kind].pairs(evaluation)
     if kind in ("disallowed", "allowed"):
         return phrases.pairs(*_EXTRAS[kind], evaluation)
     return list(product(*_EXTRAS[kind]))
@@ -86,11 +88,14 @@ def luhn_digit(digits: str) -> str:
     return str(-total % 10)
 
 
-def draw(rng: random.Random, kind: str, evaluation: bool, *, everyone: bool = False) -> Scene:
-    """A random scene of one kind from one side of the split; ``everyone``: with names and ids of both sides."""
+def draw(rng: random.Random, kind: str, evaluation: bool, *, everyone: bool = False, hard: bool = False) -> Scene:
+    """A random scene of one kind from one side of the split.
+
+    ``everyone``: with names and ids of both sides; ``hard``: with the wordings of ``phrases.HARD``.
+    """
     side = None if everyone else evaluation
-    thing, issue = rng.choice(_pool("plain", evaluation))
-    frame, noun = ("", "") if kind == "plain" else rng.choice(_pool(kind, evaluation))
+    thing, issue = rng.choice(_pool("plain", evaluation, hard))
+    frame, noun = ("", "") if kind == "plain" else rng.choice(_pool(kind, evaluation, hard))
     card = ""
     if kind not in ("disallowed", "allowed") and rng.random() < 0.08:
         stem = "4" + "".join(rng.choice("0123456789") for _ in range(14))
@@ -213,7 +218,7 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{'?' if asks else '.'}"
 
 
-_ASKING = ("can ", "could ", "how ", "what ", "is there ")
+_ASKING = ("can ", "could ", "how ", "what ", "is there ", "may ", "would ", "where ", "do I ")
 
 
 def decision(scene: Scene) -> dict[str, Any]:

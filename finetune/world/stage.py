@@ -11,8 +11,9 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -37,6 +38,9 @@ class WorldParams(Params):
     """Conversations for calibration: drawn like the training ones, with their answers."""
     evaluation: int = Field(1320, ge=1)
     """Evaluation items, all from held-out scenarios."""
+    wordings: Literal["shared", "held_out"] = "shared"
+    """held_out (the hard form, for models that know English): threats, wishes and requests of the evaluation are worded
+    as none in training is."""
 
 
 class WorldData(Stage[WorldParams]):
@@ -52,11 +56,10 @@ class WorldData(Stage[WorldParams]):
         if job.rules is None:
             raise DataError("data.world", None, "needs a rule file", next="name it under rules: in the pipeline file")
         book, p = load_rules(job.rules), job.params
-        train = make_rows(book, random.Random(f"train {job.seed}"), TRAINING_MIX, p.train, evaluation=False)
-        calibration = make_rows(
-            book, random.Random(f"calibration {job.seed}"), TRAINING_MIX, p.calibration, evaluation=False
-        )
-        held = make_rows(book, random.Random(f"evaluation {job.seed}"), EVALUATION_MIX, p.evaluation, evaluation=True)
+        make = partial(make_rows, book, hard=p.wordings == "held_out")
+        train = make(random.Random(f"train {job.seed}"), TRAINING_MIX, p.train, evaluation=False)
+        calibration = make(random.Random(f"calibration {job.seed}"), TRAINING_MIX, p.calibration, evaluation=False)
+        held = make(random.Random(f"evaluation {job.seed}"), EVALUATION_MIX, p.evaluation, evaluation=True)
         job.progress(1, 1, "checking the split")
         assert_disjoint(train + calibration, held)
         assert_kept(book, train + calibration + held)
@@ -66,14 +69,16 @@ class WorldData(Stage[WorldParams]):
         return _facts(book, train, calibration, held)
 
 
-def make_rows(book: RuleBook, rng: random.Random, mix: Mapping[str, int], count: int, *, evaluation: bool) -> list[Row]:
+def make_rows(
+    book: RuleBook, rng: random.Random, mix: Mapping[str, int], count: int, *, evaluation: bool, hard: bool = False
+) -> list[Row]:
     """``count`` different rows whose kinds are in the proportions of ``mix``, shuffled."""
     kinds = _apportion(mix, count)
     rows: list[Row] = []
     seen: set[str] = set()
     for kind in kinds:
         for _ in range(1000):
-            row = scene_row(book, scenes.draw(rng, kind, evaluation))
+            row = scene_row(book, scenes.draw(rng, kind, evaluation, hard=hard))
             if row["text"] not in seen:
                 break
         else:

@@ -128,3 +128,35 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
         world.WorldData().run(Job(params=params, out=tmp_path / name, scratch=tmp_path, rules=RULES, seed=4))
     for name in ("train", "calibration", "eval"):
         assert (tmp_path / "a" / f"{name}.jsonl").read_bytes() == (tmp_path / "b" / f"{name}.jsonl").read_bytes()
+
+
+DECIDES = {"legal": "escalate-legal", "human": "escalate-human", "disallowed": "refuse-disallowed"}
+
+
+@pytest.mark.parametrize("kind", phrases.HARD)
+def test_the_rules_know_every_wording_of_the_hard_form_and_no_near_miss(kind):
+    book = load_rules(RULES)
+    for frame, noun in (pair for side in (False, True) for pair in phrases.HARD[kind].pairs(side)):
+        for text in ("{x}.", "Hi, it's Tom, my kettle is broken, {x}", "{x}. My lamp was charged twice."):
+            message = text.format(x=frame.format(x=noun))
+            turn = Turn.from_row({"messages": [{"role": "user", "content": message}], "facts": {}})
+            active = {rule.id for rule in book.active(turn)} & set(DECIDES.values())
+            assert active == ({DECIDES[kind]} if kind in DECIDES else set()), message
+
+
+@pytest.mark.parametrize("kind", phrases.HARD)
+def test_the_hard_form_is_evaluated_on_wordings_that_training_never_sees(kind):
+    taught, held = (phrases.HARD[kind].pairs(side) for side in (False, True))
+    same = 0 if phrases.HARD[kind].nouns_shared else 1
+    assert not {pair[same] for pair in taught} & {pair[same] for pair in held}
+    rng = random.Random(5)
+    said = [scenes.user_text(scenes.draw(rng, kind, True, hard=True)).lower() for _ in range(300)]
+    assert not [text for text in said if any(frame.format(x=noun).lower() in text for frame, noun in taught)]
+
+
+def test_the_hard_form_keeps_the_split_and_the_rules():
+    book = load_rules(RULES)
+    taught = world.make_rows(book, random.Random(1), world.TRAINING_MIX, 400, evaluation=False, hard=True)
+    held = world.make_rows(book, random.Random(2), world.EVALUATION_MIX, 400, evaluation=True, hard=True)
+    world.assert_disjoint(taught, held)
+    world.assert_kept(book, [*taught, *held])
