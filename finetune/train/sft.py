@@ -33,7 +33,7 @@ class Sft(Stage[SftParams]):
     """Fine-tunes on the training split and merges."""
 
     Params = SftParams
-    version = 2
+    version = 3
     accepts = frozenset({"hf"})
     produces = "hf"
     uses = frozenset({"rules", "train"})

@@ -19,6 +19,9 @@ from finetune.train import batches, merge
 if TYPE_CHECKING:
     from finetune.train.params import SftParams
 
+AT_ONCE = 1024
+"""Tokens that go through the model together on a CPU: more are no faster, and their activations fill the memory."""
+PARTS = ("input_ids", "labels")
 WHOLE = "whole"
 """Empty file that is written into a checkpoint once everything else in it is on disk."""
 
@@ -153,7 +156,7 @@ def adapted(model: Any, p: SftParams, on_cpu: bool) -> Any:
 
 
 def _label_trainer() -> Any:
-    """trl's SFTTrainer with the head and the loss at labelled positions alone."""
+    """trl's SFTTrainer with head and loss at labelled positions alone, and on a CPU ``AT_ONCE`` tokens at a time."""
     from trl import SFTTrainer
 
     from finetune.train.loss import IGNORED, score_labels
@@ -173,7 +176,25 @@ def _label_trainer() -> Any:
             loss = loss / count
             return (loss, {}) if return_outputs else loss
 
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            """Gradients of the parts of a batch add up to those of the whole."""
+            if not self.args.use_cpu:
+                return super().training_step(model, inputs, num_items_in_batch)
+            count = (inputs["labels"][:, 1:] != IGNORED).sum()
+            parts = zip(*(inputs[name].split(rows_at_once(inputs["input_ids"])) for name in PARTS), strict=True)
+            return sum(
+                super(LabelTrainer, self).training_step(model, dict(zip(PARTS, part, strict=True)), count)
+                for part in parts
+            )
+
     return LabelTrainer
+
+
+def rows_at_once(ids: Any) -> int:
+    """Rows of ``ids`` ``[rows, positions]`` that go through the model together, in parts of like size."""
+    rows, width = ids.shape
+    parts = -(-rows * width // AT_ONCE)
+    return max(1, -(-rows // parts))
 
 
 def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> Any:

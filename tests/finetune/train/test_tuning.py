@@ -18,6 +18,7 @@ from finetune.world import stage as world
 
 pytest.importorskip("torch")
 pytest.importorskip("trl")
+TrainerCallback = pytest.importorskip("transformers").TrainerCallback
 
 RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
 SMALL = tiny.TinyParams(
@@ -130,6 +131,52 @@ def test_batches_hold_rows_of_like_length_and_every_row_once():
     assert plan != batches.plan_batches(lengths, 5, 2, seed=1)
     assert plan == batches.plan_batches(lengths, 9, 2, seed=0)[:5]
     assert [len(rows) for rows in batches.plan_batches([5, 6, 7], 4, 4, seed=0)] == [4] * 4
+
+
+def test_the_parts_of_a_batch_add_up_to_its_loss(base, data, tmp_path, monkeypatch):
+    whole, _ = _first_losses(base, data, tmp_path / "whole")
+    monkeypatch.setattr(training, "AT_ONCE", 80)
+    parts, sizes = _first_losses(base, data, tmp_path / "parts")
+    assert parts == pytest.approx(whole, rel=2e-3)
+    assert set(sizes) == {1}
+
+
+def _first_losses(base, data, root):
+    """Losses of the first steps, and how many rows went through the model together."""
+    root.mkdir()
+    (root / "scratch").mkdir()
+    losses, sizes = [], []
+    params = sft.SftParams(**{**TUNE, "steps": 10, "checkpoint_every": 100})
+    job = Job(params=params, out=root, scratch=root / "scratch", inputs=(base,), data=data, seed=5, threads=1)
+    rows, _ = sft.training_rows(job)
+    trainer = training._trainer
+    with pytest.MonkeyPatch.context() as patch:
+
+        def watched(*given):
+            made = trainer(*given)
+            made.args.logging_steps = 1
+            inner = made.compute_loss
+
+            def watch(model, inputs, *more, **named):
+                sizes.append(len(inputs["input_ids"]))
+                return inner(model, inputs, *more, **named)
+
+            made.compute_loss = watch
+            made.add_callback(Losses(losses))
+            return made
+
+        patch.setattr(training, "_trainer", watched)
+        training.train(job, rows, 1e-3)
+    return losses, sizes
+
+
+class Losses(TrainerCallback):
+    def __init__(self, losses):
+        self.losses = losses
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if "loss" in logs:
+            self.losses.append(float(logs["loss"]))
 
 
 def test_scored_positions_predict_exactly_the_labelled_tokens():
