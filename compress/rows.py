@@ -58,10 +58,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def kind(value: Any) -> str:
     """What a JSON value is, in words."""
-    names = ((bool, "true or false"), (str, "a text"), (int | float, "a number"), (Mapping, "an object"))
     if value is None:
         return "null"
-    return next((name for types, name in names if isinstance(value, types)), "a list")
+    names = (
+        (bool, "true or false"),
+        (str, "a text"),
+        (int | float, "a number"),
+        (Mapping, "an object"),
+        (list, "a list"),
+    )
+    return next((name for types, name in names if isinstance(value, types)), f"a {type(value).__name__}")
 
 
 def check_known_keys(row: Mapping[str, Any], known: Sequence[str]) -> None:

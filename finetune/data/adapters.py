@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -17,10 +18,16 @@ def check_messages(messages: Any) -> None:
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages must be a list that is not empty")
     for place, message in enumerate(messages):
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            raise ValueError(f"messages[{place}] needs a role: one of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str) or not message["content"].strip():
-            raise ValueError(f"messages[{place}] needs a content that is a text and not empty")
+        _check_message(place, message)
+
+
+def _check_message(place: int, message: Any) -> None:
+    if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+        raise ValueError(f"messages[{place}] needs a role: one of {', '.join(ROLES)}")
+    if message.get("tool_calls") and message["role"] == "assistant":
+        return
+    if not isinstance(message.get("content"), str) or not message["content"].strip():
+        raise ValueError(f"messages[{place}] needs a content that is a text and not empty")
 
 
 def _strings(row: Mapping[str, Any], *names: str) -> list[str]:
@@ -30,18 +37,136 @@ def _strings(row: Mapping[str, Any], *names: str) -> list[str]:
     return [row[name] for name in names]
 
 
-def _pair(row: Mapping[str, Any], asked: str, answered: str) -> Row:
-    user, assistant = _strings(row, asked, answered)
-    system = (
-        [{"role": "system", "content": row["system"]}] if isinstance(row.get("system"), str) and row["system"] else []
-    )
-    return {"messages": [*system, {"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
+def _turn(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def _pair(asked: str, answered: str) -> Adapter:
+    """A question and its answer in two columns, and perhaps ``system``."""
+
+    def adapter(row: Mapping[str, Any]) -> Row:
+        user, assistant = _strings(row, asked, answered)
+        system = [_turn("system", row["system"])] if isinstance(row.get("system"), str) and row["system"] else []
+        return {"messages": [*system, _turn("user", user), _turn("assistant", assistant)]}
+
+    adapter.__doc__ = f"``{{{asked!r}, {answered!r}}}``"
+    return adapter
 
 
 def messages(row: Mapping[str, Any]) -> Row:
-    """``{"messages": [{"role", "content"}, ...]}``"""
-    check_messages(row.get("messages"))
-    return {"messages": [{"role": m["role"], "content": m["content"]} for m in row["messages"]]}
+    """``{"messages": [{"role", "content"}, ...]}``, also as OpenAI's fine-tuning files have them: contents in parts,
+    ``weight: 0`` for a turn that is not learnt, ``tool_calls``, the role ``developer``."""
+    given = row.get("messages")
+    if not isinstance(given, list) or not given:
+        raise ValueError("messages must be a list that is not empty")
+    return {"messages": [_message(place, message) for place, message in enumerate(given)]}
+
+
+def _message(place: int, message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise ValueError(f"messages[{place}] needs a role: one of {', '.join(ROLES)}")
+    if message.get("function_call"):
+        raise ValueError(f"messages[{place}] has function_call, which tool_calls replaced: write it so")
+    role = "system" if message.get("role") == "developer" else message.get("role")
+    kept: dict[str, Any] = {"role": role, "content": _content(place, message.get("content"))}
+    weight = message.get("weight")
+    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+        raise ValueError(f"messages[{place}] has the weight {weight!r}, not 0 or 1")
+    if weight == 0:
+        kept["weight"] = 0
+    if message.get("tool_calls"):
+        kept["tool_calls"] = _calls(place, message["tool_calls"])
+        kept["content"] = kept["content"] or ""
+    for name in ("tool_call_id", "name"):
+        if isinstance(message.get(name), str):
+            kept[name] = message[name]
+    _check_message(place, kept)
+    return kept
+
+
+def _content(place: int, content: Any) -> Any:
+    """A text, or the texts of its parts one after another."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            what = part.get("type") if isinstance(part, Mapping) else part
+            raise ValueError(f"messages[{place}] has a part of the type {what!r}; only text can be learnt here")
+    return "".join(part["text"] for part in content)
+
+
+def _calls(place: int, calls: Any) -> list[dict[str, Any]]:
+    """Tool calls with their arguments as objects, which chat templates write themselves."""
+    if not isinstance(calls, list):
+        raise ValueError(f"messages[{place}].tool_calls is not a list")
+    kept = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise ValueError(f"messages[{place}].tool_calls needs {{function: {{name, arguments}}}}")
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError:
+                raise ValueError(f"messages[{place}].tool_calls has arguments that are no JSON") from None
+        entry = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+        kept.append({**({"id": call["id"]} if isinstance(call.get("id"), str) else {}), **entry})
+    return kept
+
+
+SPEAKERS = {
+    "human": "user", "user": "user", "customer": "user", "gpt": "assistant", "assistant": "assistant",
+    "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "agent": "assistant", "system": "system",
+    "tool": "tool", "function": "tool", "observation": "tool",
+}  # fmt: skip
+"""Name of a speaker in others' data -> role."""
+
+
+def _role(name: Any, place: str) -> str:
+    role = SPEAKERS.get(str(name).strip().lower())
+    if role is None:
+        raise ValueError(f"{place} is spoken by {name!r}, not one of {', '.join(SPEAKERS)}")
+    return role
+
+
+def sharegpt(row: Mapping[str, Any]) -> Row:
+    """``{"conversations": [{"from", "value"}, ...]}``, and perhaps ``system``."""
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("conversations must be a list that is not empty")
+    said = []
+    for place, turn in enumerate(turns):
+        if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
+            raise ValueError(f"conversations[{place}] is not {{from, value}}")
+        said.append(_turn(_role(turn.get("from"), f"conversations[{place}]"), turn["value"]))
+    system = [_turn("system", row["system"])] if isinstance(row.get("system"), str) and row["system"] else []
+    return {"messages": [*system, *said]}
+
+
+def alpaca(row: Mapping[str, Any]) -> Row:
+    """``{"instruction", "input", "output"}``; ``input`` may be missing or empty."""
+    instruction, output = _strings(row, "instruction", "output")
+    given = row.get("input")
+    if given is not None and not isinstance(given, str):
+        raise ValueError("needs 'input', a text that may be empty")
+    asked = f"{instruction}\n\n{given}" if given and given.strip() else instruction
+    system = [_turn("system", row["system"])] if isinstance(row.get("system"), str) and row["system"] else []
+    return {"messages": [*system, _turn("user", asked), _turn("assistant", output)]}
+
+
+_TAG = re.compile(r"<\|(system|user|assistant)\|>")
+_ENDS = re.compile(r"\s*(?:<\|(?:end|endoftext|im_end|eot_id)\|>|</s>)\s*\Z")
+
+
+def tagged(row: Mapping[str, Any]) -> Row:
+    """``{"text"}`` with turns behind ``<|system|>``, ``<|user|>`` and ``<|assistant|>``."""
+    (string,) = _strings(row, "text")
+    pieces = _TAG.split(string)
+    if len(pieces) < 3 or pieces[0].strip():
+        raise ValueError("holds no turn: expected <|user|> … <|assistant|> …")
+    turns = zip(pieces[1::2], pieces[2::2], strict=True)
+    return {"messages": [_turn(role, _ENDS.sub("", said).strip()) for role, said in turns]}
 
 
 def text(row: Mapping[str, Any]) -> Row:
@@ -49,19 +174,9 @@ def text(row: Mapping[str, Any]) -> Row:
     return {"text": _strings(row, "text")[0]}
 
 
-def prompt_completion(row: Mapping[str, Any]) -> Row:
-    """``{"prompt", "completion"}``"""
-    return _pair(row, "prompt", "completion")
-
-
-def question_answer(row: Mapping[str, Any]) -> Row:
-    """``{"question", "answer"}``"""
-    return _pair(row, "question", "answer")
-
-
 def intent(row: Mapping[str, Any]) -> Row:
     """``{"text", "category"}``: the answer is the name of the intent."""
-    return _pair(row, "text", "category")
+    return _pair("text", "category")(row)
 
 
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
@@ -75,41 +190,93 @@ def hh(row: Mapping[str, Any]) -> Row:
     return {"messages": chosen, "chosen": chosen[-1]["content"], "rejected": dialogue(row["rejected"])[-1]["content"]}
 
 
-def dialogue(string: str) -> list[dict[str, str]]:
+def dialogue(string: str) -> list[dict[str, Any]]:
     """The turns of such a text; turns without words are left out."""
     pieces = _SPEAKER.split(string)
     if len(pieces) < 3:
         raise ValueError("holds no turn: expected 'Human: ...' and 'Assistant: ...'")
-    roles = {"Human": "user", "Assistant": "assistant"}
     turns = zip(pieces[1::2], pieces[2::2], strict=True)
-    return [{"role": roles[who], "content": said.strip()} for who, said in turns if said.strip()]
+    return [_turn(SPEAKERS[who.lower()], said.strip()) for who, said in turns if said.strip()]
+
+
+def sgd(row: Mapping[str, Any]) -> Row:
+    """Schema-guided dialogue: ``{"turns": [{"speaker": "USER" or "SYSTEM", "utterance"}, ...]}``."""
+    turns = row.get("turns")
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("turns must be a list that is not empty")
+    said = []
+    for place, turn in enumerate(turns):
+        roles = {"USER": "user", "SYSTEM": "assistant"}
+        if not isinstance(turn, Mapping) or turn.get("speaker") not in roles or not isinstance(turn["utterance"], str):
+            raise ValueError(f"turns[{place}] is not {{speaker: USER or SYSTEM, utterance}}")
+        said.append((roles[turn["speaker"]], turn["utterance"]))
+    return {"id": row.get("dialogue_id"), "messages": joined(said)}
+
+
+def abcd(row: Mapping[str, Any]) -> Row:
+    """ABCD: ``{"original": [["agent" or "customer" or "action", text], ...]}``; actions are no one's words."""
+    turns = row.get("original")
+    if not isinstance(turns, list) or not all(isinstance(t, Sequence) and len(t) == 2 for t in turns):
+        raise ValueError("original must be a list of [speaker, text]")
+    said = [(_role(who, f"original[{i}]"), what) for i, (who, what) in enumerate(turns) if who != "action"]
+    return {"id": row.get("convo_id"), "messages": joined(said)}
+
+
+def joined(said: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Turns of one speaker made one; what is said before the first question and after the last answer is left out."""
+    turns: list[dict[str, Any]] = []
+    for role, what in said:
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f" {what}"
+        elif turns or role == "user":
+            turns.append(_turn(role, what))
+    while turns and turns[-1]["role"] != "assistant":
+        turns.pop()
+    if not turns:
+        raise ValueError("holds no question with an answer")
+    return turns
 
 
 ADAPTERS: dict[str, Adapter] = {
+    "abcd": abcd,
+    "alpaca": alpaca,
     "hh": hh,
+    "input_output": _pair("input", "output"),
     "intent": intent,
     "messages": messages,
-    "prompt_completion": prompt_completion,
-    "question_answer": question_answer,
+    "prompt_completion": _pair("prompt", "completion"),
+    "prompt_response": _pair("prompt", "response"),
+    "question_answer": _pair("question", "answer"),
+    "sgd": sgd,
+    "sharegpt": sharegpt,
+    "tagged": tagged,
     "text": text,
 }
 
 
 WANTED = {
     "messages": ("messages",),
+    "sharegpt": ("conversations",),
     "prompt_completion": ("prompt", "completion"),
+    "prompt_response": ("prompt", "response"),
     "question_answer": ("question", "answer"),
+    "alpaca": ("instruction", "output"),
+    "input_output": ("input", "output"),
     "hh": ("chosen",),
     "intent": ("text", "category"),
+    "sgd": ("turns",),
+    "abcd": ("original",),
     "text": ("text",),
 }
+"""Adapter -> the columns it needs; ``tagged`` goes by what stands in ``text``."""
 
 
 def guess(row: Mapping[str, Any]) -> str:
     """The adapter whose columns the row has."""
     for adapter, columns in WANTED.items():
         if all(column in row for column in columns):
-            return adapter
+            tags = adapter == "text" and isinstance(row["text"], str) and _TAG.match(row["text"].lstrip())
+            return "tagged" if tags else adapter
     raise ValueError(
         f"no adapter fits the columns {', '.join(map(str, row))}; name one under adapter: and map columns:"
     )

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.rules import Rule, RuleBook, Turn
@@ -24,22 +26,38 @@ DROPPED = 0.3
 _SENTENCE = re.compile(r"\S.*?(?:[.!?](?=\s|$)|$)", re.S)
 
 
-def positives(
-    book: RuleBook, rows: Iterable[Row], rng: random.Random, *, vary: bool
-) -> tuple[list[Row], dict[str, int]]:
-    """(rows, counts): the rows that keep the rules, and with ``vary`` their counterfactuals."""
+@dataclass
+class Report:
+    """What became of the rows."""
+
+    rejected: int = 0
+    """Rows whose answer breaks a rule."""
+    toggled: int = 0
+    """Counterfactuals that were added."""
+    breaks: Counter[str] = field(default_factory=Counter)
+    """Rule -> rows that break it."""
+
+    def reasons(self) -> str:
+        """The rules that took rows out, the worst first."""
+        return ", ".join(f"{rule} is broken by {count}" for rule, count in self.breaks.most_common(5))
+
+
+def positives(book: RuleBook, rows: Iterable[Row], rng: random.Random, *, vary: bool) -> tuple[list[Row], Report]:
+    """The rows that keep the rules, and with ``vary`` their counterfactuals."""
     kept: list[Row] = []
-    counts = {"rejected": 0, "toggled": 0}
+    report = Report()
     for row in rows:
-        if broken(book, row):
-            counts["rejected"] += 1
+        failed = broken(book, row)
+        if failed:
+            report.rejected += 1
+            report.breaks.update(failed)
             continue
         kept.append(reprompt(book, row, named(book, row, rng)) if vary else row)
         twin = counterfactual(book, row, rng) if vary else None
         if twin is not None:
-            counts["toggled"] += 1
+            report.toggled += 1
             kept.append(reprompt(book, twin, named(book, twin, rng)))
-    return kept, counts
+    return kept, report
 
 
 def broken(book: RuleBook, row: Row) -> list[str]:

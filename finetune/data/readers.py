@@ -1,12 +1,17 @@
-"""Rows of a data file with the line each stands on: JSONL, JSON, CSV/TSV and Parquet, plain or gzipped."""
+"""Rows of a data file with the line each stands on: JSONL, JSON, CSV/TSV, Parquet, plain or gzipped; a folder of text.
+
+JSONL, CSV and Parquet are read row by row: a file may be larger than the memory. A row that cannot be read is a
+``DataError`` with file and line in place of the row, so that the reader may go on after it.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import html.parser
 import importlib
-import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +21,27 @@ from compress.extras import need
 from compress.rows import parse
 
 NumberedRow = tuple[int, Any]
+"""Line and row, or line and the DataError that stands for it."""
+PARQUET_ROWS = 1024
+DOCUMENTS = (".htm", ".html", ".markdown", ".md", ".rst", ".txt")
 
 
-def read_rows(path: Path) -> Iterator[NumberedRow]:
-    """``(line, row)`` of every row; the line counts from 1 (for Parquet it is the row's number)."""
+PARTS = {
+    "train": ("train", "training"),
+    "calibration": ("calibration", "train", "training"),
+    "eval": ("eval", "evaluation", "test", "validation", "val", "dev"),
+}
+"""Split -> the keys under which one JSON file holds its rows, the first that is there."""
+
+
+def read_rows(path: Path, split: str = "train") -> Iterator[NumberedRow]:
+    """``(line, row)`` of every row; the line counts from 1 (in Parquet the row's number, in a folder the file's).
+
+    Raises DataError where the rest of the file cannot be read either.
+    """
+    if path.is_dir():
+        yield from _folder(path)
+        return
     if not path.is_file():
         raise DataError(path, None, "there is no such file", next="check the path under data: in the pipeline file")
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
@@ -27,45 +49,72 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
         raise DataError(
             path, None, f"files ending in {suffix or 'nothing'} are not read here", next="use " + ", ".join(READERS)
         )
-    yield from READERS[suffix](path)
+    yield from _json(path, split) if suffix == ".json" else READERS[suffix](path)
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their ends, decoded."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as handle:
+            for number, raw in enumerate(handle, 1):
+                try:
+                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError:
+                    raise DataError(path, number, "is not UTF-8 text", next="save the file as UTF-8") from None
     except (OSError, EOFError) as error:
         raise DataError(path, None, f"cannot be read: {error}", next="check or fetch the file again") from None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(path, line, "is not UTF-8 text", next="save the file as UTF-8") from None
 
 
 def _jsonl(path: Path) -> Iterator[NumberedRow]:
-    for line, text in enumerate(_text(path).split("\n"), 1):
+    for line, text in _lines(path):
         if text.strip():
             try:
                 yield line, parse(text)
-            except ValueError as error:
-                raise DataError(path, line, f"is not JSON ({error})", next="mend or remove that line") from None
+            except (ValueError, RecursionError) as error:
+                yield line, DataError(path, line, f"is not JSON ({_why(error)})", next="mend or remove that line")
 
 
-def _json(path: Path) -> Iterator[NumberedRow]:
-    text = _text(path)
+def _why(error: Exception) -> str:
+    return "brackets in brackets without end" if isinstance(error, RecursionError) else str(error)
+
+
+def _json(path: Path, split: str = "train") -> Iterator[NumberedRow]:
+    """A list of rows, each with the line that it begins on; or an object that holds one under the split's name."""
+    text = "".join(line for _, line in _lines(path))
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(path, error.lineno, f"is not JSON ({error.msg})", next="mend the file") from None
-    if not isinstance(value, list):
-        raise DataError(
-            path, 1, "must hold a list of rows", next="write [row, row, ...], or one row per line as .jsonl"
+        value = parse(text)
+    except (ValueError, RecursionError) as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
+        why = error.msg if isinstance(error, json.JSONDecodeError) else _why(error)
+        raise DataError(path, line, f"is not JSON ({why})", next="mend the file") from None
+    if isinstance(value, list):
+        yield from zip(_starts(text), value, strict=True)
+        return
+    keys = [key for key in PARTS[split] if isinstance(value, dict) and isinstance(value.get(key), list)]
+    if not keys:
+        hint = (
+            f"write [row, row, …], or an object with the rows under {PARTS[split][0]!r}, or one row per line as .jsonl"
         )
-    yield from enumerate(value, 1)
+        raise DataError(path, 1, "must hold a list of rows", next=hint)
+    yield from enumerate(value[keys[0]], 1)
+
+
+def _starts(text: str) -> Iterator[int]:
+    """The line on which each element of the list in ``text`` (valid JSON) begins."""
+    decoder, place, line, read = json.JSONDecoder(), text.index("[") + 1, 1, 0
+    while True:
+        while text[place] in " \t\r\n,":
+            place += 1
+        if text[place] == "]":
+            return
+        line, read = line + text.count("\n", read, place), place
+        yield line
+        _, place = decoder.raw_decode(text, place)
 
 
 def _csv(path: Path, delimiter: str = ",") -> Iterator[NumberedRow]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader((text for _, text in _lines(path)), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
         if len(set(header)) != len(header) or not header:
@@ -73,11 +122,13 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[NumberedRow]:
         before = reader.line_num
         for cells in reader:
             line, before = before + 1, reader.line_num
+            if not cells:
+                continue
             if len(cells) != len(header):
-                raise DataError(
-                    path, line, f"has {len(cells)} cells, the header {len(header)}", next="quote cells with commas"
-                )
-            yield line, dict(zip(header, cells, strict=True))
+                what = f"has {len(cells)} cells, the header {len(header)}"
+                yield line, DataError(path, line, what, next="quote cells with commas")
+            else:
+                yield line, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(
             path, reader.line_num, f"is not valid CSV ({error})", next="mend the quotes of that line"
@@ -91,11 +142,54 @@ def _tsv(path: Path) -> Iterator[NumberedRow]:
 def _parquet(path: Path) -> Iterator[NumberedRow]:
     need("datasets")  # brings pyarrow
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    number = 0
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
     except (arrow.ArrowException, OSError) as error:
         raise DataError(path, None, f"is not a Parquet file ({error})", next="check the file") from None
-    yield from enumerate(table.to_pylist(), 1)
 
 
 READERS = {".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".parquet": _parquet, ".tsv": _tsv}
+
+
+def _folder(path: Path) -> Iterator[NumberedRow]:
+    """``{"text"}`` of every document in a folder, in the order of their paths."""
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in DOCUMENTS and file.is_file())
+    for number, file in enumerate(files, 1):
+        text = "".join(line for _, line in _lines(file))
+        if file.suffix.lower().startswith(".htm"):
+            page = _Words()
+            page.feed(text)
+            text = "".join(page.pieces)
+        if text.strip():
+            yield number, {"id": file.relative_to(path).as_posix(), "text": text.strip()}
+
+
+class _Words(html.parser.HTMLParser):
+    """What a page shows: no tags, no scripts, a new line after each block."""
+
+    HIDDEN = frozenset({"head", "noscript", "script", "style", "template"})
+    BLOCKS = frozenset({"article", "br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "li", "p", "pre", "tr"})
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self.hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.hidden += tag in self.HIDDEN
+        if tag == "br":
+            self.pieces.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden -= tag in self.HIDDEN and self.hidden > 0
+        if tag in self.BLOCKS:
+            self.pieces.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            self.pieces.append(data)

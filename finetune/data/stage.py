@@ -7,17 +7,17 @@ A canonical row holds ``messages`` (or ``text``, for calibration), and perhaps `
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import logging
-import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from compress.errors import DataError, UsageError
-from compress.json_files import digest_json
 from compress.rows import NUMBER, check_parts, question_of
 from compress.stage import Job, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
@@ -35,22 +35,29 @@ class FilesParams(Params):
     train: Path | None = None
     """Training rows."""
     calibration: Path | None = None
-    """Text for the calibration pass; by default the training rows serve."""
+    """Text for the calibration pass, in a file or as a folder of documents; by default the training rows serve."""
     eval: Path | None = None
     """Evaluation rows: none of them may be in training."""
-    adapter: Literal["auto", "messages", "text", "prompt_completion", "question_answer", "hh", "intent"] = "auto"
+    adapter: Literal[
+        "auto", "messages", "sharegpt", "prompt_completion", "prompt_response", "question_answer", "alpaca",
+        "input_output", "hh", "intent", "sgd", "abcd", "tagged", "text",
+    ] = "auto"  # fmt: skip
     """How a row becomes a conversation; ``auto`` goes by the names of the columns."""
     columns: Mapping[str, str] = Field(default_factory=dict)
     """Where the file names its columns otherwise: ``{text: utterance, category: intent}``."""
-    overlap: Literal["error", "drop"] = "error"
-    """What to do with an evaluation row that is in training too."""
+    overlap: Literal["error", "drop", "keep"] = "error"
+    """What to do with an evaluation row whose question is in training too."""
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    """What to do with a row that cannot be used; ``skip`` leaves it out and says how many were."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Rows that are another one's equal in messages, facts and what is expected."""
 
 
 class FilesData(Stage[FilesParams]):
-    """Reads, checks and rewrites the splits."""
+    """Reads, checks and rewrites the splits, a row at a time."""
 
     Params = FilesParams
-    version = 2
+    version = 3
     accepts = frozenset()
     produces = "data"
     uses = frozenset({"rules"})
@@ -60,52 +67,110 @@ class FilesData(Stage[FilesParams]):
         if not given:
             raise UsageError("data names no file", next="give train:, calibration: or eval: under data:")
         for path in given:
-            if not path.is_file():
-                raise DataError(
-                    path, None, "there is no such file", next="check the path under data: in the pipeline file"
-                )
+            if not path.is_file() and not (path.is_dir() and path == job.params.calibration):
+                what = "is a folder" if path.is_dir() else "there is no such file"
+                raise DataError(path, None, what, next="check the path under data: in the pipeline file")
 
     def run(self, job: Job[FilesParams]) -> Mapping[str, Any]:
         p, book = job.params, load_rules(job.rules) if job.rules else None
-        train = load(p.train, p, "train", book) if p.train else []
-        calibration = load(p.calibration, p, "calibration") if p.calibration else train
-        held = load(p.eval, p, "eval", book) if p.eval else []
-        held, dropped = separate(train, held, p)
-        for name, rows in (("train", train), ("calibration", calibration), ("eval", held)):
-            if rows:
-                write_rows(job.out / f"{name}.jsonl", [row for _, row in rows])
-        counts = {"train": len(train), "calibration": len(calibration), "evaluation": len(held)}
-        asked = len({question_of(row["messages"], row.get("facts")) for _, row in held})
-        if asked < len(held):
-            log.warning("%s: %d rows ask %d different questions; one question is one cluster", p.eval, len(held), asked)
-        return {**counts, "evaluation_questions": asked, "overlap_dropped": dropped}
+        counts: dict[str, Any] = {"train": 0, "calibration": 0, "evaluation": 0, "evaluation_questions": 0}
+        known: dict[bytes, int] = {}
+        if p.train:
+            train = Split(p.train, p, "train", book)
+            counts["train"] = train.write(job, lambda line, row: known.setdefault(fingerprint(row), line) is not None)
+            counts["calibration"] = counts["train"]
+            if not p.calibration:
+                shutil.copyfile(job.out / "train.jsonl", job.out / "calibration.jsonl")
+        if p.calibration:
+            counts["calibration"] = Split(p.calibration, p, "calibration").write(job)
+        if p.eval:
+            held, apart = Split(p.eval, p, "eval", book), Apart(p, known)
+            counts["evaluation"] = held.write(job, apart)
+            apart.finish()
+            counts |= {"evaluation_questions": len(apart.asked), "overlap": apart.both}
+            if len(apart.asked) < counts["evaluation"]:
+                said = "%s: %d rows ask %d different questions; one question is one cluster"
+                log.warning(said, p.eval, counts["evaluation"], len(apart.asked))
+        return counts
 
 
-def load(path: Path, p: FilesParams, split: str, book: RuleBook | None = None) -> list[tuple[int, Row]]:
-    """``(line, canonical row)`` of a file. Raises DataError naming file and line of the first broken row."""
-    loaded: list[tuple[int, Row]] = []
-    seen: dict[str, int] = {}
-    for line, raw in read_rows(path):
+class Split:
+    """One file on its way to canonical JSONL."""
+
+    def __init__(self, path: Path, p: FilesParams, split: str, book: RuleBook | None = None) -> None:
+        self.path, self.p, self.split, self.book = path, p, split, book
+        self.ids: dict[str, int] = {}
+        self.bad: list[DataError] = []
+        self.seen: set[bytes] = set()
+        self.twins = 0
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """``(line, canonical row)``; raises DataError with file and line of the first broken row, or leaves it out."""
+        for line, raw in read_rows(self.path, self.split):
+            try:
+                yield line, self._row(line, raw)
+            except DataError as error:
+                if self.p.on_bad_row == "fail":
+                    raise
+                self.bad.append(error)
+
+    def _row(self, line: int, raw: Any) -> Row:
+        if isinstance(raw, DataError):
+            raise raw
         try:
-            row = canonical(raw, p, split)
-            if book is not None:
-                check_known(row, book)
-        except ValueError as error:
-            raise DataError(path, line, str(error), next="mend or remove that row") from None
-        row.setdefault("id", f"{split}-{len(loaded) + 1}")
-        first = seen.setdefault(str(row["id"]), line)
+            row = canonical(raw, self.p, self.split)
+            if self.book is not None:
+                check_known(row, self.book)
+            row.setdefault("id", f"{self.path.name}:{line}")
+            written(row)
+        except (ValueError, RecursionError) as error:
+            raise DataError(self.path, line, str(error), next="mend or remove that row") from None
+        first = self.ids.setdefault(str(row["id"]), line)
         if first != line:
-            raise DataError(
-                path, line, f"id {row['id']!r} stands on line {first} already", next="give every row its own id"
-            )
-        loaded.append((line, row))
-    if not loaded:
-        raise DataError(path, None, "has no rows", next="check the file")
-    return loaded
+            what = f"id {row['id']!r} stands on line {first} already"
+            raise DataError(self.path, line, what, next="give every row its own id")
+        return row
+
+    def write(self, job: Job[FilesParams], keep: Callable[[int, Row], bool] = lambda line, row: True) -> int:
+        """Write the rows that ``keep`` says yes to, in the order of the file, keys sorted; their number."""
+        count = 0
+        with open(job.out / f"{self.split}.jsonl", "w", encoding="utf-8", newline="\n") as handle:
+            for line, row in self.rows():
+                if self._twin(row) or not keep(line, row):
+                    continue
+                handle.write(written(row) + "\n")
+                count += 1
+                if count % 10_000 == 0:
+                    job.progress(0, 1, f"{self.path.name}: {count} rows")
+        if not count:
+            raise DataError(self.path, None, "has no rows that can be used" if self.bad else "has no rows",
+                            next="check the file") from (self.bad[0] if self.bad else None)  # fmt: skip
+        self._tell()
+        return count
+
+    def _twin(self, row: Row) -> bool:
+        """Whether an equal row came before and is not wanted again."""
+        if self.p.duplicates == "keep":
+            return False
+        said = digest([row.get(part) for part in ("messages", "text", "facts", "sources", "expected")])
+        if said in self.seen:
+            self.twins += 1
+            return True
+        self.seen.add(said)
+        return False
+
+    def _tell(self) -> None:
+        if self.bad:
+            shown = "; ".join(error.what for error in self.bad[:3])
+            log.warning("%s: %d rows cannot be used and are left out (%s)", self.path, len(self.bad), shown)
+        if self.twins:
+            log.warning("%s: %d rows stand there already and are left out", self.path, self.twins)
 
 
 def canonical(raw: Any, p: FilesParams, split: str) -> Row:
     """One row as the other stages read it. Raises ValueError saying what is wrong."""
+    if isinstance(raw, list) and len(raw) == 2 and p.adapter in ("auto", "intent"):
+        raw = dict(zip(WANTED["intent"], raw, strict=True))
     if not isinstance(raw, Mapping):
         raise ValueError(f"must be an object with named fields, not {type(raw).__name__}")
     missing = [column for column in p.columns.values() if column not in raw]
@@ -115,7 +180,8 @@ def canonical(raw: Any, p: FilesParams, split: str) -> Row:
     if split != "calibration":
         check_columns(named)
     adapter = p.adapter if p.adapter != "auto" else guess(named)
-    row = {key: named[key] for key in KEPT if named.get(key) is not None} | ADAPTERS[adapter](named)
+    adapted = {key: value for key, value in ADAPTERS[adapter](named).items() if value is not None}
+    row = adapted | {key: named[key] for key in KEPT if named.get(key) is not None and key not in adapted}
     if "text" in row:
         if split != "calibration":
             raise ValueError(f"plain text is for calibration; {split} rows need messages")
@@ -177,28 +243,60 @@ def expectation(answer: str) -> dict[str, Any]:
     )
 
 
-def fingerprint(row: Row) -> str:
-    """Digest of a row's question: what was said before the last answer, letters and digits only."""
-    said = [m["content"] for m in row["messages"] if m["role"] in ("system", "user")]
-    return digest_json([" ".join(re.findall(r"\w+", content.casefold())) for content in said])
+class Apart:
+    """Says of each evaluation row whether it may stay: its question is not one of the training rows'."""
+
+    def __init__(self, p: FilesParams, known: Mapping[bytes, int]) -> None:
+        self.p, self.known = p, known
+        self.asked: set[bytes] = set()
+        self.both = 0
+        self.first: tuple[int, int] | None = None
+
+    def __call__(self, line: int, row: Row) -> bool:
+        twin = self.known.get(fingerprint(row))
+        if twin is not None:
+            self.both += 1
+            self.first = self.first or (line, twin)
+            if self.p.overlap != "keep":
+                return False
+        self.asked.add(digest(question_of(row["messages"], row.get("facts"))))
+        return True
+
+    def finish(self) -> None:
+        """Raise DataError for rows that are in training too, unless they may be."""
+        if self.first is None:
+            return
+        line, twin = self.first
+        more = f", and {self.both - 1} more such rows" if self.both > 1 else ""
+        if self.p.overlap == "error":
+            raise DataError(self.p.eval, line, f"is in training too ({self.p.train}:{twin}){more}",
+                            next="remove it from one of them, or set overlap: drop")  # fmt: skip
+        done = "left out" if self.p.overlap == "drop" else "kept: their results show what was learnt by heart"
+        log.warning("%s:%d is in training too (%s:%d)%s: %s", self.p.eval, line, self.p.train, twin, more, done)
 
 
-def separate(
-    train: list[tuple[int, Row]], held: list[tuple[int, Row]], p: FilesParams
-) -> tuple[list[tuple[int, Row]], int]:
-    """(evaluation rows whose question is not in training, how many were dropped)."""
-    known = {fingerprint(row): line for line, row in train}
-    both = [(line, known[fingerprint(row)]) for line, row in held if fingerprint(row) in known]
-    if both and p.overlap == "error":
-        line, twin = both[0]
-        more = f", and {len(both) - 1} more such rows" if len(both) > 1 else ""
-        raise DataError(p.eval, line, f"is in training too ({p.train}:{twin}){more}",
-                        next="remove it from one of them, or set overlap: drop")  # fmt: skip
-    return [(line, row) for line, row in held if fingerprint(row) not in known], len(both)
+def fingerprint(row: Row) -> bytes:
+    """Digest of what the user said, with the facts and sources that decide the reply.
+
+    Case, spaces and punctuation at the end of words make no difference, nor does a system message; signs that make
+    words (vowel signs, emoji, ``C++``) do.
+    """
+    said = [{"role": "user", "content": m["content"]} for m in row["messages"] if m["role"] == "user"]
+    return digest([question_of(said, row.get("facts")), row.get("sources")])
 
 
-def write_rows(path: Path, written: list[Row]) -> None:
-    """JSONL: keys sorted, rows in the order of the file they came from."""
-    with open(path, "w", encoding="utf-8", newline="\n") as handle:
-        for row in written:
-            handle.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+def digest(value: Any) -> bytes:
+    """16 bytes that stand for a JSON value."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def written(row: Row) -> str:
+    """A row as a line. Raises ValueError for what JSON in UTF-8 cannot hold."""
+    try:
+        line = json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half a character ({error.object[error.start]!a})") from None
+    except TypeError as error:
+        raise ValueError(f"holds what JSON has no form for: {error}") from None
+    return line

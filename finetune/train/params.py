@@ -26,6 +26,8 @@ class SftParams(Params):
     """Conversations per step."""
     max_length: int = Field(512, ge=16)
     """Longest conversation in tokens; longer ones are left out."""
+    loss_on: Literal["last", "all"] = "last"
+    """Which assistant turns of a conversation are learnt; those with ``weight: 0`` never are."""
     augment: bool = True
     """Counterfactual toggles of optional rules and varied system prompts."""
     checkpoint_every: int = Field(100, ge=1)

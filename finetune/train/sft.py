@@ -7,21 +7,19 @@ same bytes as an undisturbed run.
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from compress.artifact import MEASUREMENTS
-from compress.errors import DataError, UsageError
+from compress.errors import UsageError
 from compress.extras import need
 from compress.json_files import write_json
 from compress.stage import Job, Needs, Stage
-from finetune.data import augment
 from finetune.train import merge, training
 from finetune.train.params import SftParams
-from runtime.rules import load_rules
+from finetune.train.rows import training_rows
 
 PROBES = 16
 WIDTH = 4096
@@ -82,21 +80,3 @@ def _merge(job: Job[SftParams], result: training.Result) -> float:
     merge.save_merged(merged, job.input.path, job.out)
     merge.save_adapter(result.adapter, job.out / "adapter")
     return float(f"{gap:.3g}")
-
-
-def training_rows(job: Job[SftParams]) -> tuple[list[augment.Row], dict[str, int]]:
-    """The rows to train on, augmented by the rules when there are any, in a fixed random order."""
-    assert job.data is not None
-    path = job.data.path / "train.jsonl"
-    with open(path, encoding="utf-8") as handle:
-        rows = [json.loads(line) for line in handle]
-    for number, row in enumerate(rows, 1):
-        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
-            raise DataError(path, number, "a training row must end with an assistant message")
-    counts = {"rows": len(rows)}
-    if job.rules is not None:
-        book = load_rules(job.rules)
-        rows, report = augment.positives(book, rows, random.Random(job.seed), vary=job.params.augment)
-        counts |= report
-    random.Random(job.seed).shuffle(rows)
-    return rows, counts

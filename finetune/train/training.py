@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import DataError
 from compress.extras import need
+from compress.memory import trim
 from compress.stage import Job
 from finetune.train import batches, merge
+from finetune.train.rows import tokenise
 
 if TYPE_CHECKING:
     from finetune.train.params import SftParams
@@ -51,7 +52,7 @@ def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> R
     set_seed(job.seed)
     quiet()
     tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
-    examples = tokenise(tokenizer, rows, p.max_length)
+    examples = tokenise(tokenizer, rows, p)
     on_cpu = not torch.cuda.is_available()
     model = merge.load_base(
         job.input.path,
@@ -83,25 +84,6 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for an optional GPU kernel package
-
-
-def tokenise(tokenizer: Any, rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, list[int]]]:
-    """``input_ids`` and ``labels`` (-100 outside the last assistant turn) of each row in the chat template."""
-    prompts = [row["messages"][:-1] for row in rows]
-    asked = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template([row["messages"] for row in rows], tokenize=False)
-    heads = tokenizer(asked, add_special_tokens=False)["input_ids"]
-    fulls = tokenizer(whole, add_special_tokens=False)["input_ids"]
-    examples = []
-    for row, head, full in zip(rows, heads, fulls, strict=True):
-        if full[: len(head)] != head:
-            what = f"the prompt of row {row.get('id')!r} is not the beginning of the whole conversation"
-            raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
-        if len(full) <= limit:
-            examples.append({"input_ids": full, "labels": [-100] * len(head) + full[len(head) :]})
-    if not examples:
-        raise DataError("training data", None, f"no row has at most {limit} tokens", next="raise max_length")
-    return examples
 
 
 def steps_of(p: SftParams, rows: int) -> int:
@@ -237,6 +219,7 @@ def _callback(job: Job[SftParams]) -> Any:
         """Shows progress, and marks a checkpoint as whole once it is on disk."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            trim()  # batches of other lengths leave holes: without this the heap grows by a half in 50 steps
             loss = (logs or {}).get("loss")
             job.progress(state.global_step, state.max_steps, "" if loss is None else f"loss {float(loss):.3f}")
 

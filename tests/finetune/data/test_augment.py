@@ -26,9 +26,9 @@ def rows(book):
 
 
 def test_positives_keep_every_rule_and_toggles_are_counterfactual(book, rows):
-    out, counts = augment.positives(book, rows, random.Random(2), vary=True)
-    assert counts["toggled"] > 40
-    assert len(out) == len(rows) + counts["toggled"]
+    out, report = augment.positives(book, rows, random.Random(2), vary=True)
+    assert report.toggled > 40
+    assert len(out) == len(rows) + report.toggled
     for row in out:
         assert augment.broken(book, row) == []
     for row in rows:
@@ -44,8 +44,9 @@ def test_positives_keep_every_rule_and_toggles_are_counterfactual(book, rows):
 
 def test_rows_that_break_a_rule_are_left_out_and_counted(book, rows):
     bad = {**rows[0], "messages": [*rows[0]["messages"][:-1], {"role": "assistant", "content": "No."}]}
-    out, counts = augment.positives(book, [bad, rows[1]], random.Random(0), vary=False)
-    assert counts["rejected"] == 1
+    out, report = augment.positives(book, [bad, rows[1]], random.Random(0), vary=False)
+    assert report.rejected == 1
+    assert report.breaks["polite"] == 1
     assert out == [rows[1]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 
 import pytest
 
@@ -39,6 +40,29 @@ def chat(question, answer):
         ({"question": "a?", "answer": "b #### 3"}, "a?", "b #### 3"),
         ({"text": "a?", "category": "b"}, "a?", "b"),
         ({"chosen": "\n\nHuman: a?\n\nAssistant: b", "rejected": "\n\nHuman: a?\n\nAssistant: c"}, "a?", "b"),
+        ({"prompt": "a?", "response": "b"}, "a?", "b"),
+        ({"input": "a?", "output": "b"}, "a?", "b"),
+        ({"instruction": "a?", "output": "b"}, "a?", "b"),
+        ({"instruction": "say", "input": "a?", "output": "b"}, "say\n\na?", "b"),
+        ({"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]}, "a?", "b"),
+        ({"text": "<|user|>\na?<|end|>\n<|assistant|>\nb</s>"}, "a?", "b"),
+        (["a?", "b"], "a?", "b"),
+        ({"turns": [{"speaker": "USER", "utterance": "a?"}, {"speaker": "SYSTEM", "utterance": "b"}]}, "a?", "b"),
+        (
+            {"original": [["agent", "hi"], ["customer", "a?"], ["action", "x"], ["agent", "b"], ["customer", "c"]]},
+            "a?",
+            "b",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "?"}]},
+                    {"role": "assistant", "content": "b"},
+                ]
+            },
+            "a?",
+            "b",
+        ),
     ],
 )
 def test_adapters_find_question_and_answer(tmp_path, row, question, answer):
@@ -95,7 +119,19 @@ def test_parquet_and_gzip_are_read(tmp_path):
         ({"prompt": 3, "completion": "x"}, r"t\.jsonl:2: needs 'prompt'"),
         ({"text": "only text"}, r"t\.jsonl:2: plain text is for calibration"),
         ({"chosen": "no speakers"}, r"t\.jsonl:2: holds no turn"),
-        ({"id": "train-1", **chat("q", "r")}, r"t\.jsonl:2: id 'train-1' stands on line 1"),
+        ("[" * 100_000, r"t\.jsonl:2: is not JSON .brackets in brackets"),
+        ({"prompt": "a", "completion": "\ud83d"}, r"t\.jsonl:2: holds half a character .'.ud83d'"),
+        ({"conversations": [{"from": "dog", "value": "x"}]}, r"t\.jsonl:2: conversations\[0\] is spoken by 'dog'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            r":2: messages\[0\] has a part of the type 'ima",
+        ),
+        ({"messages": [{"role": "assistant", "content": "x", "weight": 2}]}, r":2: messages\[0\] has the weight 2"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
+            "no JSON",
+        ),
+        ({"id": "t.jsonl:1", **chat("q", "r")}, r"t\.jsonl:2: id 't.jsonl:1' stands on line 1"),
     ],
 )
 def test_a_broken_row_is_named_with_its_line(tmp_path, row, what):
@@ -172,7 +208,7 @@ def test_a_heading_is_no_final_number(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    (tmp_path / "bad.jsonl").write_bytes(b'{"a": 1}\n\xff\n')
+    (tmp_path / "bad.jsonl").write_bytes(b'{"prompt": "a", "completion": "b"}\n\xff\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2: is not UTF-8"):
         run(tmp_path, train=tmp_path / "bad.jsonl")
     with pytest.raises(DataError, match="there is no such file"):
@@ -188,13 +224,117 @@ def test_evaluation_rows_in_training_are_an_error_or_dropped(tmp_path):
     held = jsonl(tmp_path / "e.jsonl", [chat("new", "n"), chat("how are YOU", "b")])
     with pytest.raises(DataError, match=r"e\.jsonl:2: is in training too .*t\.jsonl:1"):
         run(tmp_path, train=train, eval=held)
-    (tmp_path / "out").rmdir()
+    shutil.rmtree(tmp_path / "out")
     facts, splits = run(tmp_path, train=train, eval=held, overlap="drop")
-    assert facts["overlap_dropped"] == 1
+    assert facts["overlap"] == 1
     assert [row["messages"][0]["content"] for row in splits["eval"]] == ["new"]
+
+
+def test_bad_rows_and_twins_are_left_out_and_counted(tmp_path, caplog):
+    rows = [chat("a", "b"), "{broken", {"x": 1}, chat("a", "b"), chat("a", "c")]
+    facts, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", rows), on_bad_row="skip", duplicates="drop")
+    assert [row["id"] for row in splits["train"]] == ["t.jsonl:1", "t.jsonl:5"]
+    assert facts["train"] == 2
+    assert "2 rows cannot be used and are left out" in caplog.text
+    assert "t.jsonl:2: is not JSON" in caplog.text
+    assert "1 rows stand there already" in caplog.text
+    (tmp_path / "out" / "train.jsonl").unlink()
+    with pytest.raises(DataError, match="no rows that can be used"):
+        data.Split(jsonl(tmp_path / "n.jsonl", ["{"]), data.FilesParams(on_bad_row="skip"), "train").write(
+            Job(params=data.FilesParams(), out=tmp_path / "out", scratch=tmp_path)
+        )
+
+
+@pytest.mark.parametrize(
+    ("taught", "held", "leaks"),
+    [
+        ([("user", "मेरा दिन कैसा")], [("user", "मेरी दीन कैसी")], False),
+        ([("user", "👍")], [("user", "👎")], False),
+        ([("user", "Is it C?")], [("user", "Is it C++?")], False),
+        ([("system", "You are Ann."), ("user", "Where is it?")], [("user", "where is  IT")], True),
+    ],
+)
+def test_which_questions_are_the_same(tmp_path, taught, held, leaks):
+    def row(turns):
+        return {"messages": [{"role": r, "content": c} for r, c in [*turns, ("assistant", "x")]]}
+
+    files = jsonl(tmp_path / "t.jsonl", [row(taught)]), jsonl(tmp_path / "e.jsonl", [row(held)])
+    facts, splits = run(tmp_path, train=files[0], eval=files[1], overlap="keep")
+    assert facts["overlap"] == leaks
+    assert len(splits["eval"]) == 1
+
+
+def test_openai_rows_keep_weights_and_tool_calls(tmp_path):
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"order": 7}'}}
+    rows = {
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": "Where is order 7?"},
+            {"role": "assistant", "content": None, "tool_calls": [call], "weight": 0},
+            {"role": "tool", "content": "at sea", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "At sea.", "weight": 1},
+        ]
+    }
+    _, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", [rows]))
+    kept = splits["train"][0]["messages"]
+    assert [m["role"] for m in kept] == ["system", "user", "assistant", "tool", "assistant"]
+    assert kept[2]["weight"] == 0
+    assert kept[2]["content"] == ""
+    assert kept[2]["tool_calls"][0]["function"] == {"name": "find", "arguments": {"order": 7}}
+    assert kept[3]["tool_call_id"] == "c1"
+    assert "weight" not in kept[4]
+
+
+def test_a_json_file_names_lines_and_may_hold_several_splits(tmp_path):
+    rows = [chat("a", "b"), chat("c", "")]
+    (tmp_path / "pretty.json").write_text(json.dumps(rows, indent=2))
+    line = json.dumps(rows, indent=2).split("\n").index("  {", 2) + 1
+    with pytest.raises(DataError, match=rf"pretty\.json:{line}: messages\[1\]"):
+        run(tmp_path, train=tmp_path / "pretty.json")
+    shutil.rmtree(tmp_path / "out")
+    both = {"train": [["hi", "greet"]], "test": [["bye", "leave"]]}
+    (tmp_path / "both.json").write_text(json.dumps(both))
+    _, splits = run(tmp_path, train=tmp_path / "both.json", eval=tmp_path / "both.json")
+    assert splits["eval"][0]["expected"]["answer"] == "leave"
+
+
+def test_long_cells_and_blank_lines_of_a_csv(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("prompt,completion\r\nhi," + "word " * 40_000 + "\r\n\r\na,b\r\n\r\n")
+    _, splits = run(tmp_path, train=path)
+    assert [row["id"] for row in splits["train"]] == ["t.csv:2", "t.csv:4"]
+
+
+def test_a_folder_of_documents_is_text_for_calibration(tmp_path):
+    folder = tmp_path / "docs"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.md").write_text("# Title\n")
+    (folder / "more" / "b.html").write_text(
+        "<head><title>T</title></head><p>One &amp; <b>two</b></p><script>x()</script>"
+    )
+    (folder / "c.png").write_bytes(b"\xff")
+    _, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", [chat("a", "b")]), calibration=folder)
+    assert [row["text"] for row in splits["calibration"]] == ["# Title", "One & two"]
 
 
 def test_real_sets_are_read(tmp_path, shared_data):
     banking = next(iter(sorted(shared_data.glob("banking77/*train*.csv*"))))
     facts, _ = run(tmp_path, train=banking)
     assert facts["train"] == 10003
+
+
+@pytest.mark.parametrize(
+    ("pattern", "split", "count"),
+    [
+        ("clinc150/data_full.json", "eval", 4500),
+        ("abcd/abcd_sample.json", "train", 3),
+        ("sgd/test/*", "train", None),
+        ("hh_rlhf/harmless-base/*", "train", 2308),
+    ],
+)
+def test_real_sets_of_other_shapes(tmp_path, shared_data, pattern, split, count):
+    files = [f for f in sorted(shared_data.glob(pattern)) if f.suffix in (".json", ".jsonl", ".gz")]
+    if not files:
+        pytest.skip(f"{pattern} is not there")
+    facts, _ = run(tmp_path, on_bad_row="skip", **{split: files[0]})
+    assert facts["evaluation" if split == "eval" else split] == (count or facts[split]) > 0

@@ -14,6 +14,7 @@ from compress.errors import ArtifactError, DataError, UsageError
 from compress.stage import Job
 from finetune.source import tiny, tiny_tokenizer
 from finetune.train import batches, merge, sft, training
+from finetune.train.rows import training_rows
 from finetune.world import stage as world
 
 pytest.importorskip("torch")
@@ -148,7 +149,7 @@ def _first_losses(base, data, root):
     losses, sizes = [], []
     params = sft.SftParams(**{**TUNE, "steps": 10, "checkpoint_every": 100})
     job = Job(params=params, out=root, scratch=root / "scratch", inputs=(base,), data=data, seed=5, threads=1)
-    rows, _ = sft.training_rows(job)
+    rows, _ = training_rows(job)
     trainer = training._trainer
     with pytest.MonkeyPatch.context() as patch:
 
@@ -231,23 +232,11 @@ def test_a_merge_that_is_another_model_is_refused():
         merge.check_gap(float("nan"), 0.02)
 
 
-def test_only_the_reply_carries_the_loss(base):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
-    row = {"messages": [{"role": "user", "content": "Hi 1"}, {"role": "assistant", "content": "Yes 2"}]}
-    (example,) = training.tokenise(tokenizer, [row], 64)
-    learnt = [i for i in example["labels"] if i != -100]
-    assert tokenizer.decode(learnt) == "Yes 2</s>"
-    with pytest.raises(DataError, match="at most 3 tokens"):
-        training.tokenise(tokenizer, [row], 3)
-
-
 def test_training_rows_must_end_with_an_answer(base, tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}]}) + "\n")
     rows = seal(tmp_path, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
     with pytest.raises(DataError, match=r"train\.jsonl:1: .*assistant"):
-        sft.training_rows(Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path, data=rows))
+        training_rows(Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path, data=rows))
     with pytest.raises(UsageError, match="no training data"):
         sft.Sft().check(Job(params=sft.SftParams(), out=tmp_path, scratch=tmp_path))
 

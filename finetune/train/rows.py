@@ -1,0 +1,142 @@
+"""Training rows: which of them are learnt from, and as which tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import DataError
+from compress.stage import Job
+from finetune.data import augment
+from runtime.rules import load_rules
+
+if TYPE_CHECKING:
+    from finetune.train.params import SftParams
+
+log = logging.getLogger(__name__)
+Example = dict[str, list[int]]
+"""``input_ids``, and ``labels`` of the same length: -100 where there is no loss."""
+
+
+def training_rows(job: Job[SftParams]) -> tuple[list[augment.Row], dict[str, int]]:
+    """The rows to train on, augmented by the rules when there are any, in a fixed random order; and counts of them.
+
+    Raises DataError naming the rules if no row keeps them.
+    """
+    assert job.data is not None
+    path = job.data.path / "train.jsonl"
+    with open(path, encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle]
+    for number, row in enumerate(rows, 1):
+        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
+            raise DataError(path, number, "a training row must end with an assistant message")
+    counts = {"rows": len(rows)}
+    if job.rules is not None:
+        book = load_rules(job.rules)
+        rows, report = augment.positives(book, rows, random.Random(job.seed), vary=job.params.augment)
+        counts |= {"rejected": report.rejected, "toggled": report.toggled}
+        if report.rejected:
+            log.warning("%d of %d training rows break rules (%s)", report.rejected, counts["rows"], report.reasons())
+        if not rows:
+            what = f"no training row keeps the rules: {report.reasons()} of {counts['rows']} rows"
+            raise DataError("training data", None, what, next="mend the answers, or the rule")
+    random.Random(job.seed).shuffle(rows)
+    return rows, counts
+
+
+def tokenise(tokenizer: Any, rows: Sequence[augment.Row], p: SftParams) -> list[Example]:
+    """The rows in the chat template. Rows longer than ``max_length`` are left out, with a warning.
+
+    ``loss_on`` says which assistant turns have labels; those of weight 0 have none. Raises DataError naming the row
+    that the template cannot render, or whose turns it does not put one after another.
+    """
+    wholes = _render(tokenizer, rows, [row["messages"] for row in rows], opened=False)
+    for row, whole in zip(rows, wholes, strict=True):
+        _require_tools(row, whole)
+    fulls = _split(tokenizer, wholes)
+    labels = [[-100] * len(ids) for ids in fulls]
+    places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, p)]
+    _mark(tokenizer, rows, places, fulls, labels)
+    examples = [
+        {"input_ids": ids, "labels": marks}
+        for ids, marks in zip(fulls, labels, strict=True)
+        if len(ids) <= p.max_length
+    ]
+    left_out = len(rows) - len(examples)
+    if not examples:
+        what = f"none of {len(rows)} rows has at most {p.max_length} tokens"
+        raise DataError("training data", None, what, next="raise max_length")
+    if left_out:
+        said = "%d of %d rows are left out: longer than max_length, %d tokens (the longest has %d)"
+        log.warning(said, left_out, len(rows), p.max_length, max(map(len, fulls)))
+    return examples
+
+
+def _learnt(row: augment.Row, p: SftParams) -> list[int]:
+    """Which messages have a loss."""
+    turns = [i for i, m in enumerate(row["messages"]) if m["role"] == "assistant"]
+    turns = turns if p.loss_on == "all" else turns[-1:]
+    learnt = [i for i in turns if row["messages"][i].get("weight", 1)]
+    if not learnt:
+        what = f"row {row.get('id')!r} has no turn to learn from: weight 0"
+        raise DataError("training data", None, what, next="remove it, or set loss_on: all")
+    return learnt
+
+
+def _mark(
+    tokenizer: Any,
+    rows: Sequence[augment.Row],
+    places: Sequence[tuple[int, int]],
+    fulls: Sequence[Sequence[int]],
+    labels: Sequence[list[int]],
+) -> None:
+    """Label the tokens between a turn's generation prompt and its end."""
+    owners = [rows[n] for n, _ in places]
+    heads = _split(tokenizer, _render(tokenizer, owners, [rows[n]["messages"][:i] for n, i in places], opened=True))
+    ends = _split(
+        tokenizer, _render(tokenizer, owners, [rows[n]["messages"][: i + 1] for n, i in places], opened=False)
+    )
+    for (n, i), head, end in zip(places, heads, ends, strict=True):
+        full = fulls[n]
+        if full[: len(head)] != head or full[: len(end)] != end or len(end) <= len(head):
+            what = f"messages[:{i}] of row {rows[n].get('id')!r} are not the beginning of the whole conversation"
+            raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
+        labels[n][len(head) : len(end)] = full[len(head) : len(end)]
+
+
+def _render(
+    tokenizer: Any, rows: Sequence[augment.Row], said: Sequence[Sequence[dict[str, Any]]], *, opened: bool
+) -> list[str]:
+    """The conversations as texts; ``opened``: with the generation prompt."""
+    import jinja2
+
+    how = {"add_generation_prompt": opened, "tokenize": False}
+    plain = [[{k: v for k, v in m.items() if k != "weight"} for m in messages] for messages in said]
+    try:
+        texts: list[str] = tokenizer.apply_chat_template(plain, **how)
+    except jinja2.TemplateError:
+        for row, messages in zip(rows, plain, strict=True):
+            try:
+                tokenizer.apply_chat_template(messages, **how)
+            except jinja2.TemplateError as error:
+                what = f"the chat template refuses row {row.get('id')!r}: {error}"
+                raise DataError("training data", None, what, next="mend or remove that row") from None
+        raise
+    return texts
+
+
+def _split(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _require_tools(row: augment.Row, text: str) -> None:
+    """Raise DataError where the template leaves out what a turn calls."""
+    calls = [c["function"]["name"] for m in row["messages"] for c in m.get("tool_calls") or ()]
+    for name in calls:
+        if name not in text:
+            what = f"the chat template does not write the tool call {name!r} of row {row.get('id')!r}"
+            raise DataError("training data", None, what, next="use a template with tools, or remove such rows")

@@ -1,0 +1,134 @@
+"""Which tokens of which rows are learnt."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from compress.artifact import seal
+from compress.errors import DataError
+from compress.stage import Job
+from finetune.train.params import SftParams
+from finetune.train.rows import tokenise, training_rows
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+CHATML = (
+    "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+ROW = {
+    "id": "t.jsonl:7",
+    "messages": [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+        {"role": "assistant", "content": "four"},
+    ],
+}
+
+
+@pytest.fixture
+def tokenizer():
+    """Bytes, and ChatML's two markers."""
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    model = tokenizers.models.BPE({sign: i for i, sign in enumerate(sorted(alphabet))}, [])
+    inner = tokenizers.Tokenizer(model)
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=CHATML)
+
+
+def learnt(tokenizer, row, **params):
+    (example,) = tokenise(tokenizer, [row], SftParams(**params))
+    assert len(example["labels"]) == len(example["input_ids"])
+    assert all(label in (-100, token) for label, token in zip(example["labels"], example["input_ids"], strict=True))
+    return tokenizer.decode([label for label in example["labels"] if label != -100])
+
+
+def test_the_last_turn_or_all_carry_the_loss(tokenizer):
+    assert learnt(tokenizer, ROW) == "four<|im_end|>\n"
+    assert learnt(tokenizer, ROW, loss_on="all") == "two<|im_end|>\nfour<|im_end|>\n"
+
+
+def test_turns_of_weight_0_carry_none(tokenizer):
+    messages = [{**m, **({"weight": 0} if m["content"] == "two" else {})} for m in ROW["messages"]]
+    assert learnt(tokenizer, {**ROW, "messages": messages}, loss_on="all") == "four<|im_end|>\n"
+    messages = [*ROW["messages"][:-1], {**ROW["messages"][-1], "weight": 0}]
+    with pytest.raises(DataError, match=r"t\.jsonl:7' has no turn to learn from"):
+        tokenise(tokenizer, [{**ROW, "messages": messages}], SftParams())
+
+
+def test_rows_that_are_too_long_are_counted(tokenizer, caplog):
+    short = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    with caplog.at_level(logging.WARNING):
+        examples = tokenise(tokenizer, [ROW, short, ROW], SftParams(max_length=40))
+    assert len(examples) == 1
+    assert "2 of 3 rows are left out: longer than max_length, 40 tokens" in caplog.text
+    with pytest.raises(DataError, match="none of 2 rows has at most 40 tokens"):
+        tokenise(tokenizer, [ROW, ROW], SftParams(max_length=40))
+
+
+def test_the_row_that_the_template_refuses_is_named(tokenizer):
+    tokenizer.chat_template = (
+        "{%- for m in messages %}{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{- raise_exception('take turns') }}{%- endif %}{%- endfor %}" + CHATML
+    )
+    twice = {"id": "t.jsonl:2", "messages": [ROW["messages"][0], *ROW["messages"]]}
+    with pytest.raises(DataError, match=r"the chat template refuses row 't\.jsonl:2': take turns"):
+        tokenise(tokenizer, [ROW, twice], SftParams())
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
+    tokenizer.chat_template = CHATML.replace("messages %}", "messages[-3:] %}", 1)
+    with pytest.raises(DataError, match=r"messages\[:1\] of row 't\.jsonl:7' are not the beginning"):
+        tokenise(tokenizer, [ROW], SftParams(loss_on="all"))
+
+
+def test_tool_calls_are_learnt_only_where_the_template_writes_them(tokenizer):
+    call = {"type": "function", "function": {"name": "find_order", "arguments": {"id": 7}}}
+    row = {
+        "id": "t.jsonl:1",
+        "messages": [
+            {"role": "user", "content": "Where?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ],
+    }
+    with pytest.raises(DataError, match=r"does not write the tool call 'find_order' of row 't\.jsonl:1'"):
+        tokenise(tokenizer, [row], SftParams())
+    tokenizer.chat_template = CHATML.replace("m['content'] +", "m['content'] + (m.tool_calls or '')|string +", 1)
+    assert "find_order" in learnt(tokenizer, row)
+
+
+RULES = """
+version: 1
+prompt: {system: x, fallback: ok}
+rules:
+  - {id: few, severity: hard, text: t, must: {max_words: 3},
+     fixtures: {pass: [{user: x, raw: ok}], fail: [{user: x, raw: a b c d}]}}
+"""
+
+
+def test_the_rule_that_leaves_no_row_is_named(tmp_path, caplog):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES)
+    long = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "one two three four"}]}
+    short = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "one"}]}
+
+    def rows(*given):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        out.mkdir()
+        (out / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+        data = seal(out, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
+        return training_rows(Job(params=SftParams(), out=Path(), scratch=Path(), data=data, rules=rules))
+
+    kept, counts = rows(long, short)
+    assert (len(kept), counts["rejected"]) == (1, 1)
+    assert "1 of 2 training rows break rules (few is broken by 1)" in caplog.text
+    with pytest.raises(DataError, match="no training row keeps the rules: few is broken by 2 of 2 rows"):
+        rows(long, long)
