@@ -48,7 +48,7 @@ class WorldData(Stage[WorldParams]):
 
     Params = WorldParams
     accepts = frozenset()
-    version = 2
+    version = 3
     produces = "data"
     uses = frozenset({"rules"})
 
