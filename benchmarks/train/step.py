@@ -31,7 +31,9 @@ def read_rows(path: Path, count: int, words: int) -> list[dict[str, Any]]:
     return [{"id": number, "messages": messages} for number, messages in enumerate(cut)]
 
 
-def plain_trainer(job: Any, model: Any, tokenizer: Any, examples: list[Any], rate: float, on_cpu: bool) -> Any:
+def plain_trainer(
+    job: Any, model: Any, tokenizer: Any, objective: Any, examples: list[Any], rate: float, on_cpu: bool
+) -> Any:
     """``finetune.train.training._trainer`` without anything of ours."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -50,7 +52,7 @@ def plain_trainer(job: Any, model: Any, tokenizer: Any, examples: list[Any], rat
         args=args,
         train_dataset=Dataset.from_list(training.in_order(examples, steps, p.batch, job.seed)),
         processing_class=tokenizer,
-        callbacks=[training._callback(job)],
+        callbacks=[training._callback(job, objective)],
     )
     for weight in trainer.model.parameters():
         if weight.requires_grad:
@@ -64,6 +66,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     from compress.stage import Job
     from finetune.train import training
     from finetune.train.params import SftParams
+    from finetune.train.sft import Conversations
 
     if given.task == "trl":
         training._trainer = plain_trainer
@@ -84,7 +87,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(given.threads)
     started = time.process_time()
-    result = training.train(job, read_rows(given.rows, given.steps * given.batch, given.words), 1e-3)
+    result = training.train(
+        job, Conversations(read_rows(given.rows, given.steps * given.batch, given.words), params), 1e-3
+    )
     return {
         "tokens_per_second": round(result.tokens / result.seconds, 1),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),

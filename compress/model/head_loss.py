@@ -107,3 +107,52 @@ def distillation_loss(
 
     loss: Tensor = _HeadLoss.apply(hidden, head, cap, measure)
     return loss
+
+
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, cap: float | None) -> Tensor:
+        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
+        grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        weight = head.to(hidden.dtype)
+        for part in pieces(len(hidden), head.shape[0]):
+            losses[part], error = _token_error(hidden[part], weight, targets[part], cap)
+            if grad is not None:
+                grad[part] = error @ weight
+        ctx.save_for_backward(hidden, head, targets)
+        ctx.grad, ctx.cap = grad, cap
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, head, targets = ctx.saved_tensors
+        grad = None if ctx.grad is None else ctx.grad * above[:, None].to(ctx.grad.dtype)
+        head_grad = None
+        if ctx.needs_input_grad[1]:
+            head_grad, weight = torch.zeros_like(head, dtype=torch.float32), head.to(hidden.dtype)
+            for part in pieces(len(hidden), head.shape[0]):
+                _, error = _token_error(hidden[part], weight, targets[part], ctx.cap)
+                head_grad += (error * above[part, None].to(error.dtype)).T @ hidden[part]
+        return grad, head_grad, None, None
+
+
+def _token_error(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None) -> tuple[Tensor, Tensor]:
+    """(losses ``[rows]``, their gradients by the scores ``[rows, vocabulary]`` in hidden's dtype)."""
+    scores = (hidden @ weight.T).float()
+    slope = _capped(scores, cap)
+    wanted = targets[:, None]
+    norm = scores.logsumexp(-1, keepdim=True)
+    losses = (norm - scores.gather(1, wanted)).squeeze(1)
+    error = scores.sub_(norm).exp_()
+    error.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=error.dtype))
+    return losses, (error if slope is None else error.mul_(slope)).to(hidden.dtype)
+
+
+def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
+    """−log p(target) of each row in nats, float32 ``[rows]``; arguments as of ``label_loss``.
+
+    Each row's gradient is kept for a slope of one and multiplied by what the loss above makes of it; only a head that
+    is trained itself meets its scores a second time.
+    """
+    losses: Tensor = _TokenLosses.apply(hidden, head, targets, cap)
+    return losses

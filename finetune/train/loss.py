@@ -1,4 +1,4 @@
-"""Cross-entropy of the positions that carry a label, as a forward pass of the model."""
+"""Log-probabilities of the positions that carry a label, as a forward pass of the model."""
 
 from __future__ import annotations
 
@@ -27,18 +27,30 @@ def label_loss(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None =
     return head_loss.label_loss(hidden.flatten(0, 1)[places].bfloat16(), head, wanted[places], cap)
 
 
+def reply_logps(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None) -> tuple[Tensor, Tensor]:
+    """(sum of log p over each row's labels in nats, their number), both float32 ``[rows]``; arguments as above."""
+    wanted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    row, place = (wanted != IGNORED).nonzero(as_tuple=True)
+    losses = head_loss.token_losses(hidden[row, place].bfloat16(), head, wanted[row, place], cap)
+    nothing = losses.new_zeros(len(labels))
+    return nothing.index_add(0, row, -losses), nothing.index_add(0, row, torch.ones_like(losses))
+
+
 def score_labels(model: Any) -> None:
-    """``model(input_ids=…, scored_labels=…).loss`` is ``label_loss``; other calls are as before."""
+    """``model(input_ids=…, scored_labels=…)`` gives ``label_loss`` as its loss, and with ``by_row=True`` the pair of
+    ``reply_logps``; other calls are as before."""
     from transformers.modeling_outputs import CausalLMOutput
 
     plain, cap = model.forward, getattr(model.config, "final_logit_softcapping", None)
 
     @functools.wraps(type(model).forward)
-    def forward(*given: Any, scored_labels: Any = None, **named: Any) -> Any:
+    def forward(*given: Any, scored_labels: Any = None, by_row: bool = False, **named: Any) -> Any:
         if scored_labels is None:
             return plain(*given, **named)
         hidden = model.base_model(*given, **named).last_hidden_state
-        loss = label_loss(hidden, model.get_output_embeddings().weight, scored_labels, cap)
-        return CausalLMOutput(loss=loss)
+        head = model.get_output_embeddings().weight
+        if by_row:
+            return reply_logps(hidden, head, scored_labels, cap)
+        return CausalLMOutput(loss=label_loss(hidden, head, scored_labels, cap))
 
     model.forward = forward

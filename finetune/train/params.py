@@ -9,7 +9,7 @@ from pydantic import Field
 from compress.stage import Params
 
 
-class SftParams(Params):
+class TuningParams(Params):
     method: Literal["qlora", "lora", "full"] = "qlora"
     """qlora: adapter on an NF4 base; lora: adapter on the base as it is; full: all weights."""
     rank: int = Field(32, ge=1)
@@ -26,11 +26,65 @@ class SftParams(Params):
     """Conversations per step."""
     max_length: int = Field(512, ge=16)
     """Longest conversation in tokens; longer ones are left out."""
-    loss_on: Literal["last", "all"] = "last"
-    """Which assistant turns of a conversation are learnt; those with ``weight: 0`` never are."""
     augment: bool = True
     """Counterfactual toggles of optional rules and varied system prompts."""
     checkpoint_every: int = Field(100, ge=1)
     """Steps between checkpoints."""
     max_logit_gap: float = Field(0.02, gt=0)
     """Largest difference allowed between the logits of the adapter model and of the merged one."""
+
+
+class SftParams(TuningParams):
+    loss_on: Literal["last", "all"] = "last"
+    """Which assistant turns of a conversation are learnt; those with ``weight: 0`` never are."""
+
+
+class PreferenceParams(TuningParams):
+    pairs: Literal["auto", "given", "mutations"] = "auto"
+    """Where rejected replies come from: the data's ``rejected`` (or, for methods that judge replies one by one, its
+    ``label``), or one-rule mutations of good replies by the rule file; ``auto``: what the data have, else mutations."""
+    held_out: int = Field(0, ge=0)
+    """Pairs kept out of training, by prompt, on which agreement with the preferences is measured at the end."""
+
+
+class DpoParams(PreferenceParams):
+    loss: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero"] = "sigmoid"
+    """Which loss of the log-ratios."""
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the model before training."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of pairs that are expected to be the wrong way round (sigmoid and robust)."""
+    sft_weight: float = Field(0.0, ge=0)
+    """Weight of −log p per token of the chosen reply beside it."""
+
+
+class KtoParams(PreferenceParams):
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the model before training."""
+    wanted: float = Field(1.0, gt=0)
+    """Weight of the wanted replies."""
+    unwanted: float = Field(1.0, gt=0)
+    """Weight of the others."""
+
+
+class OrpoParams(PreferenceParams):
+    weight: float = Field(0.1, gt=0)
+    """Weight of the odds ratio beside the loss of the chosen reply."""
+
+
+class SimpoParams(PreferenceParams):
+    beta: float = Field(2.0, gt=0)
+    """Scale of the mean log-probabilities."""
+    gamma: float = Field(1.0, ge=0)
+    """Margin by which the chosen reply should lead."""
+
+
+class UlmaParams(PreferenceParams):
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the model before training."""
+    log_z: float = 0.0
+    """log Z of the normalisation, a constant."""
+    labels: Literal["binary", "continuous"] = "binary"
+    """binary: demonstrations (1) and replies that are not wanted (0); continuous: labels between 0 and 1."""
+    offset: float = 0.0
+    """c of the continuous loss (z − βr − c)²."""

@@ -6,22 +6,20 @@ import json
 import logging
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.errors import DataError
 from compress.stage import Job
 from finetune.data import augment
 from runtime.rules import load_rules
 
-if TYPE_CHECKING:
-    from finetune.train.params import SftParams
-
 log = logging.getLogger(__name__)
-Example = dict[str, list[int]]
+Row = augment.Row
+Tokens = dict[str, list[int]]
 """``input_ids``, and ``labels`` of the same length: -100 where there is no loss."""
 
 
-def training_rows(job: Job[SftParams]) -> tuple[list[augment.Row], dict[str, int]]:
+def training_rows(job: Job[Any]) -> tuple[list[Row], dict[str, int]]:
     """The rows to train on, augmented by the rules when there are any, in a fixed random order; and counts of them.
 
     Raises DataError naming the rules if no row keeps them.
@@ -47,10 +45,16 @@ def training_rows(job: Job[SftParams]) -> tuple[list[augment.Row], dict[str, int
     return rows, counts
 
 
-def tokenise(tokenizer: Any, rows: Sequence[augment.Row], p: SftParams) -> list[Example]:
-    """The rows in the chat template. Rows longer than ``max_length`` are left out, with a warning.
+def tokenise(tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False) -> list[list[Tokens]]:
+    """The rows in the chat template, without those of over ``limit`` tokens (``tokenise_all``, ``short_enough``)."""
+    examples = tokenise_all(tokenizer, rows, every_turn=every_turn)
+    return short_enough([[example] for example in examples], limit)
 
-    ``loss_on`` says which assistant turns have labels; those of weight 0 have none. Raises DataError naming the row
+
+def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = False) -> list[Tokens]:
+    """Each row in the chat template.
+
+    The last assistant turn has labels, or ``every_turn``; those of weight 0 have none. Raises DataError naming the row
     that the template cannot render, or whose turns it does not put one after another.
     """
     wholes = _render(tokenizer, rows, [row["messages"] for row in rows], opened=False)
@@ -58,27 +62,28 @@ def tokenise(tokenizer: Any, rows: Sequence[augment.Row], p: SftParams) -> list[
         _require_tools(row, whole)
     fulls = _split(tokenizer, wholes)
     labels = [[-100] * len(ids) for ids in fulls]
-    places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, p)]
+    places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, every_turn)]
     _mark(tokenizer, rows, places, fulls, labels)
-    examples = [
-        {"input_ids": ids, "labels": marks}
-        for ids, marks in zip(fulls, labels, strict=True)
-        if len(ids) <= p.max_length
-    ]
-    left_out = len(rows) - len(examples)
-    if not examples:
-        what = f"none of {len(rows)} rows has at most {p.max_length} tokens"
+    return [{"input_ids": ids, "labels": marks} for ids, marks in zip(fulls, labels, strict=True)]
+
+
+def short_enough(examples: Sequence[list[Tokens]], limit: int) -> list[list[Tokens]]:
+    """The examples whose rows all have at most ``limit`` tokens. Raises DataError if there is none; warns of others."""
+    longest = [max(len(row["input_ids"]) for row in example) for example in examples]
+    kept = [example for example, size in zip(examples, longest, strict=True) if size <= limit]
+    if not kept:
+        what = f"none of {len(examples)} rows has at most {limit} tokens"
         raise DataError("training data", None, what, next="raise max_length")
-    if left_out:
+    if len(kept) < len(examples):
         said = "%d of %d rows are left out: longer than max_length, %d tokens (the longest has %d)"
-        log.warning(said, left_out, len(rows), p.max_length, max(map(len, fulls)))
-    return examples
+        log.warning(said, len(examples) - len(kept), len(examples), limit, max(longest))
+    return kept
 
 
-def _learnt(row: augment.Row, p: SftParams) -> list[int]:
+def _learnt(row: Row, every_turn: bool) -> list[int]:
     """Which messages have a loss."""
     turns = [i for i, m in enumerate(row["messages"]) if m["role"] == "assistant"]
-    turns = turns if p.loss_on == "all" else turns[-1:]
+    turns = turns if every_turn else turns[-1:]
     learnt = [i for i in turns if row["messages"][i].get("weight", 1)]
     if not learnt:
         what = f"row {row.get('id')!r} has no turn to learn from: weight 0"
@@ -88,7 +93,7 @@ def _learnt(row: augment.Row, p: SftParams) -> list[int]:
 
 def _mark(
     tokenizer: Any,
-    rows: Sequence[augment.Row],
+    rows: Sequence[Row],
     places: Sequence[tuple[int, int]],
     fulls: Sequence[Sequence[int]],
     labels: Sequence[list[int]],
@@ -108,7 +113,7 @@ def _mark(
 
 
 def _render(
-    tokenizer: Any, rows: Sequence[augment.Row], said: Sequence[Sequence[dict[str, Any]]], *, opened: bool
+    tokenizer: Any, rows: Sequence[Row], said: Sequence[Sequence[dict[str, Any]]], *, opened: bool
 ) -> list[str]:
     """The conversations as texts; ``opened``: with the generation prompt."""
     import jinja2
@@ -133,7 +138,7 @@ def _split(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
-def _require_tools(row: augment.Row, text: str) -> None:
+def _require_tools(row: Row, text: str) -> None:
     """Raise DataError where the template leaves out what a turn calls."""
     calls = [c["function"]["name"] for m in row["messages"] for c in m.get("tool_calls") or ()]
     for name in calls:

@@ -1,82 +1,37 @@
 """Stage ``finetune.sft``: supervised fine-tuning (QLoRA, LoRA or full), merged into a full-precision model.
 
-The loss is on the replies alone. Training continues from its last whole checkpoint and ends with the
-same bytes as an undisturbed run.
+The loss is on the replies alone.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from compress.artifact import MEASUREMENTS
-from compress.errors import UsageError
-from compress.extras import need
-from compress.json_files import write_json
-from compress.stage import Job, Needs, Stage
-from finetune.train import merge, training
+from compress.stage import Job
+from finetune.train.objective import Example, Labels
 from finetune.train.params import SftParams
-from finetune.train.rows import training_rows
-
-PROBES = 16
-WIDTH = 4096
-RATES = {"qlora": 2.5e-4, "lora": 2.5e-4, "full": 2e-5}
-"""Peak learning rates at hidden size ``WIDTH``; they grow as a model gets narrower (Yang et al., 2022)."""
+from finetune.train.rows import Row, tokenise, training_rows
+from finetune.train.tuning import Tuning
 
 
-class Sft(Stage[SftParams]):
+class Sft(Tuning[SftParams]):
     """Fine-tunes on the training split and merges."""
 
     Params = SftParams
     version = 3
-    accepts = frozenset({"hf"})
-    produces = "hf"
-    uses = frozenset({"rules", "train"})
-    modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
-    libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
+    rates: ClassVar = {"qlora": 2.5e-4, "lora": 2.5e-4, "full": 2e-5}
 
-    def needs(self, job: Job[SftParams]) -> Needs:
-        """Disk: the merged model and, for ``full``, three checkpoints of float32 weights with two moments each."""
-        size = sum(a.size_bytes() for a in job.inputs)
-        copies = 1 + 3 * 6 if job.params.method == "full" else 3
-        return Needs(disk_bytes=copies * size, ram_bytes=3 * size + 2**30)
-
-    def check(self, job: Job[SftParams]) -> None:
-        if job.data is None or not (job.data.path / "train.jsonl").is_file():
-            raise UsageError("finetune.sft has no training data", next="give data.train in the pipeline file")
-        if job.inputs:
-            merge.check_base(job.input.path)
-
-    def run(self, job: Job[SftParams]) -> Mapping[str, Any]:
-        started, p = time.monotonic(), job.params
-        need("torch").set_num_threads(job.threads)
+    def objective(self, job: Job[SftParams]) -> tuple[Labels, dict[str, Any]]:
         rows, counts = training_rows(job)
-        merge.require_finite(job.input.path)
-        result = training.train(job, rows, p.rate or default_rate(p.method, job.input.path))
-        facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts}
-        if p.method == "full":
-            merge.save_merged(result.model, job.input.path, job.out)
-        else:
-            facts["merge_max_logit_gap"] = _merge(job, result)
-        seconds = time.monotonic() - started
-        rate = round(result.tokens / result.seconds) if result.seconds else None
-        write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate})
-        return facts
+        return Conversations(rows, job.params), counts
 
 
-def default_rate(method: str, folder: Path) -> float:
-    """Peak learning rate that suits the width of the model in ``folder``."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return RATES[method] * WIDTH / int(config.get("hidden_size") or config["n_embd"])
+class Conversations(Labels):
+    """The replies of whole conversations."""
 
+    def __init__(self, rows: list[Row], p: SftParams) -> None:
+        self.given, self.p = rows, p
 
-def _merge(job: Job[SftParams], result: training.Result) -> float:
-    four_bit = job.params.method == "qlora"
-    merged, gap = merge.merge(job.input.path, result.adapter, four_bit=four_bit, probes=result.probes[:PROBES])
-    merge.check_gap(gap, job.params.max_logit_gap)
-    merge.save_merged(merged, job.input.path, job.out)
-    merge.save_adapter(result.adapter, job.out / "adapter")
-    return float(f"{gap:.3g}")
+    def examples(self, tokenizer: Any) -> Sequence[Example]:
+        return tokenise(tokenizer, self.given, self.p.max_length, every_turn=self.p.loss_on == "all")

@@ -1,4 +1,4 @@
-"""The training run inside ``finetune.sft``: trl's SFTTrainer on tokenised conversations, loss on replies only."""
+"""The training run inside every method: trl's SFTTrainer on tokenised conversations, with the objective's loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,16 @@ from compress.extras import need
 from compress.memory import trim
 from compress.stage import Job
 from finetune.train import batches, merge
-from finetune.train.rows import tokenise
+from finetune.train.objective import Example, Objective
 
 if TYPE_CHECKING:
-    from finetune.train.params import SftParams
+    from finetune.train.params import TuningParams
 
 AT_ONCE = 1024
 """Tokens that go through the model together on a CPU: more are no faster, and their activations fill the memory."""
-PARTS = ("input_ids", "labels")
+INTERVAL = 10
+"""Steps between lines of progress."""
+IGNORED = -100
 WHOLE = "whole"
 """Empty file that is written into a checkpoint once everything else in it is on disk."""
 
@@ -34,16 +36,18 @@ class Result:
     model: Any
     adapter: Path
     loss: float
-    """Mean of the last logging interval."""
+    """Mean of the last steps."""
     steps: int
     tokens: int
     seconds: float
     probes: Sequence[Sequence[int]]
     """Token sequences of some training rows."""
+    facts: dict[str, Any]
+    """What the objective has measured."""
 
 
-def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> Result:
-    """Fine-tune on ``rows`` from the last whole checkpoint in ``job.scratch``."""
+def train(job: Job[Any], objective: Objective, rate: float) -> Result:
+    """Fine-tune by ``objective`` from the last whole checkpoint in ``job.scratch``."""
     torch, p = need("torch"), job.params
     for module in ("peft", "trl", "bitsandbytes", "datasets"):
         need(module)
@@ -52,7 +56,7 @@ def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> R
     set_seed(job.seed)
     quiet()
     tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
-    examples = tokenise(tokenizer, rows, p)
+    examples = objective.examples(tokenizer)
     on_cpu = not torch.cuda.is_available()
     model = merge.load_base(
         job.input.path,
@@ -60,20 +64,28 @@ def train(job: Job[SftParams], rows: Sequence[dict[str, Any]], rate: float) -> R
         compute=torch.bfloat16,
         attention="eager" if on_cpu and p.max_length <= 1024 else None,  # faster than the fused kernel on a CPU
     )
-    trainer = _trainer(job, model, tokenizer, examples, rate, on_cpu)
+    trainer = _trainer(job, model, tokenizer, objective, examples, rate, on_cpu)
     last = _last_checkpoint(job.scratch)
     started = time.monotonic()
+    objective.begin(trainer)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     adapter = job.scratch / "adapter"
     if p.method != "full":
         shutil.rmtree(adapter, ignore_errors=True)
         trainer.model.save_pretrained(adapter)
+    facts = objective.end(trainer)
     seconds, steps = time.monotonic() - started, int(trainer.state.global_step)
-    mean = sum(len(e["input_ids"]) for e in examples) / len(examples)
+    mean = sum(map(length, examples)) / len(examples)
     done = steps - (int(last.name.split("-")[1]) if last else 0)
-    probes = [e["input_ids"] for e in examples[:64]]
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Result(trainer.model, adapter, float(losses[-1]), steps, int(mean * p.batch * done), seconds, probes)
+    probes = [example[0]["input_ids"] for example in examples[:64]]
+    loss = recent_loss(trainer.state.log_history)
+    return Result(trainer.model, adapter, loss, steps, int(mean * p.batch * done), seconds, probes, facts)
+
+
+def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
+    """Mean loss of the last ``INTERVAL`` steps."""
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry][-INTERVAL:]
+    return sum(losses) / len(losses) if losses else float("nan")
 
 
 def quiet() -> None:
@@ -86,31 +98,46 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for an optional GPU kernel package
 
 
-def steps_of(p: SftParams, rows: int) -> int:
+def steps_of(p: TuningParams, rows: int) -> int:
     """Optimiser steps: as given, or as the epochs make them."""
     return p.steps or max(1, round(p.epochs * rows / p.batch))
 
 
-def in_order(examples: Sequence[Any], steps: int, batch: int, seed: int) -> list[Any]:
-    """The examples as the steps read them, in an order of our own that does not depend on where a run resumed."""
-    plan = batches.plan_batches([len(example["input_ids"]) for example in examples], steps, batch, seed)
-    return [examples[i] for rows in plan for i in rows]
+def length(example: Example) -> int:
+    """Tokens of an example."""
+    return sum(len(row["input_ids"]) for row in example)
 
 
-def _trainer(job: Job[SftParams], model: Any, tokenizer: Any, examples: list[Any], rate: float, on_cpu: bool) -> Any:
+def in_order(examples: Sequence[Example], steps: int, batch: int, seed: int) -> list[dict[str, Any]]:
+    """The rows as the steps read them, in an order of our own that does not depend on where a run resumed."""
+    plan = batches.plan_batches(list(map(length, examples)), steps, batch, seed)
+    return [row for chosen in plan for i in chosen for row in examples[i]]
+
+
+def _trainer(
+    job: Job[Any],
+    model: Any,
+    tokenizer: Any,
+    objective: Objective,
+    examples: Sequence[Example],
+    rate: float,
+    on_cpu: bool,
+) -> Any:
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
 
     from finetune.train.fused import fuse
 
-    p = job.params
+    p, steps = job.params, steps_of(job.params, len(examples))
     model = model if p.method == "full" else adapted(model, p, on_cpu)
-    trainer = _label_trainer()(
+    trainer = _objective_trainer()(
+        objective=objective,
         model=model,
-        args=_arguments(job, rate, on_cpu, steps_of(p, len(examples))),
-        train_dataset=Dataset.from_list(in_order(examples, steps_of(p, len(examples)), p.batch, job.seed)),
+        args=_arguments(job, rate, on_cpu, steps, objective.rows),
+        train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
+        data_collator=collate(tokenizer.pad_token_id or 0),
         processing_class=tokenizer,
-        callbacks=[_callback(job)],
+        callbacks=[_callback(job, objective)],
     )
     trainer.remove_callback(PrinterCallback)
     for weight in trainer.model.parameters():
@@ -121,7 +148,7 @@ def _trainer(job: Job[SftParams], model: Any, tokenizer: Any, examples: list[Any
     return trainer
 
 
-def adapted(model: Any, p: SftParams, on_cpu: bool) -> Any:
+def adapted(model: Any, p: TuningParams, on_cpu: bool) -> Any:
     """``model`` with a fresh adapter; all else is frozen."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -137,56 +164,83 @@ def adapted(model: Any, p: SftParams, on_cpu: bool) -> Any:
     return get_peft_model(model, lora)
 
 
-def _label_trainer() -> Any:
-    """trl's SFTTrainer with head and loss at labelled positions alone, and on a CPU ``AT_ONCE`` tokens at a time."""
+def collate(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Rows to tensors: lists padded on the right to a multiple of 8, where causal attention does not look; numbers as
+    float32 ``[rows]``."""
+
+    def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        width = -(-max(len(row["input_ids"]) for row in rows) // 8) * 8
+        fill = {"input_ids": pad, "labels": IGNORED}
+        batch: dict[str, Any] = {}
+        for name, first in rows[0].items():
+            values = [row[name] for row in rows]
+            if isinstance(first, list):
+                batch[name] = torch.tensor([[*value, *[fill[name]] * (width - len(value))] for value in values])
+            else:
+                batch[name] = torch.tensor(values, dtype=torch.float32)
+        return batch
+
+    return together
+
+
+def _objective_trainer() -> Any:
+    """trl's SFTTrainer with the objective's loss, and on a CPU ``AT_ONCE`` tokens at a time."""
     from trl import SFTTrainer
 
-    from finetune.train.loss import IGNORED, score_labels
+    from finetune.train.loss import score_labels
 
-    class LabelTrainer(SFTTrainer):  # type: ignore[misc]
-        def __init__(self, **given: Any) -> None:
+    class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
+        def __init__(self, objective: Objective, **given: Any) -> None:
             super().__init__(**given)
+            self.objective = objective
             score_labels(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            """Rows are padded on the right, where causal attention does not look: no mask is needed."""
-            labels = inputs["labels"]
-            loss = model(input_ids=inputs["input_ids"], scored_labels=labels, use_cache=False).loss
-            count = (labels[:, 1:] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-            loss = loss / count
+            """``num_items_in_batch``: what the sums of a batch's parts are divided by."""
+            count = self.objective.count(inputs) if num_items_in_batch is None else num_items_in_batch
+            loss = self.objective.loss(model, inputs) / count
             return (loss, {}) if return_outputs else loss
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             """Gradients of the parts of a batch add up to those of the whole."""
-            if not self.args.use_cpu:
-                return super().training_step(model, inputs, num_items_in_batch)
-            count = (inputs["labels"][:, 1:] != IGNORED).sum()
-            parts = zip(*(inputs[name].split(rows_at_once(inputs["input_ids"])) for name in PARTS), strict=True)
-            return sum(
-                super(LabelTrainer, self).training_step(model, dict(zip(PARTS, part, strict=True)), count)
-                for part in parts
+            step = super().training_step
+            inputs = self.objective.prepare(model, self._prepare_inputs(inputs))
+            count = self.objective.count(inputs)
+            rows = (
+                rows_at_once(inputs["input_ids"], self.objective.rows) if self.args.use_cpu else len(inputs["labels"])
             )
+            return sum(step(model, part, count) for part in split(inputs, rows))
 
-    return LabelTrainer
+    return ObjectiveTrainer
 
 
-def rows_at_once(ids: Any) -> int:
-    """Rows of ``ids`` ``[rows, positions]`` that go through the model together, in parts of like size."""
+def split(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
+    """Parts of a batch of at most so many rows."""
+    for start in range(0, len(inputs["labels"]), rows):
+        yield {name: value[start : start + rows] for name, value in inputs.items()}
+
+
+def rows_at_once(ids: Any, together: int = 1) -> int:
+    """Rows of ``ids`` ``[rows, positions]`` that go through the model together, in parts of like size; a multiple of
+    ``together``."""
     rows, width = ids.shape
     parts = -(-rows * width // AT_ONCE)
-    return max(1, -(-rows // parts))
+    return max(1, -(-rows // parts // together)) * together
 
 
-def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> Any:
+def _arguments(job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int = 1) -> Any:
     from trl import SFTConfig
 
     p = job.params
     return SFTConfig(
         output_dir=str(job.scratch),
         max_steps=steps,
-        per_device_train_batch_size=p.batch,
+        per_device_train_batch_size=p.batch * rows,
+        remove_unused_columns=False,
         learning_rate=rate,
         lr_scheduler_type="linear",
         warmup_steps=0.05,
@@ -196,7 +250,6 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> An
         max_length=p.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenised, with labels on the replies alone
         train_sampling_strategy="sequential",
-        pad_to_multiple_of=8,
         bf16=p.method == "full" or not on_cpu,  # fused adapters choose their types themselves
         use_cpu=on_cpu,
         gradient_checkpointing=not on_cpu,
@@ -204,7 +257,7 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> An
         save_strategy="steps",
         save_steps=p.checkpoint_every,
         save_total_limit=2,
-        logging_steps=min(10, steps),
+        logging_steps=1,
         disable_tqdm=True,
         report_to=[],
         seed=job.seed,
@@ -212,16 +265,18 @@ def _arguments(job: Job[SftParams], rate: float, on_cpu: bool, steps: int) -> An
     )
 
 
-def _callback(job: Job[SftParams]) -> Any:
+def _callback(job: Job[Any], objective: Objective) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Shows progress, and marks a checkpoint as whole once it is on disk."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if state.global_step % INTERVAL and state.global_step < state.max_steps:
+                return
             trim()  # batches of other lengths leave holes: without this the heap grows by a half in 50 steps
-            loss = (logs or {}).get("loss")
-            job.progress(state.global_step, state.max_steps, "" if loss is None else f"loss {float(loss):.3f}")
+            note = f"loss {recent_loss(state.log_history):.3f}{objective.note()}"
+            job.progress(state.global_step, state.max_steps, note)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -44,8 +44,8 @@ def tokenizer():
     return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=CHATML)
 
 
-def learnt(tokenizer, row, **params):
-    (example,) = tokenise(tokenizer, [row], SftParams(**params))
+def learnt(tokenizer, row, **how):
+    ((example,),) = tokenise(tokenizer, [row], 512, **how)
     assert len(example["labels"]) == len(example["input_ids"])
     assert all(label in (-100, token) for label, token in zip(example["labels"], example["input_ids"], strict=True))
     return tokenizer.decode([label for label in example["labels"] if label != -100])
@@ -53,25 +53,25 @@ def learnt(tokenizer, row, **params):
 
 def test_the_last_turn_or_all_carry_the_loss(tokenizer):
     assert learnt(tokenizer, ROW) == "four<|im_end|>\n"
-    assert learnt(tokenizer, ROW, loss_on="all") == "two<|im_end|>\nfour<|im_end|>\n"
+    assert learnt(tokenizer, ROW, every_turn=True) == "two<|im_end|>\nfour<|im_end|>\n"
 
 
 def test_turns_of_weight_0_carry_none(tokenizer):
     messages = [{**m, **({"weight": 0} if m["content"] == "two" else {})} for m in ROW["messages"]]
-    assert learnt(tokenizer, {**ROW, "messages": messages}, loss_on="all") == "four<|im_end|>\n"
+    assert learnt(tokenizer, {**ROW, "messages": messages}, every_turn=True) == "four<|im_end|>\n"
     messages = [*ROW["messages"][:-1], {**ROW["messages"][-1], "weight": 0}]
     with pytest.raises(DataError, match=r"t\.jsonl:7' has no turn to learn from"):
-        tokenise(tokenizer, [{**ROW, "messages": messages}], SftParams())
+        tokenise(tokenizer, [{**ROW, "messages": messages}], 512)
 
 
 def test_rows_that_are_too_long_are_counted(tokenizer, caplog):
     short = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     with caplog.at_level(logging.WARNING):
-        examples = tokenise(tokenizer, [ROW, short, ROW], SftParams(max_length=40))
+        examples = tokenise(tokenizer, [ROW, short, ROW], 40)
     assert len(examples) == 1
     assert "2 of 3 rows are left out: longer than max_length, 40 tokens" in caplog.text
     with pytest.raises(DataError, match="none of 2 rows has at most 40 tokens"):
-        tokenise(tokenizer, [ROW, ROW], SftParams(max_length=40))
+        tokenise(tokenizer, [ROW, ROW], 40)
 
 
 def test_the_row_that_the_template_refuses_is_named(tokenizer):
@@ -81,13 +81,13 @@ def test_the_row_that_the_template_refuses_is_named(tokenizer):
     )
     twice = {"id": "t.jsonl:2", "messages": [ROW["messages"][0], *ROW["messages"]]}
     with pytest.raises(DataError, match=r"the chat template refuses row 't\.jsonl:2': take turns"):
-        tokenise(tokenizer, [ROW, twice], SftParams())
+        tokenise(tokenizer, [ROW, twice], 512)
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
     tokenizer.chat_template = CHATML.replace("messages %}", "messages[-3:] %}", 1)
     with pytest.raises(DataError, match=r"messages\[:1\] of row 't\.jsonl:7' are not the beginning"):
-        tokenise(tokenizer, [ROW], SftParams(loss_on="all"))
+        tokenise(tokenizer, [ROW], 512, every_turn=True)
 
 
 def test_tool_calls_are_learnt_only_where_the_template_writes_them(tokenizer):
@@ -100,7 +100,7 @@ def test_tool_calls_are_learnt_only_where_the_template_writes_them(tokenizer):
         ],
     }
     with pytest.raises(DataError, match=r"does not write the tool call 'find_order' of row 't\.jsonl:1'"):
-        tokenise(tokenizer, [row], SftParams())
+        tokenise(tokenizer, [row], 512)
     tokenizer.chat_template = CHATML.replace("m['content'] +", "m['content'] + (m.tool_calls or '')|string +", 1)
     assert "find_order" in learnt(tokenizer, row)
 

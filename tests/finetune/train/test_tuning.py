@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_base import SMALL
 
 from compress.artifact import open_artifact, seal
 from compress.errors import ArtifactError, DataError, UsageError
@@ -22,9 +23,6 @@ pytest.importorskip("trl")
 TrainerCallback = pytest.importorskip("transformers").TrainerCallback
 
 RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
-SMALL = tiny.TinyParams(
-    hidden=64, layers=2, ffn=128, heads=2, vocabulary=400, conversations=120, steps=9, batch=4, checkpoint_every=4
-)
 TUNE = {"steps": 24, "batch": 4, "checkpoint_every": 8, "rank": 4}
 
 
@@ -51,12 +49,8 @@ def digests(folder):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    root = tmp_path_factory.mktemp("base")
-    out, scratch = fresh(root / "out"), fresh(root / "scratch")
-    facts = tiny.TinySource().run(Job(params=SMALL, out=out, scratch=scratch, seed=3, threads=1))
-    seal(out, kind="hf", stage="source.tiny", stage_version=1, params={}, inputs={}, facts=facts)
-    return open_artifact(out)
+def base(small_base):
+    return small_base
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +143,7 @@ def _first_losses(base, data, root):
     losses, sizes = [], []
     params = sft.SftParams(**{**TUNE, "steps": 10, "checkpoint_every": 100})
     job = Job(params=params, out=root, scratch=root / "scratch", inputs=(base,), data=data, seed=5, threads=1)
-    rows, _ = training_rows(job)
+    objective, _ = sft.Sft().objective(job)
     trainer = training._trainer
     with pytest.MonkeyPatch.context() as patch:
 
@@ -167,7 +161,7 @@ def _first_losses(base, data, root):
             return made
 
         patch.setattr(training, "_trainer", watched)
-        training.train(job, rows, 1e-3)
+        training.train(job, objective, 1e-3)
     return losses, sizes
 
 

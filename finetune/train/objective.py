@@ -1,0 +1,63 @@
+"""What a method trains for: its examples, and the loss of a batch of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Row = dict[str, Any]
+"""``input_ids`` and ``labels``, lists of one length, and perhaps numbers."""
+Example = Sequence[Row]
+"""One conversation, or the two replies of a pair."""
+IGNORED = -100
+
+
+class Objective(ABC):
+    """Subclasses say what is learnt; ``finetune.train.training`` runs it."""
+
+    rows: int = 1
+    """Rows of an example."""
+
+    @abstractmethod
+    def examples(self, tokenizer: Any) -> Sequence[Example]:
+        """What is trained on, in the order of the data."""
+
+    def begin(self, trainer: Any) -> None:
+        """Measure what must be known of the model before training."""
+        del trainer
+
+    def prepare(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The batch with what the loss of its parts needs from the whole."""
+        return inputs
+
+    @abstractmethod
+    def count(self, inputs: dict[str, Any]) -> Tensor | int:
+        """What the sums over a batch are divided by."""
+
+    @abstractmethod
+    def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """The sum over a batch or a part of it."""
+
+    def note(self) -> str:
+        """What progress shows beside the loss, of the steps since the last call."""
+        return ""
+
+    def end(self, trainer: Any) -> dict[str, Any]:
+        """Facts of the trained model."""
+        return {}
+
+
+class Labels(Objective):
+    """−log p of the labelled tokens, their mean over the batch."""
+
+    def count(self, inputs: dict[str, Any]) -> Tensor:
+        count: Tensor = (inputs["labels"][:, 1:] != IGNORED).sum()
+        return count
+
+    def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        loss: Tensor = model(input_ids=inputs["input_ids"], scored_labels=inputs["labels"], use_cache=False).loss
+        return loss

@@ -1,0 +1,154 @@
+"""The objective of methods that learn from replies which are wanted and replies which are not."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import UsageError
+from compress.stage import Job
+from finetune.train.objective import Example, Objective
+from finetune.train.objective import Row as Tokens
+from finetune.train.pairs import apart, read_examples
+from finetune.train.preference import Replies, agrees
+from finetune.train.rows import Row, short_enough, tokenise_all
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FloatArray = NDArray[np.float64]
+REFERENCE = "reference.npy"
+PARTS = ("input_ids", "labels")
+AT_ONCE = {"cpu": 1024, "cuda": 16384}
+"""Tokens scored together."""
+
+
+class Preferring(Objective):
+    """Examples are pairs (``rows`` = 2: the chosen reply, then the rejected one) or single replies with a label."""
+
+    pairwise: bool = True
+    """Whether the loss is one of pairs, not of single replies."""
+    with_reference: bool = True
+    """Whether the loss knows the model before training."""
+
+    def __init__(self, job: Job[Any]) -> None:
+        self.job, self.p = job, job.params
+        given, self.facts = read_examples(job, pairwise=self.pairwise)
+        self.rows = len(given[0])
+        if self.rows == 1 and self.p.held_out:
+            raise UsageError("held_out keeps pairs, and the data have none", next="set held_out: 0")
+        self.given, self.held = apart(given, self.p.held_out, job.seed)
+        self.hits: list[bool] = []
+
+    @abstractmethod
+    def losses(self, replies: Replies, inputs: dict[str, Any]) -> Tensor:
+        """The loss of each pair or reply of a batch or a part of it."""
+
+    def examples(self, tokenizer: Any) -> Sequence[Example]:
+        made = _tokens(tokenizer, self.given, self.p.max_length)
+        self.held_rows = [row for pair in _tokens(tokenizer, self.held, self.p.max_length) for row in pair]
+        for number, row in enumerate(row for example in made for row in example):
+            row["number"] = float(number)
+        self.flat = [row for example in made for row in example]
+        return list(made)
+
+    def begin(self, trainer: Any) -> None:
+        """The replies' log-probabilities under the model before training: once, also for a run that is resumed."""
+        import torch
+
+        self.trainer = trainer
+        place = self.job.scratch / REFERENCE
+        if not place.is_file():
+            rows = [*self.flat, *self.held_rows, *self.more_rows()]
+            values = logps(trainer, rows, self.job.progress) if self.with_reference else np.zeros(len(rows))
+            partial = place.with_suffix(".partial.npy")
+            np.save(partial, values.astype(np.float32), allow_pickle=False)
+            partial.rename(place)
+        known = np.load(place, allow_pickle=False)
+        self.reference = torch.from_numpy(known[: len(self.flat)])
+        self.held_reference = known[len(self.flat) : len(self.flat) + len(self.held_rows)]
+        self.more_reference = known[len(self.flat) + len(self.held_rows) :]
+
+    def more_rows(self) -> list[Tokens]:
+        """Other sequences whose log-probabilities the loss needs from the model before training."""
+        return []
+
+    def prepare(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        numbers = inputs.pop("number").long().cpu()
+        return {**inputs, "reference": self.reference[numbers].to(inputs["input_ids"].device)}
+
+    def count(self, inputs: dict[str, Any]) -> int:
+        return len(inputs["labels"]) // (2 if self.pairwise else 1)
+
+    def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        sums, lengths = model(
+            input_ids=inputs["input_ids"], scored_labels=inputs["labels"], by_row=True, use_cache=False
+        )
+        replies = Replies(sums, lengths, inputs["reference"], inputs["good"])
+        if self.rows == 2:
+            self.hits += agrees(replies, with_reference=self.with_reference).tolist()
+        return self.losses(replies, inputs).sum()
+
+    def note(self) -> str:
+        hits, self.hits = self.hits, []
+        return f", agrees with {sum(hits) / len(hits):.0%}" if hits else ""
+
+    def end(self, trainer: Any) -> dict[str, Any]:
+        """``held_out``: on how many pairs kept out of training the model agrees, with a 95 % interval (Wilson 1927)."""
+        if not self.held_rows:
+            return dict(self.facts)
+        import torch
+        from scipy.stats import binomtest
+
+        values = torch.from_numpy(logps(trainer, self.held_rows, self.job.progress).astype(np.float32))
+        lengths = torch.tensor([sum(label >= 0 for label in row["labels"]) for row in self.held_rows])
+        known = torch.from_numpy(self.held_reference)
+        replies = Replies(values, lengths, known, torch.zeros(len(values)))
+        right = int(agrees(replies, with_reference=self.with_reference).sum())
+        n = len(self.held_rows) // 2
+        interval = binomtest(right, n).proportion_ci(method="wilson")
+        share = {"agrees": right, "n": n, "low": round(interval.low, 4), "high": round(interval.high, 4)}
+        return {**self.facts, "held_out": share}
+
+
+def logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatArray:
+    """log p of each row's labels under the trainer's model, in nats, float64 ``[rows]``; no gradient."""
+    import torch
+
+    model = trainer.model
+    device = next(model.parameters()).device
+    found = np.zeros(len(rows))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    training, done = model.training, 0
+    model.eval()
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        while done < len(order):
+            width = -(-len(rows[order[done]]["input_ids"]) // 8) * 8
+            chosen = order[done : done + max(1, AT_ONCE[device.type] // width)]
+            batch = trainer.data_collator([{name: rows[i][name] for name in PARTS} for i in chosen])
+            ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
+            sums, _ = model(input_ids=ids, scored_labels=labels, by_row=True, use_cache=False)
+            found[chosen] = sums.double().cpu().numpy()
+            done += len(chosen)
+            if progress is not None:
+                progress(done, len(order), "reading replies")
+    model.train(training)
+    return found
+
+
+def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]], limit: int) -> list[list[Tokens]]:
+    """Tokens and labels of each example's rows, with ``good``."""
+    if not given:
+        return []
+    flat = [(row, label) for example in given for row, label in example]
+    rows = iter(zip(tokenise_all(tokenizer, [row for row, _ in flat]), flat, strict=True))
+    made = [[{**tokens, "good": label} for tokens, (_, label) in _take(rows, len(example))] for example in given]
+    return short_enough(made, limit)
+
+
+def _take(items: Any, count: int) -> list[Any]:
+    return [next(items) for _ in range(count)]

@@ -1,0 +1,85 @@
+"""What the methods of fine-tuning share: an ``hf`` folder in, a merged full-precision ``hf`` folder and an adapter out.
+
+Training continues from its last whole checkpoint and ends with the same bytes as an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from compress.artifact import MEASUREMENTS
+from compress.errors import UsageError
+from compress.extras import need
+from compress.json_files import write_json
+from compress.stage import Job, Needs, Stage
+from finetune.train import merge, training
+from finetune.train.objective import Objective
+from finetune.train.params import TuningParams
+
+PROBES = 16
+WIDTH = 4096
+P = TypeVar("P", bound=TuningParams)
+
+
+class Tuning(Stage[P]):
+    """Subclasses set ``Params``, ``rates`` and ``objective``."""
+
+    accepts = frozenset({"hf"})
+    produces = "hf"
+    uses = frozenset({"rules", "train"})
+    modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
+    libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
+    rates: ClassVar[Mapping[str, float]]
+    """Peak learning rates at hidden size ``WIDTH``; they grow as a model gets narrower (Yang et al., 2022)."""
+
+    @abstractmethod
+    def objective(self, job: Job[P]) -> tuple[Objective, dict[str, Any]]:
+        """What is trained for, and facts of the data."""
+
+    def needs(self, job: Job[P]) -> Needs:
+        """Disk: the merged model and, for ``full``, three checkpoints of float32 weights with two moments each."""
+        size = sum(a.size_bytes() for a in job.inputs)
+        copies = 1 + 3 * 6 if job.params.method == "full" else 3
+        return Needs(disk_bytes=copies * size, ram_bytes=3 * size + 2**30)
+
+    def check(self, job: Job[P]) -> None:
+        if job.data is None or not (job.data.path / "train.jsonl").is_file():
+            what = f"finetune.{type(self).__name__.lower()} has no training data"
+            raise UsageError(what, next="give data.train in the pipeline file")
+        if job.inputs:
+            merge.check_base(job.input.path)
+
+    def run(self, job: Job[P]) -> Mapping[str, Any]:
+        started, p = time.monotonic(), job.params
+        need("torch").set_num_threads(job.threads)
+        objective, counts = self.objective(job)
+        merge.require_finite(job.input.path)
+        result = training.train(job, objective, p.rate or self.default_rate(p.method, job.input.path))
+        facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts, **result.facts}
+        if p.method == "full":
+            merge.save_merged(result.model, job.input.path, job.out)
+        else:
+            facts["merge_max_logit_gap"] = _merge(job, result)
+        seconds = time.monotonic() - started
+        rate = round(result.tokens / result.seconds) if result.seconds else None
+        write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate})
+        return facts
+
+    def default_rate(self, method: str, folder: Path) -> float:
+        """Peak learning rate that suits the width of the model in ``folder``."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return self.rates[method] * WIDTH / int(config.get("hidden_size") or config["n_embd"])
+
+
+def _merge(job: Job[P], result: training.Result) -> float:
+    four_bit = job.params.method == "qlora"
+    merged, gap = merge.merge(job.input.path, result.adapter, four_bit=four_bit, probes=result.probes[:PROBES])
+    merge.check_gap(gap, job.params.max_logit_gap)
+    merge.save_merged(merged, job.input.path, job.out)
+    merge.save_adapter(result.adapter, job.out / "adapter")
+    return float(f"{gap:.3g}")
