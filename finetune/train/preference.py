@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch.nn.functional import logsigmoid
-
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def logsigmoid(values: Tensor) -> Tensor:
+    """log σ(x), without overflow."""
+    from torch.nn import functional  # imported here: the stages must load without torch
+
+    return functional.logsigmoid(values)
 
 
 @dataclass(frozen=True)
@@ -64,26 +68,26 @@ def dpo(replies: Replies, *, beta: float, kind: str = "sigmoid", smoothing: floa
         plain = -(1 - smoothing) * logsigmoid(beta * delta) + smoothing * logsigmoid(-beta * delta)
         return plain / (1 - 2 * smoothing)
     if kind == "hinge":
-        return torch.relu(1 - beta * delta)
+        return (1 - beta * delta).relu()
     if kind == "ipo":
         return (delta - 1 / (2 * beta)) ** 2
     assert kind == "apo_zero", kind
-    return 1 - torch.sigmoid(beta * chosen) + torch.sigmoid(beta * rejected)
+    return 1 - (beta * chosen).sigmoid() + (beta * rejected).sigmoid()
 
 
 def kto(replies: Replies, *, beta: float, kl: Tensor, wanted: float = 1.0, unwanted: float = 1.0) -> Tensor:
     """Kahneman-Tversky optimization (Ethayarajh et al. 2024), per reply: λ_D (1 − σ(β(r − z₀))) for a wanted one,
     λ_U (1 − σ(β(z₀ − r))) for the others; z₀ = ``kl``, a scalar that carries no gradient."""
-    up = wanted * (1 - torch.sigmoid(beta * (replies.ratios - kl)))
-    down = unwanted * (1 - torch.sigmoid(beta * (kl - replies.ratios)))
-    return torch.where(replies.good > 0.5, up, down)
+    up = wanted * (1 - (beta * (replies.ratios - kl)).sigmoid())
+    down = unwanted * (1 - (beta * (kl - replies.ratios)).sigmoid())
+    return up.where(replies.good > 0.5, down)
 
 
 def orpo(replies: Replies, *, weight: float) -> Tensor:
     """Odds-ratio preference optimization (Hong et al. 2024, eqs. 6 and 7), per pair: −log p̄(chosen) plus ``weight``
     times −log σ(log odds(chosen) − log odds(rejected)), all of the mean log-probability per token. No reference."""
     mean = replies.logps / replies.lengths
-    odds = mean - torch.log1p(-mean.exp().clamp(max=1 - 1e-7))
+    odds = mean - (-mean.exp().clamp(max=1 - 1e-7)).log1p()
     chosen, rejected = pairs(odds)
     return -mean[0::2] - weight * logsigmoid(chosen - rejected)
 
@@ -99,7 +103,7 @@ def ulma(replies: Replies, *, beta: float, log_z: float = 0.0) -> Tensor:
     """ULMA (Cai et al. 2023, arXiv 2312.02554), per reply: −log π̄(y|x) for a demonstration (``good`` = 1), and for the
     others −log(1 − σ(βr̄ + β log Z)); averages over the reply's tokens, as its authors' trainer takes them."""
     mean, ratio = replies.logps / replies.lengths, replies.ratios / replies.lengths
-    return torch.where(replies.good > 0.5, -mean, -logsigmoid(-(beta * ratio + beta * log_z)))
+    return (-mean).where(replies.good > 0.5, -logsigmoid(-(beta * ratio + beta * log_z)))
 
 
 def ulma_continuous(replies: Replies, *, beta: float, offset: float = 0.0) -> Tensor:
