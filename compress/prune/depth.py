@@ -35,7 +35,7 @@ class DepthPrune(Stage[DepthParams]):
     """The result is a stock folder of the same architecture with the kept blocks renumbered."""
 
     Params = DepthParams
-    version = 2
+    version = 3
     accepts = frozenset({"hf"})
     produces = "hf"
     uses = frozenset({"train", "calibration"})

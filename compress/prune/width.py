@@ -71,7 +71,7 @@ class WidthPrune(Stage[WidthParams]):
     """The result is a stock folder of the same architecture with smaller sizes in config.json."""
 
     Params = WidthParams
-    version = 3
+    version = 4
     accepts = frozenset({"hf"})
     produces = "hf"
     uses = frozenset({"train"})

@@ -92,6 +92,16 @@ class Batch(NamedTuple):
         """The next tokens of the targets, int64 ``[targets]``."""
         return self.ids.flatten()[self.targets + 1]
 
+    def parts(self, tokens: int) -> list[Batch]:
+        """The batch in pieces of whole rows with about so many tokens (padding counts); one row at least in each."""
+        rows, width = self.ids.shape
+        step = -(-rows // max(1, -(-rows * width // tokens)))
+        found = []
+        for low in range(0, rows, step):
+            inside = (self.targets >= low * width) & (self.targets < (low + step) * width)
+            found.append(Batch(self.ids[low : low + step], self.targets[inside] - low * width))
+        return found
+
 
 def collate(examples: Sequence[Example]) -> Batch:
     """Pad on the right: what follows a position cannot influence it."""

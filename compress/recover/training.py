@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.memory import trim
 from compress.model.head_loss import distillation_loss, label_loss
 from compress.recover.losses import hidden_loss, learning_rate
 from compress.recover.models import say
@@ -15,6 +16,10 @@ from compress.recover.rows import Batch, Example, collate
 
 if TYPE_CHECKING:
     import torch
+
+
+AT_ONCE = 512
+"""Tokens that go through both models together: more are no faster on a CPU, and their activations fill the memory."""
 
 
 class Training:
@@ -46,9 +51,10 @@ class Training:
         total = tokens = 0.0
         with torch.inference_mode():
             for start in range(0, len(examples), self.recover.batch):
-                batch = collate(examples[start : start + self.recover.batch])
-                total += float(self._loss(batch, 1.0, ())) * len(batch.targets)
-                tokens += len(batch.targets)
+                for part in collate(examples[start : start + self.recover.batch]).parts(AT_ONCE):
+                    total += float(self._loss(part, 1.0, ())) * len(part.targets)
+                    tokens += len(part.targets)
+        trim()
         return total / tokens
 
     def _loss(self, batch: Batch, temperature: float, blocks: Sequence[int]) -> torch.Tensor:
@@ -73,13 +79,19 @@ class Training:
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, self.recover.lr)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = self._loss(batch, self.recover.temperature, self.guide_blocks)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for part in batch.parts(AT_ONCE):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = self._loss(part, self.recover.temperature, self.guide_blocks)
+            loss = loss * (len(part.targets) / len(batch.targets))
+            loss.backward()
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         self.optimizer.step()
-        return float(loss.detach())
+        if step % 10 == 0:
+            trim()  # batches of other lengths leave holes in the heap
+        return total
 
     def _save(self) -> None:
         import torch

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from tokenizers import Tokenizer
 
 from compress.errors import DataError
@@ -50,3 +51,13 @@ def test_held_out_rows_are_not_trained_on():
     held_out, rest = split_held_out(rows)
     assert len(held_out) == 20
     assert sorted(held_out + rest) == rows
+
+
+def test_parts_of_a_batch_hold_its_rows_and_targets_once():
+    batch = collate([Example(list(range(10 * i, 10 * i + 5 + i % 2)), 2) for i in range(7)])
+    parts = batch.parts(13)
+    assert [len(part.ids) for part in parts] == [2, 2, 2, 1]
+    assert torch.equal(torch.cat([part.ids for part in parts]), batch.ids)
+    assert torch.equal(torch.cat([part.labels() for part in parts]), batch.labels())
+    assert [len(part.ids) for part in batch.parts(1)] == [1] * 7
+    assert len(batch.parts(10_000)) == 1
