@@ -59,7 +59,7 @@ def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
         state={"name": "", "config": "", "verdict": None, "bundle": None, "skipped": {}, **state},
         proofs=[_view(proof) for proof in proofs],
         stages=[_stage(name, stage, state["stages"]) for name, stage in state["stages"].items()],
-        versions=_versions(),
+        versions=installed_versions(),
         css=_css,
         w=words,
     )
@@ -167,7 +167,8 @@ def _stage(name: str, stage: Json, every: Json) -> dict[str, Any]:
     return {**blank, **stage, "id": name, "parents": parents, "facts": facts, "params": params, "told": told}
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Library -> version, as installed now, of what shapes a run's bytes and figures; absent ones are left out."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

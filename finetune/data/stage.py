@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from runtime.rules import RuleBook, Turn, load_rules
 
 log = logging.getLogger(__name__)
 KEPT = ("id", "facts", "labels", "expected", "cluster", "prompted", "sources", "chosen", "rejected", "label")
+JOINERS = "\u200c\u200d\ufe0e\ufe0f\u00ad"
+"""Signs without width that change how others look."""
 NEAR = {"facts", "labels", "expected", "cluster", "prompted"}
 COLUMNS = {*KEPT, *(column for columns in WANTED.values() for column in columns)}
 """Names that mean something here."""
@@ -278,11 +281,20 @@ class Apart:
 def fingerprint(row: Row) -> bytes:
     """Digest of what the user said, with the facts and sources that decide the reply.
 
-    Case, spaces and punctuation at the end of words make no difference, nor does a system message; signs that make
-    words (vowel signs, emoji, ``C++``) do.
+    Case, spaces and punctuation make no difference, nor does a system message; signs that make words (vowel signs,
+    emoji, ``C++``) do.
     """
-    said = [{"role": "user", "content": m["content"]} for m in row["messages"] if m["role"] == "user"]
-    return digest([question_of(said, row.get("facts")), row.get("sources")])
+    said = [words(m["content"]) for m in row["messages"] if m["role"] == "user"]
+    return digest([said, row.get("facts") or {}, row.get("sources")])
+
+
+def words(text: str) -> str:
+    """Letters, marks, digits and symbols of a text, folded; all else is space."""
+    kept = (
+        sign if unicodedata.category(sign)[0] in "LMNS" or sign in "#@&%" else "" if sign in JOINERS else " "
+        for sign in unicodedata.normalize("NFKC", text).casefold()
+    )
+    return " ".join("".join(kept).split())
 
 
 def digest(value: Any) -> bytes:

@@ -92,7 +92,7 @@ def make_proof(verdict: str = "PASS") -> dict[str, Any]:
         "margins": {"accuracy": 0.02, "adherence": 0.02, "rule": 0.05},
         "candidates": [candidate("gguf-Q8_0", 4_500_000, "PASS"), small] if passed else [small],
         "a_a": {"n": 640, "text_changed": 2, "accuracy_flips": [0, 1], "rule_flips": [1, 0], "rule_n": 5000},
-        "base": {"name": "source", "accuracy": 0.11, "adherence": 0.4, "n_items": 200},
+        "base": {"name": "source", "size_bytes": 16_000_000, "accuracy": 0.11, "adherence": 0.4, "n_items": 200},
     }
 
 
