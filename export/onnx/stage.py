@@ -58,7 +58,7 @@ class ExportOnnx(Stage[OnnxParams]):
     """Writes an onnxruntime-genai folder."""
 
     Params = OnnxParams
-    version = 3
+    version = 4
     accepts = frozenset({"gptq", "hf"})
     produces = "onnx"
     uses = frozenset({"calibration"})
@@ -150,6 +150,7 @@ def build(source: Path, out: Path, params: OnnxParams) -> dict[str, list[str]]:
     tokenizer.save_pretrained(out)
     write_json(out / "genai_config.json", genai_config(source, tokenizer, spec, decoder, params))
     settle_tokenizer(out / "tokenizer_config.json", source)
+    spell_out(out / "tokenizer.json")
     return decoder.linears.products
 
 
@@ -201,6 +202,33 @@ def genai_config(source: Path, tokenizer: Any, spec: Spec, decoder: Any, params:
             "top_k": 50,
         },
     }
+
+
+def spell_out(path: Path) -> None:
+    """Pre-tokenizers that onnxruntime-genai reads otherwise, as the regular expressions that they stand for.
+
+    It knows ``Digits`` for ASCII alone, and after another step it leaves out the words of ``ByteLevel``. The ids of
+    Hugging Face stay what they were.
+    """
+    from export.tokenizers.bpe import GPT2
+
+    backend = read_json(path)
+    pre = backend.get("pre_tokenizer") or {}
+    steps = pre.get("pretokenizers", []) if pre.get("type") == "Sequence" else []
+    spelled: list[dict[str, Any]] = []
+    for step in steps:
+        if step["type"] == "Digits":
+            spelled.append(_isolated(r"\p{N}" if step["individual_digits"] else r"\p{N}+"))
+        elif step["type"] == "ByteLevel" and step.get("use_regex", True) and len(steps) > 1:
+            spelled += [_isolated(GPT2), {**step, "use_regex": False}]
+        else:
+            spelled.append(step)
+    if spelled != steps:
+        write_json(path, {**backend, "pre_tokenizer": {"type": "Sequence", "pretokenizers": spelled}})
+
+
+def _isolated(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 def settle_tokenizer(path: Path, source: Path) -> None:

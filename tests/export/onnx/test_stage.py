@@ -219,6 +219,28 @@ def test_a_tokenizer_beyond_the_embedding_is_refused(built: dict[str, Any], tmp_
         export(folder, tmp_path / "onnx")
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_digits_and_words_are_spelled_out_for_the_runtime(alone: bool, tmp_path: Path) -> None:
+    """onnxruntime-genai reads "Digits" as ASCII's; the expression cuts as Hugging Face's step does."""
+    from tokenizers import Tokenizer
+
+    from export.onnx.stage import spell_out
+    from export.tokenizers.chats import PROBES
+
+    words = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    steps = [{"type": "Digits", "individual_digits": alone}, words]
+    path = tmp_path / "tokenizer.json"
+    plain = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}, "model": {"type": "WordLevel", "vocab": {}}}
+    plain["model"]["unk_token"] = "?"
+    path.write_text(json.dumps({"version": "1.0", "added_tokens": [], **plain}))
+    before = Tokenizer.from_file(str(path)).pre_tokenizer
+    spell_out(path)
+    after = Tokenizer.from_file(str(path)).pre_tokenizer
+    assert "Digits" not in path.read_text()
+    for text in [*PROBES, " \u00bd \u00b2 12\u2177 it's  7\u0663", "a1b22  33"]:
+        assert before.pre_tokenize_str(text) == after.pre_tokenize_str(text)
+
+
 def test_a_full_disk_leaves_no_graph(built: dict[str, Any], tmp_path: Path) -> None:
     """The limit on the size of a file stands for the disk; the process that meets it writes nothing more."""
     (tmp_path / "out").mkdir()
