@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from compress.artifact import Artifact
+from compress.costs import NOTHING, Work
+from compress.outline import Outline, Split
 
 REFERENCE = "stage reference"
 StageRef = Annotated[str, REFERENCE]
@@ -47,11 +49,38 @@ def _silent(done: int, total: int, note: str = "") -> None:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a stage is expected to take; 0 or None where it cannot be told."""
+    """What a stage is expected to take."""
 
     disk_bytes: int = 0
+    """The result and what lies in the scratch folder beside it."""
     ram_bytes: int = 0
-    seconds: float | None = None
+    """Peak resident set of the worker."""
+    work: Work = NOTHING
+    """What is computed (``compress.machine`` turns it into seconds)."""
+
+
+@dataclass(frozen=True)
+class JobOutline(Generic[P]):
+    """What is known of a job before it can run: outlines in place of artifacts."""
+
+    params: P
+    inputs: tuple[Outline, ...] = ()
+    refs: Mapping[str, Outline] = field(default_factory=dict)
+    calibration: Outline | None = None
+    data: Outline | None = None
+    rules: Path | None = None
+    seed: int = 0
+
+    @property
+    def input(self) -> Outline:
+        """The only input."""
+        (outline,) = self.inputs
+        return outline
+
+    def split(self, name: str) -> Split:
+        """Rows of the data; none where there is no such split."""
+        found = self.data.splits.get(name) if self.data else None
+        return found or Split(0, 0, ())
 
 
 @dataclass(frozen=True)
@@ -117,9 +146,13 @@ class Stage(ABC, Generic[P]):
         del params
         return ()
 
-    def needs(self, job: Job[P]) -> Needs:
-        """An estimate from the sizes of inputs that already exist (``inputs`` may be empty while planning)."""
-        return Needs(disk_bytes=sum(a.size_bytes() for a in job.inputs))
+    @abstractmethod
+    def outline(self, job: JobOutline[P]) -> Outline:
+        """The result before it exists. Raises LookupError where it cannot be told yet."""
+
+    @abstractmethod
+    def needs(self, job: JobOutline[P]) -> Needs:
+        """Disk, memory and work. Raises LookupError where they cannot be told yet."""
 
     def check(self, job: Job[P]) -> None:
         """Raise UsageError if this job cannot work (wrong architecture, shape…). Cheap; called before ``run``."""

@@ -17,15 +17,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.calibrate.reading import INDEX, calibration_source
-from compress.calibrate.streaming import HEAD_FILE, StreamingPass, block_file
+from compress.calibrate.streaming import BATCH_BYTES, HEAD_FILE, StreamingPass, block_file
+from compress.costs import WORKER, Work, forward, touched
 from compress.errors import ArtifactError, DataError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
 from compress.model.weights import Weights
-from compress.stage import CalibratedParams, Job, Needs, Stage
+from compress.outline import ModelOutline, Outline
+from compress.stage import CalibratedParams, Job, JobOutline, Needs, Stage
 
 if TYPE_CHECKING:
     import torch
+
+
+PASSES = 4.0
+"""Times that the pass reads and writes what its operations touch."""
+TEXT_S, BLOCK_S = 0.6, 0.03
+"""Seconds of the interpreter: reading and tokenising the text; a block."""
+LIBRARIES = 20_000_000
+"""Bytes of tokenizer and kernels."""
+
+
+def hessians(model: ModelOutline) -> int:
+    """Bytes of one block's Hessians, float32."""
+    return 4 * sum(width * width for width, _ in model.inputs)
 
 
 class Calibrate(Stage[CalibratedParams]):
@@ -39,16 +54,27 @@ class Calibrate(Stage[CalibratedParams]):
     modules: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
     libraries: ClassVar[frozenset[str]] = frozenset({"torch", "tokenizers", "transformers"})
 
-    def needs(self, job: Job[CalibratedParams]) -> Needs:
-        """Hessians on disk, and one block with its Hessians in memory."""
-        if not job.inputs:
-            return Needs()
-        shape = ModelFolder(job.input.path).shape
-        hidden, ffn = shape.hidden, shape.ffn
-        block = 4 * (3 * hidden * hidden + ffn * ffn)
-        weights = 4 * (4 * hidden * hidden + 3 * hidden * ffn)
-        activations = 8 * job.params.calibration_tokens * hidden
-        return Needs(disk_bytes=block * shape.blocks + activations, ram_bytes=(400 << 20) + block + weights)
+    def outline(self, job: JobOutline[CalibratedParams]) -> Outline:
+        """A Hessian for each tensor that linears read, and one for the head."""
+        model = job.input.sizes
+        return Outline("calibration", model.shape.blocks * hessians(model) + 4 * model.shape.hidden**2)
+
+    def needs(self, job: JobOutline[CalibratedParams]) -> Needs:
+        """Memory: the embedding, later one block and its Hessians (summed, then scaled), and a batch.
+
+        Work: one pass without the head, and xᵀ x of every input x.
+        """
+        model, p = job.input.sizes, job.params
+        tokens, states = p.calibration_tokens, 8 * p.calibration_tokens * model.shape.hidden
+        squares = tokens * model.shape.blocks * hessians(model) / 2
+        work = Work(
+            bfloat16=forward(model, tokens, p.calibration_length, 0) + squares,
+            moved=PASSES * touched(model, tokens) + 3 * model.shape.blocks * hessians(model),
+            python=TEXT_S + BLOCK_S * model.shape.blocks,
+        )
+        block = max(4 * model.block + 2 * hessians(model), (8 + model.weight_bytes) * model.head)
+        memory = WORKER + LIBRARIES + block + 5 * BATCH_BYTES
+        return Needs(self.outline(job).disk_bytes + states, int(memory), work)
 
     def check(self, job: Job[CalibratedParams]) -> None:
         """Known architecture, readable text."""

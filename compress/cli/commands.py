@@ -13,9 +13,11 @@ from compress.cli import console
 from compress.cli.single import deliver, parse_data, single_graph
 from compress.config import parse_assignment, read_config
 from compress.errors import ArtifactError, UsageError
+from compress.machine import Machine, read_machine
 from compress.pipeline.executors import LocalExecutor
+from compress.pipeline.forecast import PlannedStage, check_resources, plan, totals
 from compress.pipeline.plan import Graph, build
-from compress.pipeline.run import LOCK, PlannedStage, Run, RunState, check_resources, load_run, plan
+from compress.pipeline.run import LOCK, Run, RunState, load_run
 from compress.pipeline.store import Store, publish
 
 REPORT = "report.html"
@@ -37,41 +39,62 @@ def _executor(graph: Graph) -> LocalExecutor:
 
 def show_plan(config: Path, overrides: Sequence[str], work_dir: Path, *, as_json: bool) -> None:
     """``compress plan``."""
+    planned = plan(build(read_config(config, overrides)), _store(work_dir))
+    waiting = sum(stage.artifact is None for stage in planned)
+    machine = read_machine(work_dir) if waiting and not any(stage.missing for stage in planned) else None
+    if as_json:
+        whole = vars(totals(planned, machine)) if machine else None
+        console.emit({"stages": [_plan_entry(stage, machine) for stage in planned], "totals": whole})
+        return
+    _print_plan(planned, machine)
+    check_resources(planned, work_dir)
+    untold = sum(stage.needs is None for stage in planned)
+    if untold:
+        console.note(f"what {untold} stages need can be told once the model is on this machine")
+    console.note(f"{waiting} of {len(planned)} stages would run; next: compress pipeline {config}")
+
+
+def _print_plan(planned: Sequence[PlannedStage], machine: Machine | None) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    planned = plan(build(read_config(config, overrides)), _store(work_dir))
-    if as_json:
-        console.emit({"stages": [_plan_entry(stage) for stage in planned]})
-        return
     absent = any(stage.missing for stage in planned)
     table = Table("stage", "use", "state", "disk", "memory", "time", *(["missing"] if absent else []), box=SIMPLE)
     table.columns[0].no_wrap = True
     table.columns[1].overflow, table.columns[1].no_wrap = "fold", False
     for stage in planned:
-        needs = stage.needs
-        table.add_row(
-            stage.node.id,
-            stage.node.use,
-            stage.state,
-            console.size(needs.disk_bytes) if needs.disk_bytes else "",
-            console.size(needs.ram_bytes) if needs.ram_bytes else "",
-            console.duration(needs.seconds) if needs.seconds else "",
-            *([", ".join(stage.missing)] if absent else []),
-        )
+        lacking = [", ".join(stage.missing)] if absent else []
+        table.add_row(stage.node.id, stage.node.use, stage.state, *_figures(stage, machine), *lacking)
+    if machine is not None:
+        whole = totals(planned, machine)
+        table.add_section()
+        figures = (console.size(whole.disk_bytes), console.size(whole.ram_bytes), console.duration(whole.seconds))
+        table.add_row("all", "", "", *figures)
     Console().print(table)
-    check_resources(planned, work_dir)
-    waiting = sum(stage.state != "cached" for stage in planned)
-    console.note(f"{waiting} of {len(planned)} stages would run; next: compress pipeline {config}")
 
 
-def _plan_entry(stage: PlannedStage) -> dict[str, Any]:
+def _figures(stage: PlannedStage, machine: Machine | None) -> tuple[str, str, str]:
+    """Disk, memory and time; nothing for what is cached."""
+    if stage.artifact is not None:
+        return "", "", ""
+    if stage.needs is None:
+        return "?", "?", "?"
+    seconds = stage.seconds(machine) if machine else None
+    time = "" if seconds is None else console.duration(seconds)
+    return console.size(stage.needs.disk_bytes), console.size(stage.needs.ram_bytes), time
+
+
+def _plan_entry(stage: PlannedStage, machine: Machine | None) -> dict[str, Any]:
+    needs = None
+    if stage.needs is not None and stage.artifact is None:
+        seconds = stage.seconds(machine) if machine else None
+        needs = {"disk_bytes": stage.needs.disk_bytes, "ram_bytes": stage.needs.ram_bytes, "seconds": seconds}
     return {
         "id": stage.node.id,
         "use": stage.node.use,
         "state": stage.state,
-        "needs": vars(stage.needs),
+        "needs": needs,
         "missing": list(stage.missing),
     }
 

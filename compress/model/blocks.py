@@ -11,11 +11,12 @@ from compress.errors import UnsupportedArchitecture, UsageError
 from compress.model.config import read_config
 from compress.model.decoder import layer_norm, rms_norm, soft_cap
 from compress.model.families import LAYOUTS
-from compress.model.layout import Attention, BlockLayout, Part, Shape, shape_of
+from compress.model.layout import Attention, BlockLayout, Part, shape_of
 from compress.model.narrow import narrowed
 from compress.model.rotary import Rope, rope_table
 from compress.model.tensors import Held, held
 from compress.model.weights import Weights
+from compress.outline import Shape
 
 if TYPE_CHECKING:
     import torch

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from compress.errors import ArtifactError, UnsupportedArchitecture
 from compress.model.rotary import FULL, SLIDING
+from compress.outline import Shape
 
 Settings = dict[str, Any]
 """A config in Llama's names, with the family's defaults filled in."""
@@ -23,19 +24,6 @@ SIZES = (
 ALWAYS = ""
 """Instead of an option: a bias that every model of the family has."""
 COMMON: Mapping[str, Any] = {"hidden_act": "silu", "norm_eps": 1e-6, "tie_word_embeddings": False}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a model, whatever its config calls them."""
-
-    blocks: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
 
 
 def shape_of(settings: Settings) -> Shape:

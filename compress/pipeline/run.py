@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from compress.artifact import Artifact, open_artifact, sniff_kind
-from compress.errors import ArtifactError, HoldfastError, MissingExtra, ResourceError, UnsupportedArchitecture
-from compress.extras import EXTRA_OF, missing
+from compress.artifact import Artifact, open_artifact
+from compress.errors import ArtifactError, HoldfastError
 from compress.json_files import write_json
 from compress.pipeline.executors import LocalExecutor, Outcome
 from compress.pipeline.plan import Graph, Node
 from compress.pipeline.store import Fingerprints, Store, run_key
 from compress.pipeline.worker import Task
 from compress.registry import load_stage
-from compress.stage import Job, Needs, Stage
-
-logger = logging.getLogger(__name__)
+from compress.stage import Job, Stage
 
 LOCK = "run.lock.json"
-SPARE_DISK = 200_000_000
 VERDICTS = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
@@ -79,17 +73,6 @@ class RunState:
         """Read back what ``to_json`` gave."""
         stages = {name: StageState(**state) for name, state in value["stages"].items()}
         return cls(**{**value, "stages": stages})
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """What ``plan`` knows of one stage before anything runs."""
-
-    node: Node
-    state: str  # "cached" | "run" | "waits"
-    artifact: Artifact | None
-    needs: Needs
-    missing: tuple[str, ...]
 
 
 class Resolver:
@@ -166,74 +149,6 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
-
-
-def plan(graph: Graph, store: Store) -> list[PlannedStage]:
-    """What would run, what is cached, what each stage needs. Runs nothing.
-
-    Raises UsageError where an input that exists cannot be worked on (wrong architecture…).
-    """
-    resolver = Resolver(graph, store)
-    planned = []
-    for node in graph.nodes.values():
-        stage = load_stage(node.use)
-        artifact = store.get(resolver.key(node)) if resolver.ready(node) else None
-        job = resolver.job(node, store.root, store.root)
-        state = "cached" if artifact else "run" if resolver.ready(node) else "waits"
-        needs = Needs() if artifact else stage.needs(job)
-        if artifact:
-            resolver.artifacts[node.id] = artifact
-        elif not missing(stage.modules):
-            _check_early(stage, job, node, resolver)
-        absent = () if artifact else tuple(missing(stage.modules))
-        planned.append(PlannedStage(node, state, artifact, needs, absent))
-    return planned
-
-
-def _check_early(stage: Stage[Any], job: Job[Any], node: Node, resolver: Resolver) -> None:
-    """Check what can be checked now: a model folder's architecture before the folder is in the store."""
-    if resolver.ready(node):
-        stage.check(job)
-        return
-    source = resolver.graph.nodes.get("source")
-    if node.parents != ("source",) or source is None or source.use != "source.path":
-        return
-    folder = source.params.model_dump()["path"]
-    model = Artifact(sniff_kind(folder), folder, "", {}, {"files": {}})
-    try:
-        stage.check(replace(job, inputs=(model,), names=("source",)))
-    except UnsupportedArchitecture:
-        raise
-    except HoldfastError as error:  # what else the stage reads does not exist yet
-        logger.debug("%s is checked again when it runs: %s", node.id, error)
-
-
-def check_resources(planned: list[PlannedStage], root: Path) -> None:
-    """Raise before the first stage when a module, disk or memory is lacking."""
-    import psutil
-
-    for stage in planned:
-        for module in stage.missing:
-            raise MissingExtra(module, EXTRA_OF.get(module, "all"))
-    disk = sum(stage.needs.disk_bytes for stage in planned) + SPARE_DISK
-    free = shutil.disk_usage(root).free
-    if any(stage.state != "cached" for stage in planned) and disk > free:
-        raise ResourceError(
-            f"too little disk for {root}: about {_gb(disk)} needed, {_gb(free)} free",
-            next="free space there, or choose another place with --work-dir",
-        )
-    ram = max((stage.needs.ram_bytes for stage in planned), default=0)
-    available = psutil.virtual_memory().available
-    if ram > available:
-        worst = max(planned, key=lambda stage: stage.needs.ram_bytes)
-        raise ResourceError(
-            f"too little memory for stage {worst.node.id!r}: about {_gb(ram)} needed, {_gb(available)} available",
-            next="close other programs or run on a larger machine",
-        )
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"
 
 
 class Run:

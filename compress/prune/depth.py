@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from compress.artifact import MEASUREMENTS
 from compress.calibrate.reading import Calibration, calibration_source
+from compress.costs import WORKER, Work, forward, touched
 from compress.errors import DataError, UsageError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
+from compress.outline import Outline, folder_outline
 from compress.prune.depth_math import least_influential, random_blocks, stand_ins
 from compress.prune.folder import write_blocks
 from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
 from compress.prune.width_math import removed_count
-from compress.stage import Job, Needs, Stage
+from compress.stage import Job, JobOutline, Needs, Stage
 
 
 class DepthParams(RecoveredParams):
@@ -47,14 +50,28 @@ class DepthPrune(Stage[DepthParams]):
         """The search runs text of its own through the model."""
         return params.method == "influence"
 
-    def needs(self, job: Job[DepthParams]) -> Needs:
-        """Hidden states without each block while searching, and one block; or the recovery."""
-        if not job.inputs or job.params.method != "perplexity":
-            return pruning_needs(job, 0)
-        model = ModelFolder(job.input.path)
-        shape, size = model.shape, job.input.size_bytes()
-        states = 4 * job.params.search_tokens * shape.hidden * (shape.blocks + 1)
-        return pruning_needs(job, states + 2 * size // shape.blocks)
+    def outline(self, job: JobOutline[DepthParams]) -> Outline:
+        """The same folder with fewer blocks."""
+        model = job.input.sizes
+        kept = model.shape.blocks - removed_count(job.params.blocks, model.shape.blocks, "blocks")
+        return folder_outline(replace(model, shape=replace(model.shape, blocks=kept)))
+
+    def needs(self, job: JobOutline[DepthParams]) -> Needs:
+        """Memory: while searching the hidden states without each block, one block and the head; or the recovery.
+
+        Work of the search: for every block that goes, half of a pass for each that is left (its states start where it
+        stands), and the head.
+        """
+        model, found, p = job.input.sizes, self.outline(job), job.params
+        count = model.shape.blocks - found.sizes.shape.blocks
+        memory, work = WORKER + 2 * model.weight_bytes * model.head, Work(moved=20 * found.disk_bytes, python=0.5)
+        if p.method == "perplexity":
+            memory += 4 * p.search_tokens * model.shape.hidden * (model.shape.blocks + 1) + 8 * model.block
+            trials = count * model.shape.blocks / 2
+            one = forward(model, p.search_tokens, p.calibration_length, 2 * p.search_tokens)
+            work += Work(bfloat16=one, moved=4 * touched(model, p.search_tokens), python=0.01) * trials
+        cutting = Needs(found.disk_bytes, int(memory), work)
+        return pruning_needs(job, found.sizes, count / model.shape.blocks, cutting)
 
     def check(self, job: Job[DepthParams]) -> None:
         """Known architecture, a count that fits, text to search on, and training rows if recovery wants them."""

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compress.errors import UsageError
+from compress.outline import ModelOutline, Split, read_split
+from compress.recover.costs import recovery
 from compress.recover.params import Recover
-from compress.stage import CalibratedParams, Job, Needs
+from compress.stage import CalibratedParams, Job, JobOutline, Needs
 
 RECOVER_ABOVE = 0.1
 
@@ -41,17 +43,19 @@ def training_rows(job: Job[Any]) -> Path:
     return path
 
 
-def pruning_needs(job: Job[Any], cutting: int) -> Needs:
-    """What is larger: ``cutting`` bytes of memory, or the recovery, if it may run.
-
-    That holds teacher and student in float32 and, unless adapters alone are trained, gradients and two moments.
-    """
-    size = job.input.size_bytes() if job.inputs else 0
-    recover = job.params.recover
+def pruning_needs(job: JobOutline[Any], student: ModelOutline, removed: float, cutting: Needs) -> Needs:
+    """What cutting takes and, where a share ``removed`` wants it, the recovery after it: the larger memory."""
+    recover: Recover | None = job.params.recovery(removed)
     if recover is None:
-        return Needs(disk_bytes=2 * size, ram_bytes=(400 << 20) + cutting)
-    training = (10 if isinstance(recover, Recover) and recover.lora else 24) * size
-    return Needs(disk_bytes=12 * size, ram_bytes=(900 << 20) + max(cutting, training))
+        return cutting
+    split = _rows_outline(job)
+    then = recovery(recover, job.input.sizes, student, split)
+    return Needs(cutting.disk_bytes + then.disk_bytes, max(cutting.ram_bytes, then.ram_bytes), cutting.work + then.work)
+
+
+def _rows_outline(job: JobOutline[Any]) -> Split:
+    """The rows that ``training_rows`` will find."""
+    return read_split(job.params.rows) if job.params.rows is not None else job.split("train")
 
 
 def recover_pruned(job: Job[Any], removed: float, blocks: Sequence[int] | None = None) -> dict[str, Any]:

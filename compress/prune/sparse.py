@@ -11,12 +11,14 @@ from pydantic import Field, model_validator
 
 from compress.artifact import MEASUREMENTS
 from compress.calibrate.reading import Calibration
+from compress.costs import WORKER, Work
 from compress.errors import UsageError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
+from compress.outline import Outline, folder_outline
 from compress.prune.folder import Edit, write_edited
 from compress.prune.sparse_math import PATTERNS, Pattern, check_pattern
-from compress.stage import CalibratedParams, Job, Needs, Stage
+from compress.stage import CalibratedParams, Job, JobOutline, Needs, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -63,16 +65,22 @@ class SparsePrune(Stage[SparseParams]):
         """Magnitude needs no data."""
         return params.method != "magnitude"
 
-    def needs(self, job: Job[SparseParams]) -> Needs:
-        """One linear with the Hessian of its inputs, its factor and what is in between."""
-        if not job.inputs:
-            return Needs()
-        shape = ModelFolder(job.input.path).shape
-        widest = max(shape.ffn, shape.heads * shape.head_dim)
-        return Needs(
-            disk_bytes=job.input.size_bytes(),
-            ram_bytes=(400 << 20) + 4 * widest * (4 * widest + 6 * shape.hidden),
-        )
+    def outline(self, job: JobOutline[SparseParams]) -> Outline:
+        """Of the same size: zeros are stored."""
+        return folder_outline(job.input.sizes)
+
+    def needs(self, job: JobOutline[SparseParams]) -> Needs:
+        """Memory: the widest linear with the Hessian of its inputs, its factor and what is in between.
+
+        Work for n inputs and m outputs: a factor (about 2 n³) and, with updates, n² m; some passes over every weight.
+        """
+        model, found = job.input.sizes, self.outline(job)
+        widest = max(width for width, _ in model.inputs)
+        memory = WORKER + 4 * widest * (4 * widest + 6 * model.shape.hidden) + 2 * model.weight_bytes * model.head
+        solved = job.params.method == "sparsegpt"
+        products = sum(2 * width**3 + width * width * out for width, out in model.inputs) * model.shape.blocks
+        work = Work(float32=2 * products if solved else 0, moved=120 * model.linears, python=0.05 * model.shape.blocks)
+        return Needs(found.disk_bytes, int(memory), work)
 
     def check(self, job: Job[SparseParams]) -> None:
         """Known architecture, and widths that the pattern divides."""

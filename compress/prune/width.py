@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from compress.artifact import MEASUREMENTS
 from compress.calibrate.reading import Calibration
+from compress.costs import WORKER, Work
 from compress.errors import UsageError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder, Part
+from compress.outline import Outline, Shape, folder_outline
 from compress.prune.folder import Edit, write_edited
 from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
 from compress.prune.width_math import kept_width, members, removed_count
-from compress.stage import Job, Needs, Stage
+from compress.stage import Job, JobOutline, Needs, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -83,20 +85,34 @@ class WidthPrune(Stage[WidthParams]):
         """The baselines without compensation need no data."""
         return params.method == "activations" or params.compensate
 
-    def needs(self, job: Job[WidthParams]) -> Needs:
-        """A Hessian, its inverse and what is in between, or the recovery."""
-        if not job.inputs:
-            return pruning_needs(job, 0)
-        shape = ModelFolder(job.input.path).shape
-        widest = max(shape.ffn, shape.heads * shape.head_dim)
-        return pruning_needs(job, 4 * widest * (5 * widest + 4 * shape.hidden))
+    def outline(self, job: JobOutline[WidthParams]) -> Outline:
+        """The same folder with narrower blocks."""
+        model = job.input.sizes
+        sizes = new_sizes(model.shape, job.params)
+        kept = {key: value for key, value in sizes._asdict().items() if value is not None}
+        return folder_outline(replace(model, shape=replace(model.shape, **kept)))
+
+    def needs(self, job: JobOutline[WidthParams]) -> Needs:
+        """Memory: a Hessian, its inverse and what is in between, and the weights that read it; or the recovery.
+
+        Work, for each projection of n inputs: one inverse, and what elimination in rounds and least squares multiply,
+        about CUBES n³.
+        """
+        model, found = job.input.sizes, self.outline(job)
+        sizes, shape = new_sizes(model.shape, job.params), model.shape
+        widths = [shape.ffn] * bool(sizes.ffn) + [shape.heads * shape.head_dim] * bool(sizes.kv_heads)
+        cubes = shape.blocks * sum(CUBES * width**3 + 4 * width * width * shape.hidden for width in widths)
+        memory = WORKER + 4 * max(widths) * (5 * max(widths) + 4 * shape.hidden) + 2 * model.weight_bytes * model.head
+        work = Work(float32=cubes / SPEED, moved=ROUNDS_MOVED * cubes / CUBES, python=0.02 * shape.blocks)
+        cutting = Needs(found.disk_bytes, int(memory), work)
+        return pruning_needs(job, found.sizes, sizes.removed(shape), cutting)
 
     def check(self, job: Job[WidthParams]) -> None:
         """Known architecture, sizes that fit it, and training rows if recovery wants them."""
         model = ModelFolder(job.input.path)
-        sizes = new_sizes(model, job.params)
+        sizes = new_sizes(model.shape, job.params)
         sizes.config(model)
-        if job.params.recovery(sizes.removed(model)) is not None:
+        if job.params.recovery(sizes.removed(model.shape)) is not None:
             training_rows(job)
 
     def run(self, job: Job[WidthParams]) -> Mapping[str, Any]:
@@ -106,7 +122,7 @@ class WidthPrune(Stage[WidthParams]):
         torch.set_num_threads(job.threads)
         started = time.perf_counter()
         model = ModelFolder(job.input.path)
-        sizes = new_sizes(model, job.params)
+        sizes = new_sizes(model.shape, job.params)
         cutter = _Cutter(model, job)
         edits = cutter.edits(sizes)
         write_edited(model, job.out, sizes.config(model), edits)
@@ -117,9 +133,13 @@ class WidthPrune(Stage[WidthParams]):
             "kv_groups_after": sizes.kv_heads or model.shape.kv_heads,
             "output_error": {kind: round(sum(e) / len(e), 6) for kind, e in sorted(cutter.errors.items())},
         }
-        facts |= recover_pruned(job, sizes.removed(model))
+        facts |= recover_pruned(job, sizes.removed(model.shape))
         write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
         return facts
+
+
+CUBES, SPEED, ROUNDS_MOVED = 8, 0.5, 0.2
+"""Products in n³ of a projection, their share of the probe's speed, bytes moved per n³ (by copies in 32 rounds)."""
 
 
 class Sizes(NamedTuple):
@@ -133,15 +153,13 @@ class Sizes(NamedTuple):
         """The narrowed model's config.json; UsageError where its family cannot say it."""
         return model.narrowed_config(ffn=self.ffn, heads=self.heads, kv_heads=self.kv_heads)
 
-    def removed(self, model: ModelFolder) -> float:
+    def removed(self, shape: Shape) -> float:
         """The larger of the shares of FFN channels and KV groups that go."""
-        shape = model.shape
         return 1 - min((self.ffn or shape.ffn) / shape.ffn, (self.kv_heads or shape.kv_heads) / shape.kv_heads)
 
 
-def new_sizes(model: ModelFolder, params: WidthParams) -> Sizes:
+def new_sizes(shape: Shape, params: WidthParams) -> Sizes:
     """UsageError if an amount does not fit."""
-    shape = model.shape
     ffn = None if params.ffn is None else kept_width(shape.ffn, params.ffn, params.multiple_of)
     if params.kv_groups is None:
         return Sizes(ffn, None, None)

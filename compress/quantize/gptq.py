@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from compress.calibrate.reading import Calibration, calibration_source
+from compress.costs import WORKER, Work
 from compress.errors import UsageError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
+from compress.outline import SIDE_BYTES, Outline
+from compress.quantize.costs import sensitivity, solver_bytes, solving, upstream
 from compress.quantize.folder import fitting, relative_errors, write_folder
-from compress.quantize.params import GptqParams
+from compress.quantize.params import FEW_SWEEPS, MANY_SWEEPS, UPSTREAM_BITS, GptqParams
 from compress.quantize.recipe import FLOAT, Recipe, special_bits
-from compress.stage import Job, Needs, Stage
+from compress.stage import Job, JobOutline, Needs, Stage
 
 log = logging.getLogger(__name__)
+LIBRARIES = 30_000_000
+"""Bytes of kernels and of what is packed."""
 
 
 class Gptq(Stage[GptqParams]):
@@ -35,17 +41,32 @@ class Gptq(Stage[GptqParams]):
         """The Hessians of the float model: when the stage does not measure its own, and to choose bits."""
         return not params.own_streams or params.budgeted
 
-    def needs(self, job: Job[GptqParams]) -> Needs:
-        """The output (twice, with its checkpoints), the states, one block twice and four of its widest matrices."""
-        if not job.inputs:
-            return Needs()
-        shape = ModelFolder(job.input.path).shape
-        widest = max(shape.hidden, shape.ffn)
-        weights = 4 * (4 * shape.hidden**2 + 3 * shape.hidden * shape.ffn)
-        states = 8 * job.params.calibration_tokens * (3 * shape.hidden + shape.ffn)
-        return Needs(
-            disk_bytes=job.input.size_bytes() + states, ram_bytes=(400 << 20) + 2 * weights + 16 * widest * widest
-        )
+    def outline(self, job: JobOutline[GptqParams]) -> Outline:
+        """Codes, a float16 scale and packed zeros per group, the group of each input; the rest stays as it is."""
+        p, model = job.params, job.input.sizes
+        group = p.group_size if p.group_size > 0 else model.shape.hidden
+        bits = p.bits_per_weight or p.bits + (16 + p.bits) / group
+        if p.budget_mb is not None:
+            bits = max(1.0, 8e6 * p.budget_mb / model.parameters)
+        floats = (model.parameters - model.linears) * model.weight_bytes
+        index = 4 * model.shape.blocks * sum(width * 2 for width, _ in model.inputs)
+        size = model.linears * bits / 8 + floats + index + SIDE_BYTES * model.shape.vocab
+        return Outline("gptq", int(size), replace(model, weight_bytes=bits / 8))
+
+    def needs(self, job: JobOutline[GptqParams]) -> Needs:
+        """Disk: the output (twice, with its checkpoints) and the streams; memory: the solver, and the embedding while
+        it is written."""
+        p, model, found = job.params, job.input.sizes, self.outline(job)
+        sweeps = p.sweeps if p.sweeps is not None else FEW_SWEEPS if p.bits > UPSTREAM_BITS else MANY_SWEEPS
+        work = solving(model, sweeps) + Work(moved=30 * found.disk_bytes)
+        states = 0
+        if p.own_streams:
+            work += upstream(model, p.calibration_tokens, p.calibration_length)
+            states = 8 * p.calibration_tokens * (3 * model.shape.hidden + model.shape.ffn)
+        if p.budgeted:  # rounding to every width, and a pass forward and back over the calibration text
+            work += Work(moved=100.0 * len(p.choose) * model.linears) + sensitivity(model, p.calibration_tokens)
+        memory = WORKER + LIBRARIES + solver_bytes(model) + 2 * model.weight_bytes * model.head
+        return Needs(2 * found.disk_bytes + states, int(memory), work)
 
     def check(self, job: Job[GptqParams]) -> None:
         """Known architecture, shapes that the format can hold, a head of its own if it is wanted."""

@@ -13,6 +13,7 @@ from compress.model.blocks import ModelFolder
 from compress.model.weights import write_tensors
 from compress.quantize.grids import IntGrid
 from compress.quantize.packing import stored_weights, to_checkpoint
+from compress.quantize.params import FEW_SWEEPS, MANY_SWEEPS
 from compress.quantize.problem import Plan, Solution
 from compress.quantize.recipe import FLOAT, Recipe
 from compress.quantize.walk import Walk
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from compress.quantize.params import GptqParams
     from compress.stage import Job
-
-FEW_SWEEPS, MANY_SWEEPS = 1, 4
-"""Above 3 bits more sweeps change little; below they still do."""
 
 
 class GptqWalk(Walk):

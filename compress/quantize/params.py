@@ -10,6 +10,8 @@ from compress.stage import CalibratedParams
 
 Bits = Literal[2, 3, 4, 8]
 UPSTREAM_BITS = 3
+FEW_SWEEPS, MANY_SWEEPS = 1, 4
+"""Above 3 bits more sweeps change little; below they still do."""
 
 
 class GptqParams(CalibratedParams):

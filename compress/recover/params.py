@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from compress.stage import Params
 
+AT_ONCE = 512
+"""Tokens that go through both models together: more are no faster on a CPU, and their activations fill the memory."""
+
 
 class Recover(Params):
     """How a pruned model is recovered."""

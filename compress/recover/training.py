@@ -11,15 +11,11 @@ from compress.memory import trim
 from compress.model.head_loss import distillation_loss, label_loss
 from compress.recover.losses import hidden_loss, learning_rate
 from compress.recover.models import say
-from compress.recover.params import Recover
+from compress.recover.params import AT_ONCE, Recover
 from compress.recover.rows import Batch, Example, collate
 
 if TYPE_CHECKING:
     import torch
-
-
-AT_ONCE = 512
-"""Tokens that go through both models together: more are no faster on a CPU, and their activations fill the memory."""
 
 
 class Training:

@@ -12,13 +12,23 @@ What is written::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from compress.costs import WORKER
 from compress.errors import UsageError
 from compress.json_files import write_json
-from compress.stage import Job, Needs, Stage
+from compress.outline import REPLY_TOKENS, Outline
+from compress.stage import Job, JobOutline, Needs, Stage
+from compress.validate.costs import BATCH, LONGER, Asked, answers, guarded, scored, timed
+from compress.validate.drift import REFERENCE_BYTES
+from compress.validate.in_torch import CACHE_BYTES, SLAB_BYTES
 from compress.validate.params import ValidateParams
+from compress.validate.runners import TORCH as IN_TORCH
 from runtime.engine.backends import BACKENDS
+
+LIBRARIES = 330_000_000
+"""Bytes of transformers' model, tokenizer, oneDNN's kernels and the runtimes."""
 
 
 class Validate(Stage[ValidateParams]):
@@ -32,12 +42,46 @@ class Validate(Stage[ValidateParams]):
     uses = frozenset({"rules", "eval"})
     libraries = frozenset({"llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
 
-    def needs(self, job: Job[ValidateParams]) -> Needs:
-        from compress.validate.drift import REFERENCE_BYTES
+    def outline(self, job: JobOutline[ValidateParams]) -> Outline:
+        """The proof, and twice the replies of every model."""
+        split, told = job.split("eval"), len(job.inputs) + 1
+        ships = min((c.disk_bytes for c in job.inputs if c.kind in BACKENDS), default=0)
+        return Outline("proof", 2 * told * (split.disk_bytes + 250 * split.rows), ships_bytes=ships)
 
-        models = [*job.inputs, *job.refs.values()]
-        largest = max((m.size_bytes() for m in models), default=0)
-        return Needs(disk_bytes=REFERENCE_BYTES if job.params.drift_rows else 0, ram_bytes=5 * largest)
+    def needs(self, job: JobOutline[ValidateParams]) -> Needs:
+        """Memory: one model in torch in float32 (its file mapped while it loads), the keys and values of a batch.
+
+        Work: two passes of the baseline and one of each candidate, drift of all, the model before tuning to the token
+        limit, and a process that times each.
+        """
+        p, baseline = job.params, job.refs["baseline"]
+        model, asked = baseline.sizes, self._asked(job)
+        drift = replace(asked, rows=min(asked.rows, p.drift_rows))
+        most = REFERENCE_BYTES / (4 * model.shape.vocab)
+        work = answers(model, asked, in_torch=baseline.kind in IN_TORCH)
+        for outline in (baseline, *job.inputs):
+            own, torch = outline.model or model, outline.kind in IN_TORCH
+            work += answers(own, asked, in_torch=torch) + scored(own, drift, most) + guarded(asked)
+            if p.bench_runs:
+                work += timed(own, asked, p.bench_runs, in_torch=torch, kernel=outline.kind != "gptq")
+        if "base" in job.refs:
+            few = replace(asked, rows=min(asked.rows, p.base_rows), reply=p.max_tokens / LONGER)
+            work += answers(job.refs["base"].model or model, few, in_torch=True)
+        s = model.shape
+        cache = min(CACHE_BYTES, BATCH * 8 * s.blocks * s.kv_heads * s.head_dim * (asked.longest + p.max_tokens))
+        memory = (
+            WORKER + LIBRARIES + (4 + model.weight_bytes) * model.parameters + 4 * model.head + cache + 2 * SLAB_BYTES
+        )
+        reference = min(REFERENCE_BYTES, 4 * drift.rows * drift.reply * s.vocab)
+        return Needs(int(self.outline(job).disk_bytes + reference), int(memory), work)
+
+    @staticmethod
+    def _asked(job: JobOutline[ValidateParams]) -> Asked:
+        """The items; replies are as long as those that were trained on, or else as the expected answers."""
+        model, split, taught = job.refs["baseline"].sizes, job.split("eval"), job.split("train")
+        lengths = split.lengths(model)
+        reply = taught.lengths(model).reply if taught.rows else float(REPLY_TOKENS)
+        return Asked(split.rows, lengths.prompt, min(reply, job.params.max_tokens), lengths.longest)
 
     def check(self, job: Job[ValidateParams]) -> None:
         if job.rules is None:

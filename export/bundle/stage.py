@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import Field
 
 from compress.artifact import Artifact, hash_files
+from compress.costs import WORKER, Work
 from compress.errors import ArtifactError, HoldfastError, UsageError
 from compress.json_files import write_json
-from compress.stage import Job, Params, Stage
+from compress.outline import Outline
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from export.bundle.ollama import modelfile
 from export.bundle.papers import model_card, sbom
 from runtime.bundle.manifest import FORMAT, MANIFEST, RULES, TEMPLATE, bundle_id
@@ -23,6 +25,8 @@ from runtime.engine.gguf_split import require_whole
 from runtime.rules import load_rules
 
 SMALLEST = "smallest_passing"
+LIBRARIES, MOVED = 230_000_000, 120
+"""Bytes of the worker with a runtime; bytes moved for one of the model: copied, hashed, read for golden prompts."""
 PLAIN_PROMPTS = ("Hello, where is my order?", "I want to speak to a person.", "Thank you, that was all.")
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 
@@ -53,6 +57,17 @@ class ExportBundle(Stage[BundleParams]):
     produces = "bundle"
     uses = frozenset({"rules", "eval"})
     libraries = frozenset({"llama-cpp-python", "onnxruntime-genai"})
+
+    def outline(self, job: JobOutline[BundleParams]) -> Outline:
+        """The model with its papers; of a proof the smallest of its candidates."""
+        found = job.input
+        return Outline("bundle", found.ships_bytes or found.disk_bytes, found.model)
+
+    def needs(self, job: JobOutline[BundleParams]) -> Needs:
+        """The model is copied, hashed and loaded once, and answers the golden prompts."""
+        size = self.outline(job).disk_bytes
+        memory = max(WORKER, LIBRARIES + 2 * size)
+        return Needs(size, memory, Work(moved=MOVED * size, python=0.25))
 
     def run(self, job: Job[BundleParams]) -> Mapping[str, Any]:
         proof = read_proof(job.input)

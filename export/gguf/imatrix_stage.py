@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from compress.calibrate.reading import Calibration
-from compress.stage import CalibratedParams, Job, Needs, Stage
+from compress.costs import WORKER, Work
+from compress.outline import Outline
+from compress.stage import CalibratedParams, Job, JobOutline, Needs, Stage
 from export.checkpoint import open_checkpoint
 from export.gguf.imatrix import FILE, matrix_of, write_matrix
 from export.gguf.layout import layout_of
@@ -24,9 +26,17 @@ class ExportImatrix(Stage[CalibratedParams]):
     modules = frozenset({"gguf"})
     libraries = frozenset({"gguf"})
 
-    def needs(self, job: Job[CalibratedParams]) -> Needs:
-        """A few values per column of each tensor."""
-        return Needs(disk_bytes=1 << 20)
+    def outline(self, job: JobOutline[CalibratedParams]) -> Outline:
+        """Two float32 per input of each linear, and names."""
+        model = job.input.sizes
+        count = model.shape.blocks * sum(3 * width for width, _ in model.inputs)
+        return Outline("imatrix", 8 * count + 100_000)
+
+    def needs(self, job: JobOutline[CalibratedParams]) -> Needs:
+        """Only diagonals are read."""
+        found = self.outline(job)
+        work = Work(python=0.3 + 0.005 * job.input.sizes.shape.blocks)
+        return Needs(found.disk_bytes, WORKER + 2 * found.disk_bytes, work)
 
     def check(self, job: Job[CalibratedParams]) -> None:
         """Refuse an architecture without a row."""

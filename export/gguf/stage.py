@@ -11,15 +11,19 @@ import collections
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.costs import WORKER, Work
 from compress.errors import UsageError
-from compress.quantize.feedback import KINDS, Feedback, UpstreamBlocks
-from compress.stage import Job, Needs, Stage
+from compress.outline import ModelOutline, Outline
+from compress.quantize.costs import sensitivity, solver_bytes, solving, upstream
+from compress.quantize.feedback import KINDS, SWEEPS, Feedback, UpstreamBlocks
+from compress.stage import Job, JobOutline, Needs, Stage
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf import ggml, mix
 from export.gguf.imatrix import by_module, matrix_of, read_matrix
@@ -30,8 +34,14 @@ from export.gguf.tensors import tensors_of
 from export.gguf.write import SLAB, stream, write_header
 
 FILE = "model.gguf"
-LIBRARIES, TORCH = 160 << 20, 200 << 20
-"""Memory that they take by themselves, in bytes."""
+VOCABULARY_BYTES = 40
+"""Bytes in the header for an entry of the vocabulary and its merge."""
+PROBES_S, ENTRY_S = 1.5, 4e-5
+"""Seconds of the interpreter: splitting probes with both tokenizers; an entry of the vocabulary."""
+WEIGHT_MOVED, FITTED_MOVED = 60, 16_000
+"""Bytes moved for a weight: read, rounded, written, hashed; with error feedback, fitted to nested scales."""
+FEEDBACK_BYTES, ENTRY_BYTES = 100_000_000, 1000
+"""Bytes of what fits scales and packs codes; of two tokenizers for an entry of the vocabulary."""
 
 
 class ExportGguf(Stage[GgufParams]):
@@ -50,16 +60,30 @@ class ExportGguf(Stage[GgufParams]):
         """Not for types that keep floats, or when the importance matrix is turned off or a file."""
         return params.imatrix is True and mix.FILE_TYPES[params.type][1] not in ggml.PLAIN
 
-    def needs(self, job: Job[GgufParams]) -> Needs:
-        """Disk: the bits of the type over 16; memory: libraries and slabs, with error feedback also torch, one block
-        twice and four of its widest matrices."""
-        size = sum(a.size_bytes() for a in job.inputs)
-        memory = LIBRARIES + 8 * SLAB
-        if job.inputs and job.params.feedback != "off" and self.reads_calibration(job.params):
-            layout = layout_of(open_checkpoint(job.input.path).config)
-            weights = 4 * (4 * layout.hidden**2 + 3 * layout.hidden * layout.ffn)
-            memory += TORCH + 2 * weights + 16 * max(layout.hidden, layout.ffn) ** 2
-        return Needs(disk_bytes=int(size * _bits(job.params.type) / 16), ram_bytes=memory)
+    def outline(self, job: JobOutline[GgufParams]) -> Outline:
+        """One file, each tensor in the type that it will get."""
+        model, p = job.input.sizes, job.params
+        linears = block_bytes(model, p.type) if p.bits_per_weight is None else model.linears * p.bits_per_weight / 8
+        size = linears + outside_bytes(model, p.type) if p.budget_mb is None else 1e6 * p.budget_mb
+        outlined = replace(model, weight_bytes=linears / model.linears)
+        return Outline("gguf", int(size + VOCABULARY_BYTES * model.shape.vocab), outlined)
+
+    def needs(self, job: JobOutline[GgufParams]) -> Needs:
+        """Memory: slabs of one tensor; with error feedback also the solver. Work: the tokenizer's probes, every weight
+        read and quantized, and where errors are fed back two streams and the solver."""
+        model, p, found = job.input.sizes, job.params, self.outline(job)
+        work = Work(python=PROBES_S + ENTRY_S * model.shape.vocab, moved=WEIGHT_MOVED * model.parameters)
+        memory, disk = WORKER + 4 * SLAB + ENTRY_BYTES * model.shape.vocab, found.disk_bytes
+        if p.feedback != "off" and self.reads_calibration(p) and mix.FILE_TYPES[p.type][1] in KINDS:
+            work += solving(model, SWEEPS) + Work(moved=FITTED_MOVED * model.linears)
+            memory += FEEDBACK_BYTES + int(solver_bytes(model) + (8 + model.weight_bytes) * model.head)
+            disk += found.disk_bytes
+            if p.feedback == "upstream":
+                work += upstream(model, p.calibration_tokens, p.calibration_length)
+                disk += 8 * p.calibration_tokens * (3 * model.shape.hidden + model.shape.ffn)
+        if p.mix == "measured":
+            work += sensitivity(model, p.calibration_tokens) + Work(moved=100.0 * len(p.choose) * model.linears)
+        return Needs(disk, int(memory), work)
 
     def check(self, job: Job[GgufParams]) -> None:
         """Refuse an architecture without a row, and a model whose files or shapes are wrong."""
@@ -90,9 +114,30 @@ class ExportGguf(Stage[GgufParams]):
         return _facts(job, layout, plan, vocabulary, texts)
 
 
-def _bits(file_type: str) -> float:
-    kind = mix.FILE_TYPES[file_type][1]
-    return ggml.row_bytes(kind, 256) * 8 / 256
+def block_bytes(model: ModelOutline, file_type: str) -> int:
+    """Bytes of all block linears in a file of that type."""
+    s, total = model.shape, 0
+    known = mix.Model(s.blocks, s.heads // s.kv_heads, model.tied, importance=True)
+    queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    shapes = {"attn_q": (queries, s.hidden), "attn_k": (keys, s.hidden), "attn_v": (keys, s.hidden)}
+    shapes |= {"attn_output": (s.hidden, queries), "ffn_up": (s.ffn, s.hidden), "ffn_down": (s.hidden, s.ffn)}
+    shapes |= {"ffn_gate": (s.ffn, s.hidden)} if model.gated else {}
+    for block in range(s.blocks):
+        for part, shape in shapes.items():
+            total += _stored(f"blk.{block}.{part}.weight", shape, file_type, known)
+    return total
+
+
+def outside_bytes(model: ModelOutline, file_type: str) -> int:
+    """Bytes of the embedding and a head of its own."""
+    s = model.shape
+    known = mix.Model(s.blocks, s.heads // s.kv_heads, model.tied, importance=True)
+    names = ["token_embd.weight", *([] if model.tied else ["output.weight"])]
+    return sum(_stored(name, (s.vocab, s.hidden), file_type, known) for name in names)
+
+
+def _stored(name: str, shape: tuple[int, int], file_type: str, known: mix.Model) -> int:
+    return shape[0] * ggml.row_bytes(mix.choose(name, shape, file_type, known), shape[1])
 
 
 def _importance(job: Job[GgufParams], layout: Layout, checkpoint: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:

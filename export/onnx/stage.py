@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from compress.costs import WORKER, Work, forward, touched
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.json_files import write_json
-from compress.stage import Job, Needs, Params, Stage
+from compress.outline import SIDE_BYTES, ModelOutline, Outline
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from export.checkpoint import Checkpoint, open_checkpoint, read_json
 from export.onnx.family import Spec, family_of, read_settings, rope_tables, spec_of
+from export.onnx.levels import LENGTH
+from export.onnx.levels import TOKENS as LEVEL_TOKENS
 
 GRAPH = "model.onnx"
+LIBRARIES = 190_000_000
+"""Bytes of onnx, onnxruntime and onnxruntime-genai."""
+FIXED_S, ENTRY_S = 1.5, 4e-5
+"""Seconds of the interpreter: importing them, writing and stamping the graph; an entry of the vocabulary."""
+WEIGHT_MOVED = 150
+"""Bytes moved for a weight: rounded, written, read back, compared, hashed."""
+SPEED = 0.4
+"""Share of the probe's float32 speed that products of codes reach in onnxruntime."""
 
 
 class OnnxParams(Params):
@@ -65,11 +78,29 @@ class ExportOnnx(Stage[OnnxParams]):
     modules = frozenset({"onnx", "onnxruntime", "onnxruntime_genai", "torch", "transformers"})
     libraries = frozenset({"onnx", "onnxruntime", "onnxruntime-genai", "transformers"})
 
-    def needs(self, job: Job[OnnxParams]) -> Needs:
-        """Disk: the graph; memory: two sessions of it while the accuracy level is chosen."""
-        size = sum(a.size_bytes() for a in job.inputs)
-        graph = 2 * size if job.params.precision == "fp32" else size
-        return Needs(disk_bytes=graph, ram_bytes=2 * graph)
+    def outline(self, job: JobOutline[OnnxParams]) -> Outline:
+        """Codes with a float32 scale per block, embedding and head as ``head`` says; float16 or float32 else."""
+        p, model = job.params, job.input.sizes
+        plain = 2.0 if p.half else 4.0
+        stored = plain if p.bits is None else p.bits / 8 + 4 / _block(job)
+        head = plain if p.head_bits is None else p.head_bits / 8 + 4 / p.block_size
+        size = model.linears * stored + model.head * head * (1 if model.tied else 2)
+        return Outline("onnx", int(size + SIDE_BYTES * model.shape.vocab), replace(model, weight_bytes=stored))
+
+    def needs(self, job: JobOutline[OnnxParams]) -> Needs:
+        """Memory: the largest tensor in float32 with its codes while it is rounded, or two sessions and their scores of
+        a window while the accuracy level is chosen.
+
+        Work: every weight rounded, written, read back and compared; two passes over LEVEL_TOKENS tokens.
+        """
+        p, model, found = job.params, job.input.sizes, self.outline(job)
+        work = Work(python=FIXED_S + ENTRY_S * model.shape.vocab, moved=WEIGHT_MOVED * model.parameters)
+        sessions = 0
+        if p.accuracy_level == "auto" and p.bits is not None and p.provider == "cpu":
+            work += _levels(model)
+            sessions = 3 * found.disk_bytes + 3 * 8 * LENGTH * model.shape.vocab
+        memory = WORKER + LIBRARIES + max(16 * max(model.head, model.block), sessions)
+        return Needs(2 * found.disk_bytes, int(memory), work)
 
     def check(self, job: Job[OnnxParams]) -> None:
         """Refuse what the runtime cannot do, before anything is written."""
@@ -99,6 +130,18 @@ class ExportOnnx(Stage[OnnxParams]):
             shutil.move(path, job.out / path.name)
         job.progress(4, 4)
         return job.params.model_dump() | levels | compared | {"probes_equal": probes}
+
+
+def _block(job: JobOutline[OnnxParams]) -> int:
+    """Weights that share a scale: those of a GPTQ folder as a guess of its usual group."""
+    return 128 if job.input.kind == "gptq" else job.params.block_size
+
+
+def _levels(model: ModelOutline) -> Work:
+    """One reference and one candidate, float32 inside, and the comparison of their scores in float64."""
+    answers = forward(model, LEVEL_TOKENS, LENGTH, LEVEL_TOKENS)
+    scores = 200.0 * LEVEL_TOKENS * model.shape.vocab
+    return Work(float32=2 * answers / SPEED, moved=scores + 8 * touched(model, LEVEL_TOKENS))
 
 
 def check_source(folder: Path, params: OnnxParams) -> tuple[Checkpoint, Any, Spec]:

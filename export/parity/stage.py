@@ -18,12 +18,14 @@ from typing import Any
 from pydantic import Field
 
 from compress.artifact import Artifact
+from compress.costs import WORKER, Work, forward, touched
 from compress.errors import ParityFailed, UsageError
 from compress.json_files import write_json
-from compress.stage import Job, Needs, Params, Stage
+from compress.outline import Lengths, ModelOutline, Outline, read_split
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.parity.checks import Check, Reference, compare
-from export.parity.logits import twin_of
+from export.parity.logits import BATCH_BYTES, twin_of
 from export.parity.prompts import asked, plain, read_talks
 from export.parity.words import hugging_face
 from runtime.engine.gguf_split import require_whole
@@ -31,6 +33,13 @@ from runtime.engine.gguf_split import require_whole
 log = logging.getLogger(__name__)
 
 FILE = "parity.json"
+LIBRARIES = 400_000_000
+"""Bytes of both runtimes, two tokenizers, and torch's own."""
+START_S, READ_S, TALK_S, ROW_S = 1.0, 0.6, 0.002, 0.002
+"""Seconds of the interpreter: the reference; for a candidate loading and probes, a prompt read, a row answered."""
+SPEED, RUNTIME_SPEED, WEIGHT_MOVED, SCORE_MOVED, ROW_BYTES = 0.4, 0.7, 800, 60, 16
+"""Shares of the probe's float32 speed, in torch and in a runtime; bytes moved for a weight and for a score; bytes held
+for an FFN channel of a token."""
 BUDGET, LEAST = 1e12, 16
 REFERENCES = ("hf", "gptq")
 
@@ -66,10 +75,39 @@ class ExportParity(Stage[ParityParams]):
     modules = frozenset({"torch", "transformers"})
     libraries = frozenset({"gguf", "llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
 
-    def needs(self, job: Job[ParityParams]) -> Needs:
-        """Memory: the reference in float32 twice, and a candidate."""
-        largest = max((a.size_bytes() for a in job.inputs), default=0)
-        return Needs(ram_bytes=5 * largest)
+    def outline(self, job: JobOutline[ParityParams]) -> Outline:
+        """A report."""
+        return Outline("parity", 3000 * len(job.inputs))
+
+    def needs(self, job: JobOutline[ParityParams]) -> Needs:
+        """Memory: the reference's logits of a few prompts, one candidate's weights in float32 in torch with a head of
+        their own and in its runtime, three batches of logits.
+
+        Work for each candidate: its weights read back and compared; in torch all rows, a few of them again with the
+        runtime's roundings; in the runtime each row once as prompt and reply and once to be scored.
+        """
+        p, model = job.params, job.inputs[0].sizes
+        lengths, prompts = self._lengths(job, model)
+        rows = min(prompts, p.scored or afforded(model.parameters, lengths.prompt + p.tokens))
+        few = min(p.noise_prompts, max(8, rows // 4), rows)
+        length = lengths.prompt + p.tokens
+        asked = [c for c in job.inputs[1:] if c.kind != "gptq"]
+        one = _exact(model, rows + 2 * few, length) + _ran(model, rows, length)
+        work = Work(python=START_S) + _exact(model, few, lengths.prompt)
+        work += (_held(model) + Work(python=READ_S + TALK_S * prompts)) * (len(job.inputs) - 1) + one * len(asked)
+        together = min(rows, max(1, BATCH_BYTES // (4 * length * model.shape.vocab))) * length
+        memory = (
+            WORKER + LIBRARIES + 4 * (model.linears + 2 * model.head) + 4 * few * lengths.prompt * model.shape.vocab
+        )
+        memory += together * (12 * model.shape.vocab + ROW_BYTES * model.shape.ffn)
+        memory += max((c.disk_bytes for c in asked), default=0)
+        return Needs(self.outline(job).disk_bytes, int(memory), work)
+
+    @staticmethod
+    def _lengths(job: JobOutline[ParityParams], model: ModelOutline) -> tuple[Lengths, int]:
+        """Tokens of the prompts, and how many there are."""
+        split = read_split(job.params.prompts_file) if job.params.prompts_file else job.split("eval")
+        return split.lengths(model), min(job.params.prompts, max(1, split.rows))
 
     def check(self, job: Job[ParityParams]) -> None:
         """The first input is a reference, there is something to compare, and there are prompts."""
@@ -145,8 +183,29 @@ def read_reference(job: Job[ParityParams]) -> Reference:
 def affordable(rows: Sequence[Sequence[int]], tokens: int, checkpoint: Checkpoint) -> int:
     """How many prompts with replies of ``tokens`` tokens BUDGET pays for; a parameter is one multiplication a token."""
     parameters = sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
-    mean = sum(len(row) + tokens for row in rows) / len(rows)
+    return afforded(parameters, sum(len(row) + tokens for row in rows) / len(rows))
+
+
+def afforded(parameters: int, mean: float) -> int:
+    """The same for rows of ``mean`` tokens."""
     return max(LEAST, int(BUDGET / (parameters * mean)))
+
+
+def _exact(model: ModelOutline, rows: float, length: float) -> Work:
+    """Rows through transformers in float32, with all their logits."""
+    tokens = rows * length
+    moved = 8 * touched(model, tokens) + SCORE_MOVED * tokens * model.shape.vocab
+    return Work(float32=forward(model, tokens, length, tokens) / SPEED, moved=moved)
+
+
+def _ran(model: ModelOutline, rows: float, length: float) -> Work:
+    """Rows in a runtime, twice."""
+    return Work(float32=2 * forward(model, rows * length, length, rows * length) / RUNTIME_SPEED, python=rows * ROW_S)
+
+
+def _held(model: ModelOutline) -> Work:
+    """Weights dequantized and compared row by row in float64."""
+    return Work(moved=WEIGHT_MOVED * model.parameters)
 
 
 def _context(checkpoint: Checkpoint) -> int:

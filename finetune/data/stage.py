@@ -13,19 +13,24 @@ import logging
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from compress.costs import WORKER, Work
 from compress.errors import DataError, UsageError
+from compress.outline import SAMPLE, Outline, Split
 from compress.rows import NUMBER, check_parts, question_of
-from compress.stage import Job, Params, Stage
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.readers import read_rows
 from runtime.rules import RuleBook, Turn, load_rules
 
 log = logging.getLogger(__name__)
+ROW_S = 0.00015
+"""Seconds of the interpreter for a row."""
 KEPT = ("id", "facts", "labels", "expected", "cluster", "prompted", "sources", "chosen", "rejected", "label")
 JOINERS = "\u200c\u200d\ufe0e\ufe0f\u00ad"
 """Signs without width that change how others look."""
@@ -74,20 +79,33 @@ class FilesData(Stage[FilesParams]):
                 what = "is a folder" if path.is_dir() else "there is no such file"
                 raise DataError(path, None, what, next="check the path under data: in the pipeline file")
 
+    def outline(self, job: JobOutline[FilesParams]) -> Outline:
+        """The first rows of each file stand for all. A broken one is found when the stage runs."""
+        p = job.params
+        given = {"train": p.train, "calibration": p.calibration or p.train, "eval": p.eval}
+        splits = {name: outlined(path, p, name) for name, path in given.items() if path is not None}
+        return Outline("data", sum(split.disk_bytes for split in splits.values()), splits=splits)
+
+    def needs(self, job: JobOutline[FilesParams]) -> Needs:
+        """A digest of each question in memory; each row is checked."""
+        found = self.outline(job)
+        rows = sum(split.rows for split in found.splits.values())
+        return Needs(found.disk_bytes, WORKER + 200 * rows, Work(python=rows * ROW_S))
+
     def run(self, job: Job[FilesParams]) -> Mapping[str, Any]:
         p, book = job.params, load_rules(job.rules) if job.rules else None
         counts: dict[str, Any] = {"train": 0, "calibration": 0, "evaluation": 0, "evaluation_questions": 0}
         known: dict[bytes, int] = {}
         if p.train:
-            train = Split(p.train, p, "train", book)
+            train = Rows(p.train, p, "train", book)
             counts["train"] = train.write(job, lambda line, row: known.setdefault(fingerprint(row), line) is not None)
             counts["calibration"] = counts["train"]
             if not p.calibration:
                 shutil.copyfile(job.out / "train.jsonl", job.out / "calibration.jsonl")
         if p.calibration:
-            counts["calibration"] = Split(p.calibration, p, "calibration").write(job)
+            counts["calibration"] = Rows(p.calibration, p, "calibration").write(job)
         if p.eval:
-            held, apart = Split(p.eval, p, "eval", book), Apart(p, known)
+            held, apart = Rows(p.eval, p, "eval", book), Apart(p, known)
             counts["evaluation"] = held.write(job, apart)
             apart.finish()
             counts |= {"evaluation_questions": len(apart.asked), "overlap": apart.both}
@@ -97,7 +115,7 @@ class FilesData(Stage[FilesParams]):
         return counts
 
 
-class Split:
+class Rows:
     """One file on its way to canonical JSONL."""
 
     def __init__(self, path: Path, p: FilesParams, split: str, book: RuleBook | None = None) -> None:
@@ -168,6 +186,18 @@ class Split:
             log.warning("%s: %d rows cannot be used and are left out (%s)", self.path, len(self.bad), shown)
         if self.twins:
             log.warning("%s: %d rows stand there already and are left out", self.path, self.twins)
+
+
+def outlined(path: Path, p: FilesParams, split: str) -> Split:
+    """The split that a file will be."""
+    count, sample = 0, list[Row]()
+    for _, raw in read_rows(path, split):
+        count += 1
+        if len(sample) < SAMPLE and not isinstance(raw, DataError):
+            with suppress(ValueError):
+                sample.append(canonical(raw, p, split))
+    files = path.rglob("*") if path.is_dir() else [path]
+    return Split(count, sum(file.stat().st_size for file in files), sample)
 
 
 def canonical(raw: Any, p: FilesParams, split: str) -> Row:

@@ -9,12 +9,18 @@ from typing import Any
 from pydantic import Field
 
 from compress.chat_files import TEMPLATE_FILES
+from compress.costs import WORKER, Work
 from compress.errors import HoldfastError, UsageError
 from compress.extras import need
 from compress.model.files import INDEX, SINGLE, is_indexed, shard_names
-from compress.stage import Job, Params, Stage
+from compress.model.outline import folder_outline
+from compress.outline import Outline
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.source.folder import KEPT, check_model_folder, take
 from finetune.source.template import make_default
+
+HASHED = 30
+"""Bytes moved for one that is copied to disk, read back and hashed."""
 
 
 class HubParams(Params):
@@ -34,6 +40,21 @@ class HubSource(Stage[HubParams]):
     produces = "hf"
     version = 2
     modules = frozenset({"transformers"})
+
+    def outline(self, job: JobOutline[HubParams]) -> Outline:
+        """What the hub's own cache holds of that revision. Raises LookupError where it holds nothing."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(job.params.hf, "config.json", revision=job.params.revision)
+        folder = Path(found).parent if isinstance(found, str) else None
+        if folder is None or not any(folder.glob("*.safetensors")):
+            raise LookupError(f"{job.params.hf} is not on this machine yet")
+        return folder_outline(folder)
+
+    def needs(self, job: JobOutline[HubParams]) -> Needs:
+        """Twice on disk while it is copied; the network's time is not counted."""
+        size = self.outline(job).disk_bytes
+        return Needs(2 * size, WORKER, Work(moved=HASHED * size, python=1.0))
 
     def run(self, job: Job[HubParams]) -> Mapping[str, Any]:
         folder = download(job.params.hf, job.params.revision, job.scratch / "hub")

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.stage import Job, Needs, Params, Stage
+from compress.costs import WORKER, Work
+from compress.model.outline import folder_outline
+from compress.outline import Outline
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.source.folder import check_model_folder, take
 from finetune.source.template import make_default
 from runtime.engine.chat import of_folder
+
+HASHED = 30
+"""Bytes moved for one that is copied to disk, read back and hashed: SHA-256 takes most of it."""
 
 
 class PathParams(Params):
@@ -27,8 +33,14 @@ class PathSource(Stage[PathParams]):
     accepts = frozenset()
     produces = "hf"
 
-    def needs(self, job: Job[PathParams]) -> Needs:
-        return Needs(disk_bytes=sum(file.stat().st_size for file in check_model_folder(job.params.path)))
+    def outline(self, job: JobOutline[PathParams]) -> Outline:
+        check_model_folder(job.params.path)
+        return folder_outline(job.params.path)
+
+    def needs(self, job: JobOutline[PathParams]) -> Needs:
+        """The files are copied, hashed and read again."""
+        size = self.outline(job).disk_bytes
+        return Needs(size, WORKER, Work(moved=HASHED * size, python=0.05))
 
     def check(self, job: Job[PathParams]) -> None:
         check_model_folder(job.params.path)

@@ -16,14 +16,22 @@ from typing import Any
 from pydantic import Field
 
 from compress.artifact import MEASUREMENTS
+from compress.costs import ROW, TRAINING, WORKER, Work, activations, forward, padded, touched
 from compress.extras import need
 from compress.json_files import write_json
-from compress.stage import Job, Needs, Params, Stage
+from compress.outline import ModelOutline, Outline, Shape, folder_outline
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.source import tiny_tokenizer
 from finetune.train import batches
 from finetune.world import corpus
 
 PAD_LABEL = -100
+TOKENS_PER_ROW, LONGEST, REPLY = 107, 200, 0.45
+"""Of a conversation of finetune.world.corpus in its own tokens: mean and largest length, share of the reply."""
+ROW_S, BLOCK_S, STEP_S = 0.0006, 0.002, 0.02
+"""Seconds of the interpreter for a conversation (made and tokenised), and for a block and the rest of a step."""
+PASSES = 4.0
+"""Times that a step reads and writes what one pass touches."""
 
 
 class TinyParams(Params):
@@ -63,10 +71,33 @@ class TinySource(Stage[TinyParams]):
     modules = frozenset({"torch", "transformers", "tokenizers"})
     libraries = frozenset({"torch", "transformers", "tokenizers"})
 
-    def needs(self, job: Job[TinyParams]) -> Needs:
+    def outline(self, job: JobOutline[TinyParams]) -> Outline:
+        """A float32 Llama with a tied head."""
         p = job.params
-        weights = 4 * (p.layers * (4 * p.hidden**2 + 3 * p.hidden * p.ffn) + p.vocabulary * p.hidden)
-        return Needs(disk_bytes=4 * weights, ram_bytes=2**30 + 8 * weights, seconds=10 + p.steps * p.batch * 0.0095)
+        shape = Shape(p.layers, p.hidden, p.ffn, p.heads, p.heads, p.hidden // p.heads, p.vocabulary)
+        return folder_outline(ModelOutline(shape, tied=True, weight_bytes=4.0))
+
+    def needs(self, job: JobOutline[TinyParams]) -> Needs:
+        """Memory: weights, gradients and two moments in float32, the conversations, one step's activations.
+
+        Work of a step: a pass forward and twice as much back, and Muon's five iterations on every matrix [n, m]:
+        two products with n x n x m and one with n x n x n multiplications (n the smaller side).
+        """
+        p, found = job.params, self.outline(job)
+        model = found.sizes
+        length = min(padded(TOKENS_PER_ROW, 16), p.context)
+        tokens = p.batch * length
+        muon = p.layers * (4 * _muon(p.hidden, p.hidden) + 3 * _muon(p.hidden, p.ffn))
+        products = 3 * forward(model, tokens, length, REPLY * tokens) + muon
+        step = Work(
+            bfloat16=products,
+            moved=PASSES * touched(model, tokens) + 40 * model.parameters,
+            python=STEP_S + BLOCK_S * p.layers,
+        )
+        memory: float = 16 * model.parameters + p.conversations * ROW
+        memory += activations(model, p.batch, min(LONGEST, p.context), 40, 20)
+        work = step * p.steps + Work(python=p.conversations * ROW_S)
+        return Needs(found.disk_bytes + 16 * model.parameters, int(WORKER + TRAINING + memory), work)
 
     def run(self, job: Job[TinyParams]) -> Mapping[str, Any]:
         need("torch").set_num_threads(job.threads)
@@ -92,6 +123,12 @@ class TinySource(Stage[TinyParams]):
             "vocabulary": len(tokenizer),
             "loss": round(loss, 4),
         }
+
+
+def _muon(rows: int, columns: int) -> float:
+    """Floating-point operations of one orthogonalisation (five Newton-Schulz iterations) of a matrix."""
+    least, most = sorted((rows, columns))
+    return 5.0 * (4 * least * least * most + 2 * least**3)
 
 
 def build_model(tokenizer: Any, p: TinyParams, seed: int) -> Any:

@@ -18,6 +18,8 @@ class Dpo(Tuning[DpoParams]):
     """Learns to prefer the chosen reply of each pair; the reference is the model before training."""
 
     Params = DpoParams
+    rows = 2
+    referenced = True
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}
 
     def objective(self, job: Job[DpoParams]) -> tuple[Preferring, dict[str, Any]]:

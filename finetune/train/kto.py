@@ -22,6 +22,8 @@ class Kto(Tuning[KtoParams]):
     """Learns from replies that are wanted and replies that are not; the reference is the model before training."""
 
     Params = KtoParams
+    rows = 2
+    referenced = True
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}
 
     def objective(self, job: Job[KtoParams]) -> tuple[Preferring, dict[str, Any]]:

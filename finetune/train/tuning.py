@@ -16,12 +16,13 @@ from compress.artifact import MEASUREMENTS
 from compress.errors import UsageError
 from compress.extras import need
 from compress.json_files import write_json
-from compress.stage import Job, Needs, Stage
-from finetune.train import merge, training
+from compress.outline import Outline
+from compress.stage import Job, JobOutline, Needs, Stage
+from finetune.train import costs, merge, training
+from finetune.train.costs import PROBES
 from finetune.train.objective import Objective
 from finetune.train.params import TuningParams
 
-PROBES = 16
 WIDTH = 4096
 P = TypeVar("P", bound=TuningParams)
 
@@ -37,15 +38,20 @@ class Tuning(Stage[P]):
     rates: ClassVar[Mapping[str, float]]
     """Peak learning rates at hidden size ``WIDTH``; they grow as a model gets narrower (Yang et al., 2022)."""
 
+    rows: ClassVar[int] = 1
+    """Rows in the model for an example."""
+    referenced: ClassVar[bool] = False
+    """Whether each row is read once before training."""
+
     @abstractmethod
     def objective(self, job: Job[P]) -> tuple[Objective, dict[str, Any]]:
         """What is trained for, and facts of the data."""
 
-    def needs(self, job: Job[P]) -> Needs:
-        """Disk: the merged model and, for ``full``, three checkpoints of float32 weights with two moments each."""
-        size = sum(a.size_bytes() for a in job.inputs)
-        copies = 1 + 3 * 6 if job.params.method == "full" else 3
-        return Needs(disk_bytes=copies * size, ram_bytes=3 * size + 2**30)
+    def outline(self, job: JobOutline[P]) -> Outline:
+        return costs.outline(job)
+
+    def needs(self, job: JobOutline[P]) -> Needs:
+        return costs.needs(job, costs.augmented(job), self.rows, referenced=self.referenced)
 
     def check(self, job: Job[P]) -> None:
         if job.data is None or not (job.data.path / "train.jsonl").is_file():

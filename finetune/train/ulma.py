@@ -18,6 +18,8 @@ class Ulma(Tuning[UlmaParams]):
     """Learns wanted replies as demonstrations, and away from the others."""
 
     Params = UlmaParams
+    rows = 2
+    referenced = True
     rates: ClassVar = {"qlora": 1e-4, "lora": 1e-4, "full": 1e-5}
 
     def objective(self, job: Job[UlmaParams]) -> tuple[Preferring, dict[str, Any]]:

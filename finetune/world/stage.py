@@ -17,8 +17,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from compress.costs import WORKER, Work
 from compress.errors import DataError
-from compress.stage import Job, Params, Stage
+from compress.outline import SAMPLE, Outline, Split
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.world import scenes
 from runtime.rules import RuleBook, Turn, load_rules
 
@@ -27,6 +29,11 @@ EVALUATION_MIX = {
 }  # fmt: skip
 """Items per kind in 1,320: each escalation and the refusal in more than the 299 that a bound of 1 % needs."""
 TRAINING_MIX = {"plain": 5, "legal": 3, "human": 3, "disallowed": 3, "legal_near": 3, "human_near": 3, "allowed": 3}
+
+ROW_S = 0.00023
+"""Seconds of the interpreter for a row."""
+ROW_BYTES = 1000
+"""Bytes of a row in memory that the worker does not have anyway."""
 
 Row = dict[str, Any]
 
@@ -52,10 +59,28 @@ class WorldData(Stage[WorldParams]):
     produces = "data"
     uses = frozenset({"rules"})
 
+    def outline(self, job: JobOutline[WorldParams]) -> Outline:
+        """A few rows of each split, made as all will be, stand for them."""
+        book, p = _rules(job.rules), job.params
+        make = partial(make_rows, book, random.Random(f"outline {job.seed}"), hard=p.wordings == "held_out")
+        asked = {"train": p.train, "calibration": p.calibration, "eval": p.evaluation}
+        splits = {}
+        for name, count in asked.items():
+            held = name == "eval"
+            rows = make(EVALUATION_MIX if held else TRAINING_MIX, min(count, SAMPLE), evaluation=held)
+            written = [question_row(row) if held else plain_row(row) for row in rows]
+            size = sum(len(_line(row)) for row in written)
+            splits[name] = Split(count, size * count // len(rows), written)
+        return Outline("data", sum(split.disk_bytes for split in splits.values()), splits=splits)
+
+    def needs(self, job: JobOutline[WorldParams]) -> Needs:
+        """Rows in memory; each is drawn, judged by every rule and written."""
+        p = job.params
+        rows = p.train + p.calibration + p.evaluation
+        return Needs(self.outline(job).disk_bytes, WORKER + rows * ROW_BYTES, Work(python=rows * ROW_S))
+
     def run(self, job: Job[WorldParams]) -> Mapping[str, Any]:
-        if job.rules is None:
-            raise DataError("data.world", None, "needs a rule file", next="name it under rules: in the pipeline file")
-        book, p = load_rules(job.rules), job.params
+        book, p = _rules(job.rules), job.params
         make = partial(make_rows, book, hard=p.wordings == "held_out")
         train = make(random.Random(f"train {job.seed}"), TRAINING_MIX, p.train, evaluation=False)
         calibration = make(random.Random(f"calibration {job.seed}"), TRAINING_MIX, p.calibration, evaluation=False)
@@ -67,6 +92,12 @@ class WorldData(Stage[WorldParams]):
         _write(job.out / "calibration.jsonl", (plain_row(row) for row in calibration))
         _write(job.out / "eval.jsonl", (question_row(row) for row in held))
         return _facts(book, train, calibration, held)
+
+
+def _rules(path: Path | None) -> RuleBook:
+    if path is None:
+        raise DataError("data.world", None, "needs a rule file", next="name it under rules: in the pipeline file")
+    return load_rules(path)
 
 
 def make_rows(
@@ -170,4 +201,8 @@ def _facts(book: RuleBook, train: list[Row], calibration: list[Row], held: list[
 def _write(path: Path, rows: Iterable[Row]) -> None:
     with open(path, "w", encoding="utf-8", newline="\n") as handle:
         for row in rows:
-            handle.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+            handle.write(_line(row))
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"

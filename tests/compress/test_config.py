@@ -195,7 +195,7 @@ def test_assignment_values_are_yaml():
 
 def test_plan_refuses_an_unknown_architecture_before_anything_runs(tmp_path, tiny_llama, chat_jsonl):
     from compress.errors import UnsupportedArchitecture
-    from compress.pipeline.run import plan
+    from compress.pipeline.forecast import plan
     from compress.pipeline.store import Store
 
     shutil.copytree(tiny_llama, tmp_path / "model")

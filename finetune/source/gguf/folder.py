@@ -12,19 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from compress.costs import WORKER, Work
+from compress.model.outline import config_outline
 from compress.model.weights import write_model
-from compress.stage import Job, Needs, Params, Stage
+from compress.outline import Outline, Pieces, folder_outline
+from compress.stage import Job, JobOutline, Needs, Params, Stage
 from export.gguf.ggml import PLAIN
 from export.gguf.layout import Layout
 from finetune.source.gguf import tokenizer
 from finetune.source.gguf.backend import check
 from finetune.source.gguf.config import config_of
 from finetune.source.gguf.parts import GgufParts, part_files, read_parts
-from finetune.source.gguf.weights import EXACT, Origin, load, origins, slabs, survives
+from finetune.source.gguf.weights import EXACT, SLAB, Origin, load, origins, slabs, survives
 
 DTYPES = {"bfloat16": "BF16", "float32": "F32"}
-LIBRARIES = 400 << 20
-"""Memory that torch and llama.cpp take by themselves, in bytes."""
+ENTRY_S = 6e-5
+"""Seconds of the interpreter for an entry of the vocabulary: read, written, and asked of llama.cpp."""
+WEIGHT_MOVED = 40
+"""Bytes moved for a weight: dequantized twice, looked at, rounded, written, hashed."""
 
 
 class GgufFileParams(Params):
@@ -52,11 +57,30 @@ def open_model(path: Path) -> GgufModel:
     return GgufModel(parts, config, layout, origins(parts, layout))
 
 
+def outline(path: Path, params: GgufFileParams) -> Outline:
+    """The folder by the header. Under ``auto`` a file of floats counts as float32: its values are not looked at."""
+    parts = read_parts(path)
+    config, _ = config_of(parts)
+    wide = params.dtype == "float32" or (params.dtype == "auto" and mostly(parts) in EXACT)
+    pieces = Pieces(parts.metadata["tokenizer.ggml.tokens"])
+    return folder_outline(config_outline(config, path, 4.0 if wide else 2.0, pieces))
+
+
 def needs(path: Path, params: GgufFileParams) -> Needs:
-    """Disk for the weights, memory for the largest tensor."""
-    sizes = [math.prod(tensor.shape) for _, tensor in read_parts(path).tensors.values()]
-    width = 2 if params.dtype == "bfloat16" else 4
-    return Needs(disk_bytes=width * sum(sizes), ram_bytes=LIBRARIES + 2 * width * max(sizes, default=0))
+    """Memory: the largest tensor as it is stored, twice, and a slab of float32."""
+    found = outline(path, params)
+    model = found.sizes
+    largest = max(math.prod(tensor.shape) for _, tensor in read_parts(path).tensors.values())
+    work = Work(python=ENTRY_S * model.shape.vocab, moved=WEIGHT_MOVED * model.parameters)
+    return Needs(found.disk_bytes, int(WORKER + 2 * model.weight_bytes * largest + 4 * SLAB), work)
+
+
+def mostly(parts: GgufParts) -> str:
+    """The type that holds most weights."""
+    weights = collections.Counter[str]()
+    for _, tensor in parts.tensors.values():
+        weights[tensor.kind] += math.prod(tensor.shape)
+    return weights.most_common(1)[0][0]
 
 
 def write_folder(path: Path, job: Job[Any]) -> dict[str, Any]:
@@ -80,10 +104,7 @@ def write_folder(path: Path, job: Job[Any]) -> dict[str, Any]:
 def survey(model: GgufModel, job: Job[Any]) -> str:
     """Look at every weight once and return the type to store them in. Raises ArtifactError for NaN and infinity."""
     wanted: str = job.params.dtype
-    mostly = collections.Counter[str]()
-    for _, tensor in model.parts.tensors.values():
-        mostly[tensor.kind] += math.prod(tensor.shape)
-    exact = wanted == "auto" and mostly.most_common(1)[0][0] in EXACT
+    exact = wanted == "auto" and mostly(model.parts) in EXACT
     rounds = False
     for number, origin in enumerate(model.origins, 1):
         for _, values in slabs(model.parts, origin, job.threads) if origin.stored else ():
@@ -144,7 +165,10 @@ class FileSource(Stage[P]):
         """The parts."""
         return part_files(self.find(params))
 
-    def needs(self, job: Job[P]) -> Needs:
+    def outline(self, job: JobOutline[P]) -> Outline:
+        return outline(self.find(job.params), job.params)
+
+    def needs(self, job: JobOutline[P]) -> Needs:
         return needs(self.find(job.params), job.params)
 
     def check(self, job: Job[P]) -> None:

@@ -178,8 +178,8 @@ def test_damaged_artifact_is_named(done, calm):
 def test_full_disk_is_told_before_the_first_stage(project):
     from compress.config import read_config
     from compress.errors import ResourceError
+    from compress.pipeline.forecast import check_resources, plan
     from compress.pipeline.plan import build
-    from compress.pipeline.run import check_resources, plan
     from compress.pipeline.store import Store
     from compress.stage import Needs
 

@@ -1,10 +1,10 @@
 """When a pruned model is recovered, and what that takes."""
 
-from compress.artifact import open_artifact
-from compress.prune.recovery import pruning_needs
-from compress.prune.width import WidthParams
+from compress.model.outline import folder_outline
+from compress.outline import Outline, Split
+from compress.prune.width import WidthParams, WidthPrune
 from compress.recover.params import Recover
-from compress.stage import Job
+from compress.stage import JobOutline
 
 
 def test_recovery_is_on_when_much_goes():
@@ -15,9 +15,12 @@ def test_recovery_is_on_when_much_goes():
     assert WidthParams(recover=own).recovery(0.05) == own
 
 
-def test_training_takes_the_memory_adapters_less(tiny_llama, tmp_path):
+def test_training_takes_the_memory_adapters_less(tiny_llama):
+    rows = Split(100, 1000, [{"text": "My kettle is broken."}])
+
     def needs(recover):
-        job = Job(WidthParams(recover=recover), tmp_path, tmp_path, inputs=(open_artifact(tiny_llama),))
-        return pruning_needs(job, 1 << 20).ram_bytes
+        data = Outline("data", 1000, splits={"train": rows})
+        params = WidthParams(ffn=0.5, recover=recover)
+        return WidthPrune().needs(JobOutline(params, (folder_outline(tiny_llama),), data=data)).ram_bytes
 
     assert needs(None) < needs(Recover(lora=4)) < needs(Recover()) == needs("auto")

@@ -240,7 +240,7 @@ def test_bad_rows_and_twins_are_left_out_and_counted(tmp_path, caplog):
     assert "1 rows stand there already" in caplog.text
     (tmp_path / "out" / "train.jsonl").unlink()
     with pytest.raises(DataError, match="no rows that can be used"):
-        data.Split(jsonl(tmp_path / "n.jsonl", ["{"]), data.FilesParams(on_bad_row="skip"), "train").write(
+        data.Rows(jsonl(tmp_path / "n.jsonl", ["{"]), data.FilesParams(on_bad_row="skip"), "train").write(
             Job(params=data.FilesParams(), out=tmp_path / "out", scratch=tmp_path)
         )
 
