@@ -37,6 +37,10 @@ Data = Annotated[
 Rules = Annotated[Optional[Path], typer.Option("--rules", help="Rule file (YAML).")]  # noqa: UP045
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.", show_default=False)]
 WorkDir = Annotated[Path, typer.Option("--work-dir", help="Folder of the store and of the runs.")]
+Template = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--template", help="Chat template by name, where the model has several."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
@@ -220,6 +224,7 @@ def chat(
     bundle: BundlePath,
     message: Annotated[Optional[str], typer.Option("--message", "-m", help="Ask once and end.")] = None,  # noqa: UP045
     fact: Annotated[Optional[list[str]], typer.Option("--fact", help="A known fact: tier=gold (repeat).")] = None,  # noqa: UP045
+    template: Template = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -227,7 +232,7 @@ def chat(
     with console.errors(debug=debug):
         from compress.cli.commands import chat_with
 
-        chat_with(bundle, message, fact or [], as_json=json)
+        chat_with(bundle, message, fact or [], template, as_json=json)
 
 
 @app.command()
@@ -235,13 +240,14 @@ def serve(
     bundle: BundlePath,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    template: Template = None,
     debug: Debug = False,
 ) -> None:
     """Serve a bundle over an OpenAI-compatible HTTP interface."""
     with console.errors(debug=debug):
         from compress.cli.commands import serve_bundle
 
-        serve_bundle(bundle, host, port)
+        serve_bundle(bundle, host, port, template)
 
 
 def main() -> None:

@@ -273,15 +273,16 @@ def verify_bundle(bundle: Path, *, as_json: bool) -> None:
     verify(bundle, as_json=as_json)
 
 
-def chat_with(bundle: Path, message: str | None, facts: Sequence[str], *, as_json: bool) -> None:
+def chat_with(bundle: Path, message: str | None, facts: Sequence[str], template: str | None, *, as_json: bool) -> None:
     """``compress chat``."""
     from runtime.cli import chat
 
-    chat(bundle, message=message, facts=dict(parse_assignment(fact) for fact in facts), as_json=as_json)
+    given = dict(parse_assignment(fact) for fact in facts)
+    chat(bundle, message=message, facts=given, as_json=as_json, template=template)
 
 
-def serve_bundle(bundle: Path, host: str, port: int) -> None:
+def serve_bundle(bundle: Path, host: str, port: int, template: str | None) -> None:
     """``compress serve``."""
     from runtime.cli import serve
 
-    serve(bundle, host=host, port=port)
+    serve(bundle, host=host, port=port, template=template)

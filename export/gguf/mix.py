@@ -43,6 +43,8 @@ FILE_TYPES: dict[str, tuple[int, str]] = {
 }
 """Name -> (number in ``enum llama_ftype``, type of most tensors), largest file first."""
 
+_SUPER_BLOCK = 256
+"""Weights of the longest block; every other block divides it."""
 _VERY_LOW = frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M"})
 _NEEDS_IMPORTANCE = frozenset({"IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S"})
 _FALLBACK = {
@@ -75,12 +77,21 @@ def is_seventy(gguf: str, layers: int, heads: int, kv_heads: int) -> bool:
 
 def choose(name: str, shape: tuple[int, ...], file_type: str, model: Model) -> str:
     """The type of tensor ``name`` (GGUF name) with ``shape`` [rows, columns] or [n] in a file of ``file_type``."""
+    return _chosen(name, shape, shape[-1], file_type, model)
+
+
+def wanted(name: str, shape: tuple[int, ...], file_type: str, model: Model) -> str:
+    """``choose`` as if its rows were whole blocks of every type."""
+    return _chosen(name, shape, _SUPER_BLOCK, file_type, model)
+
+
+def _chosen(name: str, shape: tuple[int, ...], columns: int, file_type: str, model: Model) -> str:
     base = FILE_TYPES[file_type][1]
     if not _quantizable(name, shape):
         return "F32"
     if base in PLAIN:
         return base
-    return fitting(_mixed(name, shape[-1], file_type, base, model), shape[-1])
+    return fitting(_mixed(name, columns, file_type, base, model), columns)
 
 
 def needs_importance(name: str, kind: str, file_type: str) -> bool:

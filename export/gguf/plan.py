@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,17 @@ class Planned:
         return padded(self.nbytes)
 
 
+def mix_model(layout: Layout, tensors: Sequence[Tensor | Planned], *, importance: bool) -> mix.Model:
+    """What the mixes look at in a model of these tensors; ``importance``: an importance matrix is used."""
+    return mix.Model(
+        layers=layout.layers,
+        heads_per_kv=layout.heads // layout.kv_heads,
+        tied=all(t.name != "output.weight" for t in tensors),
+        importance=importance,
+        seventy=mix.is_seventy(layout.row.gguf, layout.layers, layout.heads, layout.kv_heads),
+    )
+
+
 def plan_tensors(
     checkpoint: Checkpoint, layout: Layout, file_type: str, importance: Mapping[str, npt.NDArray[np.float32]]
 ) -> list[Planned]:
@@ -62,13 +73,7 @@ def plan_tensors(
     ``importance``: Hugging Face module name -> float32 [in]; empty for plain rounding.
     """
     tensors = tensors_of(layout, checkpoint)
-    model = mix.Model(
-        layers=layout.layers,
-        heads_per_kv=layout.heads // layout.kv_heads,
-        tied=all(t.name != "output.weight" for t in tensors),
-        importance=bool(importance),
-        seventy=mix.is_seventy(layout.row.gguf, layout.layers, layout.heads, layout.kv_heads),
-    )
+    model = mix_model(layout, tensors, importance=bool(importance))
     planned = []
     for tensor in tensors:
         kind = mix.choose(tensor.name, tensor.shape, file_type, model)

@@ -8,6 +8,7 @@ on after the last tensor it finished, and ends with the same bytes.
 from __future__ import annotations
 
 import collections
+import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,13 +27,15 @@ from compress.quantize.feedback import KINDS, SWEEPS, Feedback, UpstreamBlocks
 from compress.stage import Job, JobOutline, Needs, Stage
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.gguf import ggml, mix
+from export.gguf.fallback import MOSTLY, fallback_of
 from export.gguf.imatrix import by_module, matrix_of, read_matrix
 from export.gguf.layout import Layout, layout_of
 from export.gguf.params import GgufParams
-from export.gguf.plan import Planned, plan_tensors
+from export.gguf.plan import Planned, mix_model, plan_tensors
 from export.gguf.tensors import tensors_of
 from export.gguf.write import SLAB, stream, write_header
 
+log = logging.getLogger(__name__)
 FILE = "model.gguf"
 VOCABULARY_BYTES = 40
 """Bytes in the header for an entry of the vocabulary and its merge."""
@@ -48,7 +51,7 @@ class ExportGguf(Stage[GgufParams]):
     """Writes ``model.gguf``."""
 
     Params = GgufParams
-    version = 4
+    version = 5
     accepts = frozenset({"hf", "gptq"})
     produces = "gguf"
     uses = frozenset({"calibration"})
@@ -100,18 +103,21 @@ class ExportGguf(Stage[GgufParams]):
         layout = layout_of(checkpoint.config)
         importance = _importance(job, layout, checkpoint)
         plan = plan_tensors(checkpoint, layout, job.params.type, importance)
+        fallback = fallback_of(plan, job.params.type, mix_model(layout, plan, importance=bool(importance)))
+        if fallback and fallback.share >= MOSTLY:
+            log.warning("%s", fallback.warning(job.params.type))
         vocabulary, probes = translate(job.input.path, layout.vocab)
         part = job.scratch / f"{FILE}.part"
         header = write_header(job.scratch / "header", layout, vocabulary, plan, job.params)
         if job.params.mix == "measured":
             from export.gguf.budget import mixed
 
-            plan = mixed(job, plan, len(header))
+            plan, fallback = mixed(job, plan, len(header)), None
             header = write_header(job.scratch / "header", layout, vocabulary, plan, job.params)
         stream(part, header, plan, checkpoint, job, _feedback(job, plan))
         texts = check_probes(part, vocabulary, probes)
         shutil.move(part, job.out / FILE)
-        return _facts(job, layout, plan, vocabulary, texts)
+        return _facts(job, layout, plan, vocabulary, texts) | {"fallback": fallback and fallback.facts()}
 
 
 def block_bytes(model: ModelOutline, file_type: str) -> int:

@@ -7,6 +7,7 @@ per block (fastest), 1 keeps float32. A block with one huge activation loses all
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from compress.errors import ArtifactError, DataError
 from compress.extras import need
 from compress.stage import Job
 from export.onnx.family import read_settings
-from export.tokenizers.chats import PROBES
 from export.tokenizers.read import load_tokenizer
-from runtime.engine.chat import of_tokenizer
+from runtime.engine.chat import DEFAULT, of_tokenizer
 from runtime.engine.template import STILL, render
 
+log = logging.getLogger(__name__)
 LEVELS = (4, 1)
 """Tried in this order; the last one is as exact as 0, the reference."""
+PAST = "past_key_values."
+KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 TOKENS, LENGTH = 1024, 128
 """How much text is answered, in windows of how many tokens."""
 
@@ -33,7 +36,7 @@ def settle_level(folder: Path, source: Path, job: Job[Any]) -> dict[str, Any]:
     """Stamp the accuracy level into the graph of ``folder``; return the facts of the choice.
 
     ``auto`` on the CPU: the first level that changes the most likely token at no more than ``max_flips`` of the
-    positions, teacher-forced on the job's calibration text or else on the probe strings.
+    positions, teacher-forced on the job's calibration text or else on text that the model draws itself.
     """
     params, path = job.params, folder / "model.onnx"
     if params.accuracy_level != "auto":
@@ -41,8 +44,10 @@ def settle_level(folder: Path, source: Path, job: Job[Any]) -> dict[str, Any]:
     model = need("onnx").load(str(path), load_external_data=False)
     if not any(node.op_type == "MatMulNBits" for node in model.graph.node) or params.provider != "cpu":
         return {"accuracy_level": 0}  # nothing to choose: no codes, or kernels that compute in float16
-    windows, text = read_windows(source, job)
     reference, readings = session(model, path, 0, job.threads), {}
+    windows = read_windows(source, job)
+    text = "calibration" if windows else "drawn"
+    windows = windows or draw_windows(reference, source, job.seed)
     for level in LEVELS:
         candidate = session(model, path, level, job.threads)
         readings[str(level)] = reading = compare(reference, candidate, windows)
@@ -52,9 +57,20 @@ def settle_level(folder: Path, source: Path, job: Job[Any]) -> dict[str, Any]:
         raise ArtifactError(
             f"accuracy level {level} changes {reading['flips']:.2%} of the answers", next="set accuracy_level: 0"
         )
+    if level != LEVELS[0]:
+        _warn_slow(readings[str(LEVELS[0])]["flips"], params.max_flips, text)
     path.write_bytes(stamp(model, level))
     tokens = sum(len(window) for window in windows)
     return {"accuracy_level": level, "accuracy_levels": readings, "accuracy_tokens": tokens, "accuracy_text": text}
+
+
+def _warn_slow(flips: float, limit: float, text: str) -> None:
+    hint = "" if text == "calibration" else "; the text was drawn from the model, --data calibration=FILE is better"
+    log.warning(
+        "int8 activations change %.1f%% of the answers (max_flips %.1f%%): accuracy level 1 computes products in "
+        "float32, which is several times slower%s",
+        100 * flips, 100 * limit, hint,
+    )  # fmt: skip
 
 
 def stamp(model: Any, level: int) -> bytes:
@@ -80,10 +96,9 @@ def logits(run: Any, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """float32 [positions, vocab] of one sequence, computed in one go with an empty cache."""
     feeds: dict[str, Any] = {"input_ids": ids[None], "attention_mask": np.ones((1, len(ids)), np.int64)}
     feeds["position_ids"] = np.arange(len(ids), dtype=np.int64)[None]
-    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
     for given in run.get_inputs():
-        if given.name.startswith("past_key_values."):
-            feeds[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), kinds[given.type])
+        if given.name.startswith(PAST):
+            feeds[given.name] = np.zeros((1, given.shape[1], 0, given.shape[3]), KINDS[given.type])
     wanted = {given.name: feeds[given.name] for given in run.get_inputs()}
     return np.asarray(run.run(["logits"], wanted)[0][0], dtype=np.float32)
 
@@ -107,22 +122,68 @@ def _log_softmax(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
-def read_windows(source: Path, job: Job[Any]) -> tuple[list[npt.NDArray[np.int64]], str]:
-    """Windows of token ids, and where their text comes from: ``calibration`` or ``probes``."""
-    tokenizer, settings = load_tokenizer(source), read_settings(source)
+def read_windows(source: Path, job: Job[Any]) -> list[npt.NDArray[np.int64]]:
+    """Windows of token ids of the job's calibration text; none where there is no such file."""
     file = job.data.path / "calibration.jsonl" if job.data else None
-    found = file is not None and file.is_file()
-    texts = calibration_texts(file, tokenizer) if file is not None and found else iter(PROBES)
+    if file is None or not file.is_file():
+        return []
+    tokenizer, settings = load_tokenizer(source), read_settings(source)
     ids: list[int] = []
-    for text in texts:
+    for text in calibration_texts(file, tokenizer):
         ids += tokenizer.encode(text, add_special_tokens=False)
         if len(ids) >= TOKENS:
             break
     if not ids:
         raise DataError(file, None, "holds no text to choose an accuracy level on", next="set accuracy_level: 1")
     length = min(LENGTH, settings.max_position_embeddings)
-    windows = [np.asarray(ids[at : at + length], np.int64) for at in range(0, min(len(ids), TOKENS), length)]
-    return windows, "calibration" if found else "probes"
+    return [np.asarray(ids[at : at + length], np.int64) for at in range(0, min(len(ids), TOKENS), length)]
+
+
+def draw_windows(run: Any, source: Path, seed: int) -> list[npt.NDArray[np.int64]]:
+    """Text of the model itself, int64 ``[positions]`` each: what it is sure of and what not is as in its answers.
+
+    Every window goes on from where a user's message begins in the chat template (Xu et al. 2024, "Magpie"), or from the
+    first token; tokens are drawn with the model's own probabilities.
+    """
+    length = min(LENGTH, read_settings(source).max_position_embeddings)
+    ids = np.tile(np.asarray(opening(load_tokenizer(source))[-(length // 2) :], np.int64), (TOKENS // length, 1))
+    cache: dict[str, Any] = {}
+    draw, fed = np.random.default_rng(seed), ids
+    while ids.shape[1] < length:
+        rows, cache = step(run, fed, ids.shape[1], cache)
+        fed = (rows + draw.gumbel(size=rows.shape)).argmax(1)[:, None].astype(np.int64)
+        ids = np.concatenate([ids, fed], axis=1)
+    return list(ids)
+
+
+def opening(tokenizer: Any) -> list[int]:
+    """Token ids in front of a conversation's first message of a user; at least one token."""
+    chat, mark = of_tokenizer(tokenizer), "\u2042"
+    template = chat.templates.get(DEFAULT)
+    text = ""
+    if template is not None:
+        talk = [{"role": "user", "content": mark}]
+        text = render(template, talk, special=chat.special, add_generation_prompt=False, now=STILL).partition(mark)[0]
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return list(tokenizer.encode(text, add_special_tokens=False)) or [first or 0]
+
+
+def step(
+    run: Any, ids: npt.NDArray[np.int64], total: int, cache: dict[str, Any]
+) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """float32 ``[rows, vocab]`` behind ``ids`` ``[rows, n]``, the last n of ``total`` tokens; the cache with them."""
+    count = len(ids)
+    feeds: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones((count, total), np.int64)}
+    feeds["position_ids"] = np.tile(np.arange(total - ids.shape[1], total, dtype=np.int64), (count, 1))
+    wanted = {given.name: feeds.get(given.name) for given in run.get_inputs()}
+    for given in run.get_inputs():
+        if given.name.startswith(PAST):
+            empty = np.zeros((count, given.shape[1], 0, given.shape[3]), KINDS[given.type])
+            wanted[given.name] = cache.get(given.name, empty)
+    names = [out.name for out in run.get_outputs()]
+    values = dict(zip(names, run.run(names, wanted), strict=True))
+    rows = np.asarray(values.pop("logits"), dtype=np.float32)[:, -1]
+    return rows, {name.replace("present.", PAST): value for name, value in values.items()}
 
 
 def calibration_texts(path: Path, tokenizer: Any) -> Iterator[str]:

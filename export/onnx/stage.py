@@ -71,7 +71,7 @@ class ExportOnnx(Stage[OnnxParams]):
     """Writes an onnxruntime-genai folder."""
 
     Params = OnnxParams
-    version = 4
+    version = 5
     accepts = frozenset({"gptq", "hf"})
     produces = "onnx"
     uses = frozenset({"calibration"})

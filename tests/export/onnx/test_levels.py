@@ -77,14 +77,14 @@ def test_int8_activations_are_kept_where_they_change_nothing(calm: Path, tmp_pat
     assert facts["accuracy_level"] == 4
     assert list(facts["accuracy_levels"]) == ["4"]
     assert facts["accuracy_levels"]["4"]["flips"] <= 0.02
-    assert facts["accuracy_text"] == "probes"
-    assert facts["accuracy_tokens"] > 500
+    assert facts["accuracy_text"] == "drawn"
+    assert facts["accuracy_tokens"] == 1024
     assert levels(out) == {4}
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8"])
 def test_int8_activations_are_refused_where_outliers_drown_the_rest(
-    outliers: Path, tmp_path: Path, precision: str
+    outliers: Path, tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     out, facts = export(outliers, tmp_path / "a", precision=precision)
     assert facts["accuracy_levels"]["4"]["flips"] > 0.1
@@ -92,6 +92,7 @@ def test_int8_activations_are_refused_where_outliers_drown_the_rest(
     assert facts["accuracy_levels"]["1"]["flips"] <= 0.001
     assert facts["accuracy_level"] == 1
     assert levels(out) == {1}
+    assert "several times slower; the text was drawn from the model" in caplog.text
 
 
 def test_the_limit_decides(outliers: Path, tmp_path: Path) -> None:
@@ -129,6 +130,27 @@ def test_calibration_text_is_what_levels_are_tried_on(calm: Path, tmp_path: Path
     assert facts["accuracy_tokens"] == 1024
     _, again = export(calm, tmp_path / "b", data)
     assert again == facts
+
+
+def test_drawn_text_begins_with_a_user_and_follows_the_models_probabilities(calm: Path, tmp_path: Path) -> None:
+    from export.onnx.levels import draw_windows, logits, opening, session
+    from export.tokenizers.read import load_tokenizer
+
+    out, _ = export(calm, tmp_path / "a", accuracy_level=0)
+    tokenizer = load_tokenizer(calm)
+    start = opening(tokenizer)
+    assert tokenizer.decode(start) == "<s><|user|>"
+    import onnx
+
+    run = session(onnx.load(str(out / "model.onnx"), load_external_data=False), out / "model.onnx", 0, 1)
+    windows = draw_windows(run, calm, 0)
+    assert sum(map(len, windows)) == 1024
+    assert all(list(ids[: len(start)]) == start for ids in windows)
+    assert len({tuple(ids) for ids in windows}) == len(windows)
+    ranks = [(rows > rows[ids[at + 1]]).sum() for ids in windows for at, rows in enumerate(logits(run, ids)[:-1])]
+    uniform = logits(run, windows[0]).shape[1] / 2
+    assert np.mean(ranks) < 0.5 * uniform  # the cache holds what the whole text would
+    assert all(np.array_equal(*pair) for pair in zip(windows, draw_windows(run, calm, 0), strict=True))
 
 
 def test_a_broken_row_is_named(calm: Path, tmp_path: Path) -> None:
