@@ -167,6 +167,22 @@ class Session:
         self._run(requests)
         return [as_matrix(request.logits) for request in requests]
 
+    def speak_many(
+        self, prompts: Sequence[Sequence[int]], *, last: int, max_tokens: int, fresh: bool = True
+    ) -> list[tuple[list[int], Rows]]:
+        """Greedy replies of at most ``max_tokens`` tokens to prompts of token ids, each with float32 [p + n - 1,
+        n_vocab]: the logits behind the prompt's last p (``last``, or all of a shorter prompt) tokens and behind the
+        reply's n tokens but the last, which no engine decodes; one row more where an end token ended the reply.
+
+        Prompts are decoded together, and what they begin with alike once. ``fresh``: from an empty cache.
+        """
+        requests = [
+            Request(list(ids), max_tokens=max_tokens, score=min(last, len(ids)), reply=True, fresh=fresh and i == 0)
+            for i, ids in enumerate(prompts)
+        ]
+        self._run(requests)
+        return [(request.tokens, as_matrix(request.logits)) for request in requests]
+
     # ---- chat ----
 
     def chat(

@@ -1,20 +1,26 @@
 """What a runtime says against what the same weights say in transformers: logits and greedy tokens by position.
 
-The runtime's own greedy tokens are put behind each prompt and scored on both sides. If every one of them is the most
-likely token of the exact model, the greedy replies are equal; where one is not, the two must have been tied within the
-runtime's arithmetic.
+The runtime replies greedily and its logits are kept on the way; then the exact model reads prompt and reply at once. If
+every token of the reply is the most likely one there, the greedy replies are equal; where one is not, the two must have
+been tied within the runtime's arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.parity.logits import FLOOR, NOISE, PEAK, Floats, Gap, Twin
+from export.parity.logits import FLOOR, NOISE, PEAK, Floats, Gap
+from export.parity.twin import Row, Twin
 from runtime.session import Session
+
+TAIL = 8
+"""Logits are compared behind so many last tokens of each prompt, and behind every token of the reply."""
+CHUNK_BYTES = 128 << 20
+"""Logits of the runtime that are held at once."""
 
 
 @dataclass
@@ -22,11 +28,31 @@ class Answers:
     """Results of one candidate."""
 
     gap: Gap
-    """Runtime against the same weights, all prompts."""
+    """Runtime against the same weights: the compared positions of all prompts."""
     figures: dict[str, Any]
     logits: list[str] = field(default_factory=list)
     greedy: list[str] = field(default_factory=list)
     near_ties: int = 0
+
+
+class _Said(NamedTuple):
+    """What the runtime made of one prompt."""
+
+    number: int
+    prompt: Sequence[int]
+    reply: Sequence[int]
+    logits: Floats
+    """float32 [compared, V]: behind the prompt's last TAIL tokens (or all) and the reply's decoded ones."""
+
+    @property
+    def thoughts(self) -> int:
+        """Positions at which the runtime chose a token of the reply, or its end."""
+        return len(self.logits) - min(TAIL, len(self.prompt)) + 1
+
+    def row(self, *, whole: bool) -> Row:
+        """The same tokens for the exact side, with logits behind the same tokens, or behind all."""
+        ids = [*self.prompt, *self.reply[: self.thoughts - 1]]
+        return Row(ids, 0 if whole else len(ids) - len(self.logits))
 
 
 def compare_answers(
@@ -41,33 +67,48 @@ def compare_answers(
 ) -> Answers:
     """Compare ``session`` with ``twin`` (the same weights) on ``prompts`` (token ids) and ``count`` greedy tokens.
 
-    ``reference``: the source model's logits of the first ``few`` prompts, for the distance that quantization makes.
+    The runtime's arithmetic is imitated on the first ``few`` prompts. ``reference``: the source model's logits of some
+    of these, for the distance that quantization makes.
     """
-    replies = [reply.token_ids for reply in session.continue_many(prompts, max_tokens=count)]
-    rows = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     found, noise, drift = Answers(Gap(), {}), Gap(), Gap()
-    thoughts: list[tuple[int, list[_Thought]]] = []
-
-    def heard(number: int, exact: Floats) -> None:
-        found.gap.add(number, exact, session.logits(rows[number]))
-        start = len(prompts[number]) - 1
-        thoughts.append((number, list(_thoughts(exact[start:], replies[number], ends))))
-
+    replies: list[tuple[int, Sequence[int], list[_Thought]]] = []
     half = session.backend == "llama.cpp"
-    for number, exact, noisy in twin.pairs(rows[:few], half_cache=half):
-        noise.add(number, exact, noisy)
-        own = reference[number]
-        drift.add(number, own, exact[: len(own)])
-        heard(number, exact)
-    for number, exact in twin.logits(rows[few:]):
-        heard(number + few, exact)
+    for batch in _speak(session, prompts, count, few):
+        rows = [said.row(whole=said.number in reference) for said in batch]
+        imitated = batch[0].number < few
+        for at, exact, noisy in twin.pairs(rows, half_cache=half) if imitated else _alone(twin.logits(rows)):
+            number, _, reply, logits = said = batch[at]
+            if number in reference:
+                drift.add(number, reference[number], exact[: len(reference[number])])
+            exact = exact[-len(logits) :]
+            if noisy is not None:
+                noise.add(number, exact, noisy[-len(logits) :])
+            found.gap.add(number, exact, logits)
+            replies.append((number, reply, list(_thoughts(exact[-said.thoughts :], reply, ends))))
     tie = 2 * (noise.largest + FLOOR * noise.own)
-    for number, thought in sorted(thoughts):
-        _judge_reply(found, number, thought, replies[number], _Rules(ends, count, tie))
-    found.logits = _judge_logits(found.gap, noise)
+    for number, reply, thoughts in sorted(replies):
+        _judge_reply(found, number, thoughts, reply, _Rules(ends, count, tie))
+    found.logits = _judge_logits(found.gap, noise, [len(prompt) - min(TAIL, len(prompt)) for prompt in prompts])
     told = {"arithmetic": noise.told(), "quantization": drift.told()}
     found.figures = {**found.gap.told(), "tolerance_rms": _short(_limit(noise)), "tie": _short(tie), **told}
     return found
+
+
+def _speak(session: Session, prompts: Sequence[Sequence[int]], count: int, few: int) -> Iterator[list[_Said]]:
+    """The runtime's replies with their logits, so many prompts at a time as CHUNK_BYTES hold; the first ``few`` end a
+    batch."""
+    size = max(1, CHUNK_BYTES // (4 * session.engine.n_vocab * (TAIL + count)))
+    size = min(size, session.engine.slots)
+    for first, stop in ((0, few), (few, len(prompts))):
+        for at in range(first, stop, size):
+            some = prompts[at : min(at + size, stop)]
+            said = session.speak_many(some, last=TAIL, max_tokens=count, fresh=at == 0)
+            yield [_Said(at + i, prompt, *heard) for i, (prompt, heard) in enumerate(zip(some, said, strict=True))]
+
+
+def _alone(rows: Iterable[tuple[int, Floats]]) -> Iterator[tuple[int, Floats, None]]:
+    for number, exact in rows:
+        yield number, exact, None
 
 
 def _short(value: float) -> float:
@@ -78,9 +119,11 @@ def _limit(noise: Gap) -> float:
     return NOISE * noise.rms + FLOOR * noise.own
 
 
-def _judge_logits(found: Gap, noise: Gap) -> list[str]:
-    """Differences in words, if the runtime is further away than its arithmetic."""
+def _judge_logits(found: Gap, noise: Gap, starts: Sequence[int]) -> list[str]:
+    """Differences in words, if the runtime is further away than its arithmetic. ``starts``: the first compared token
+    of each prompt."""
     row, position = found.where
+    position += starts[row]
     wrong = []
     if not found.rms <= _limit(noise):
         wrong.append(

@@ -12,8 +12,9 @@ from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint
 from export.parity import reading, words
 from export.parity.answers import compare_answers
-from export.parity.logits import Floats, Twin
+from export.parity.logits import Floats
 from export.parity.prompts import TALKS, asked, plain
+from export.parity.twin import Twin
 from export.parity.weights import HEAD, Stored, read_gguf, read_gptq, unexplained, whole
 from runtime.session import Session, find_model, load
 
@@ -52,8 +53,12 @@ class Reference:
     """Prompts that are no conversations."""
     rows: Sequence[Sequence[int]]
     """Token ids of the prompts, cut to ``length``."""
+    few: int
+    """On how many of them the runtime's arithmetic is imitated."""
+    twin: Twin
+    """The model in torch; it holds whichever weights are looked at."""
     logits: Mapping[int, Floats]
-    """Of the first rows."""
+    """Of the first rows, the model's own."""
 
     def weight(self, name: str) -> Floats:
         """A weight by name; the head of a tied model is its embedding."""
@@ -63,21 +68,22 @@ class Reference:
         return whole(self.checkpoint, name)
 
 
-def compare(reference: Reference, artifact: Artifact, *, tokens: int, few: int, threads: int) -> list[Check]:
-    """All checks of one candidate, with ``tokens`` greedy tokens, arithmetic imitated on the first ``few`` prompts."""
+def compare(reference: Reference, artifact: Artifact, *, tokens: int, threads: int) -> list[Check]:
+    """All checks of one candidate, with ``tokens`` greedy tokens."""
     if artifact.kind == "gptq":
         own = words.hugging_face(artifact.path)
         return [*_read_alike(reference, own, None), _hold_alike(reference, read_gptq(artifact.path), None, fed=True)]
-    path = find_model(artifact.path)[1]
-    twin = Twin(reference.checkpoint)
-    with load(artifact.path, threads=threads) as session:
+    path, twin = find_model(artifact.path)[1], reference.twin
+    twin.empty()
+    context = max(map(len, reference.rows)) + tokens
+    with load(artifact.path, threads=threads, context=context) as session:
         own = words.gguf(path, session) if artifact.kind == "gguf" else words.onnx(path, session)
         checks = _read_alike(reference, own, path if artifact.kind == "gguf" else None)
         stored = _weights(path, artifact.kind, reference.checkpoint)
         checks.append(_hold_alike(reference, stored, twin, fed=artifact.facts.get("feedback") != "off"))
         if checks[-1].differences and not twin.filled:
             return checks  # without all weights there is nothing to run
-        checks += _say_alike(reference, twin, session, tokens, few)
+        checks += _say_alike(reference, twin, session, tokens)
     return checks
 
 
@@ -147,11 +153,12 @@ def _hold_alike(reference: Reference, weights: Iterable[Stored], twin: Twin | No
     return check
 
 
-def _say_alike(reference: Reference, twin: Twin, session: Session, tokens: int, few: int) -> list[Check]:
+def _say_alike(reference: Reference, twin: Twin, session: Session, tokens: int) -> list[Check]:
     """Logits and greedy tokens."""
     room = session.engine.context - tokens
     rows = [row[:room] for row in reference.rows]
-    found = compare_answers(twin, session, rows, reference.logits, ends=reference.own.ends, count=tokens, few=few)
+    how: dict[str, Any] = {"ends": reference.own.ends, "count": tokens, "few": reference.few}
+    found = compare_answers(twin, session, rows, reference.logits, **how)
     return [
         Check("logits", found.gap.positions, found.logits, found.figures),
         Check("greedy", len(rows), found.greedy, {"tokens": tokens, "near_ties": found.near_ties}),

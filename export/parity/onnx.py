@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Graph:
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
         self.makers = {output: node for node in graph.node for output in node.output}
         self.nodes = list(graph.node)
+        self.stack = lru_cache(maxsize=4)(self._stack)
 
     def array(self, name: str) -> Any:
         """An initializer."""
@@ -68,18 +69,25 @@ class Graph:
         return values.astype(np.float32), "F16" if half else "F32", "f16" if half else ""
 
     @cached_property
-    def parts(self) -> dict[Key, dict[int, Part]]:
-        """Linears of the blocks, and their biases."""
-        found: dict[Key, dict[int, Part]] = {}
+    def parts(self) -> dict[Key, dict[int, Any]]:
+        """Linears of the blocks (their nodes), and their biases (the initializers' names), by place and number."""
+        found: dict[Key, dict[int, Any]] = {}
         for node in self.nodes:
             if node.op_type in ("MatMul", "MatMulNBits") and (match := _PRODUCT.match(node.name)):
                 key, number = _place(match[1], match[2], match[3], "weight")
-                found.setdefault(key, {})[number] = self.product(node)
+                found.setdefault(key, {})[number] = node
         for name in self.stored:
             if match := _BIAS.match(name):
                 key, number = _place(match[1], match[2], match[3], "bias")
-                found.setdefault(key, {})[number] = self.floats(name)
+                found.setdefault(key, {})[number] = name
         return found
+
+    def _stack(self, key: Key) -> Part:
+        """The linears (or biases) of one place, top to bottom; the last few are kept, for each is cut several times."""
+        held = [self.parts[key][number] for number in sorted(self.parts[key])]
+        pieces = [self.floats(part) if isinstance(part, str) else self.product(part) for part in held]
+        values = np.concatenate([piece[0] for piece in pieces]) if len(pieces) > 1 else pieces[0][0]
+        return values, pieces[0][1], pieces[0][2]
 
     @cached_property
     def head(self) -> Part | None:
@@ -225,12 +233,11 @@ def _linear(
     key, number = _place(match[1], match[2], match[3], match[4])
     if key not in graph.parts:
         raise _lacks(name)
-    pieces = [graph.parts[key][n] for n in sorted(graph.parts[key])]
-    stacked = np.concatenate([piece[0] for piece in pieces])
+    stacked, kind, rounding = graph.stack(key)
     before = sum(_outputs(reference, other) for n, other in stacks[key].items() if n < number)
     values = stacked[before : before + _outputs(reference, name)]
     turned = is_turned(reference, name)
-    return Stored(name, np.ascontiguousarray(values.T) if turned else values, pieces[0][1], pieces[0][2])
+    return Stored(name, np.ascontiguousarray(values.T) if turned else values, kind, rounding)
 
 
 def _outputs(reference: Checkpoint, name: str) -> int:

@@ -24,9 +24,10 @@ from compress.json_files import write_json
 from compress.outline import Lengths, ModelOutline, Outline, read_split
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from export.checkpoint import Checkpoint, open_checkpoint
+from export.parity.answers import TAIL
 from export.parity.checks import Check, Reference, compare
-from export.parity.logits import BATCH_BYTES, twin_of
 from export.parity.prompts import asked, plain, read_talks
+from export.parity.twin import BATCH_BYTES, BATCH_TOKENS, Row, Twin, fill
 from export.parity.words import hugging_face
 from runtime.engine.gguf_split import require_whole
 
@@ -40,7 +41,9 @@ START_S, READ_S, TALK_S, ROW_S = 1.0, 0.6, 0.002, 0.002
 SPEED, RUNTIME_SPEED, WEIGHT_MOVED, SCORE_MOVED, ROW_BYTES = 0.4, 0.7, 800, 60, 16
 """Shares of the probe's float32 speed, in torch and in a runtime; bytes moved for a weight and for a score; bytes held
 for an FFN channel of a token."""
-BUDGET, LEAST = 1e12, 16
+BUDGET, LEAST = 5e11, 16
+KEPT_BYTES = 256 << 20
+"""Logits of the reference that are kept for all candidates."""
 REFERENCES = ("hf", "gptq")
 
 
@@ -56,8 +59,8 @@ class ParityParams(Params):
     length: int = Field(128, ge=1)
     """Most tokens of a prompt whose logits are compared (its token ids are compared in full)."""
     scored: int | None = Field(None, ge=1)
-    """Prompts whose logits and replies are compared; by default as many as 10¹² multiplications of the reference allow,
-    and 16 at least. What is read (template, token ids) is compared on all."""
+    """Prompts whose logits and replies are compared; by default as many as 5 · 10¹¹ multiplications of the reference
+    allow, and 16 at least. What is read (template, token ids) is compared on all."""
     noise_prompts: int = Field(32, ge=1)
     """Prompts on which the runtime's arithmetic is imitated, and the distance to the reference is measured; at most a
     quarter of those scored, but 8."""
@@ -67,7 +70,7 @@ class ExportParity(Stage[ParityParams]):
     """Writes ``parity.json``, or fails with the first difference."""
 
     Params = ParityParams
-    version = 3
+    version = 4
     accepts = frozenset({"gguf", "gptq", "hf", "onnx"})
     produces = "parity"
     many = True
@@ -80,11 +83,11 @@ class ExportParity(Stage[ParityParams]):
         return Outline("parity", 3000 * len(job.inputs))
 
     def needs(self, job: JobOutline[ParityParams]) -> Needs:
-        """Memory: the reference's logits of a few prompts, one candidate's weights in float32 in torch with a head of
-        their own and in its runtime, three batches of logits.
+        """Memory: one float32 model in torch, the reference's logits of a few prompts, a candidate in its runtime with
+        the logits it keeps, and batches of logits.
 
         Work for each candidate: its weights read back and compared; in torch all rows, a few of them again with the
-        runtime's roundings; in the runtime each row once as prompt and reply and once to be scored.
+        runtime's roundings, the head at the compared positions alone; in the runtime each row once as prompt and reply.
         """
         p, model = job.params, job.inputs[0].sizes
         lengths, prompts = self._lengths(job, model)
@@ -92,14 +95,13 @@ class ExportParity(Stage[ParityParams]):
         few = min(p.noise_prompts, max(8, rows // 4), rows)
         length = lengths.prompt + p.tokens
         asked = [c for c in job.inputs[1:] if c.kind != "gptq"]
-        one = _exact(model, rows + 2 * few, length) + _ran(model, rows, length)
-        work = Work(python=START_S) + _exact(model, few, lengths.prompt)
+        heads = min(length, TAIL + p.tokens)
+        one = _exact(model, rows + 2 * few, length, heads) + _ran(model, rows, length, heads)
+        work = Work(python=START_S) + _exact(model, few, length, heads)
         work += (_held(model) + Work(python=READ_S + TALK_S * prompts)) * (len(job.inputs) - 1) + one * len(asked)
-        together = min(rows, max(1, BATCH_BYTES // (4 * length * model.shape.vocab))) * length
-        memory = (
-            WORKER + LIBRARIES + 4 * (model.linears + 2 * model.head) + 4 * few * lengths.prompt * model.shape.vocab
-        )
-        memory += together * (12 * model.shape.vocab + ROW_BYTES * model.shape.ffn)
+        memory = WORKER + LIBRARIES + 4 * model.parameters + min(KEPT_BYTES, 4 * few * heads * model.shape.vocab)
+        memory += 4 * min(BATCH_BYTES, 4 * rows * heads * model.shape.vocab)
+        memory += min(BATCH_TOKENS, rows * length) * ROW_BYTES * model.shape.ffn
         memory += max((c.disk_bytes for c in asked), default=0)
         return Needs(self.outline(job).disk_bytes, int(memory), work)
 
@@ -133,7 +135,7 @@ class ExportParity(Stage[ParityParams]):
         self.check(job)
         reference = read_reference(job)
         results = []
-        how = {"tokens": job.params.tokens, "few": len(reference.logits), "threads": job.threads}
+        how = {"tokens": job.params.tokens, "threads": job.threads}
         for number, (name, artifact) in enumerate(zip(job.names[1:], job.inputs[1:], strict=True), 1):
             results.append((name, artifact, compare(reference, artifact, **how)))
             job.progress(number, len(job.inputs) - 1, name)
@@ -169,15 +171,18 @@ def read_reference(job: Job[ParityParams]) -> Reference:
     spoken = [own.encode(text) for text in prompts if text]
     written = [[*begin, *ids] for text in texts if (ids := own.encode(text))]
     limit = min(job.params.length, _context(checkpoint) - job.params.tokens)
-    rows = [ids[:limit] for ids in (*spoken, *written) if ids]
+    rows = [list(ids) for ids in dict.fromkeys(tuple(ids[:limit]) for ids in (*spoken, *written) if ids)]
     if not rows:
         raise UsageError(
             f"{job.inputs[0].path} has no token ids for any prompt", next="give prompts that its tokenizer knows"
         )
     rows = rows[: job.params.scored or affordable(rows, job.params.tokens, checkpoint)]
     few = rows[: min(job.params.noise_prompts, max(8, len(rows) // 4))]
-    logits = dict(twin_of(checkpoint).logits(few))
-    return Reference(job.names[0], checkpoint, own, talks, texts, rows, logits)
+    twin = Twin(checkpoint)
+    fill(twin, checkpoint)
+    fit = KEPT_BYTES // (4 * twin.vocabulary * max(map(len, few)))
+    logits = dict(twin.logits([Row(ids) for ids in few[: max(1, fit)]]))
+    return Reference(job.names[0], checkpoint, own, talks, texts, rows, len(few), twin, logits)
 
 
 def affordable(rows: Sequence[Sequence[int]], tokens: int, checkpoint: Checkpoint) -> int:
@@ -191,16 +196,16 @@ def afforded(parameters: int, mean: float) -> int:
     return max(LEAST, int(BUDGET / (parameters * mean)))
 
 
-def _exact(model: ModelOutline, rows: float, length: float) -> Work:
-    """Rows through transformers in float32, with all their logits."""
+def _exact(model: ModelOutline, rows: float, length: float, heads: float) -> Work:
+    """Rows through transformers in float32, with the logits of ``heads`` positions each."""
     tokens = rows * length
-    moved = 8 * touched(model, tokens) + SCORE_MOVED * tokens * model.shape.vocab
-    return Work(float32=forward(model, tokens, length, tokens) / SPEED, moved=moved)
+    moved = 8 * touched(model, tokens) + SCORE_MOVED * rows * heads * model.shape.vocab
+    return Work(float32=forward(model, tokens, length, rows * heads) / SPEED, moved=moved)
 
 
-def _ran(model: ModelOutline, rows: float, length: float) -> Work:
-    """Rows in a runtime, twice."""
-    return Work(float32=2 * forward(model, rows * length, length, rows * length) / RUNTIME_SPEED, python=rows * ROW_S)
+def _ran(model: ModelOutline, rows: float, length: float, heads: float) -> Work:
+    """Rows in a runtime."""
+    return Work(float32=forward(model, rows * length, length, rows * heads) / RUNTIME_SPEED, python=rows * ROW_S)
 
 
 def _held(model: ModelOutline) -> Work:

@@ -36,6 +36,8 @@ class Request:
     """Called from the decode thread with each piece of text, and with "" when the request is done."""
     score: int = 0
     """Return the logits of so many of the prompt's last tokens instead of a reply."""
+    reply: bool = False
+    """With ``score``: reply too, and keep the logits behind every token of the reply that was decoded."""
     fresh: bool = False
     """Wait until nothing runs and forget every kept prefix first."""
 
@@ -89,7 +91,7 @@ class Request:
         try:
             if self.stream is not None:
                 self.speak(b"", final=True)
-            elif not self.score:
+            elif not self.score or self.reply:
                 self.text = join(self.tokens, piece)
             self._free()
         except Exception as fault:

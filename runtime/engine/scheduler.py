@@ -75,7 +75,7 @@ class Scheduler:
     def _check(self, request: Request) -> None:
         if not request.prompt:
             raise UsageError("the prompt is empty", next="give at least one token")
-        room = self._backend.context - (0 if request.score else 1)
+        room = self._backend.context - (0 if request.score and not request.reply else 1)
         if len(request.prompt) > room:
             raise UsageError(
                 f"the prompt has {len(request.prompt)} tokens; the context holds {self._backend.context}",
@@ -265,20 +265,23 @@ class Scheduler:
             request = slot.request
             assert request is not None
             try:
-                self._give(slot, request, rows[at : at + span.rows], best[at], now)
+                self._give(slot, request, rows[at : at + span.rows], best[at + span.rows - 1], now)
             except Exception as error:
                 self._finish(slot, "error", as_error(error))
             at += span.rows
 
     def _give(self, slot: Slot, request: Request, rows: Rows, best: int, now: float) -> None:
-        """Its logits to one request. What this raises is that request's own error."""
+        """Its logits to one request; ``best`` is the likeliest token of the last row. What this raises is that
+        request's own error."""
         assert request.sampler is not None
-        if not request.score:
-            self._accept(slot, request, best if request.sampler.plain else request.sampler.pick(rows[0]), now)
-            return
-        request.logits.append(rows.copy())
-        if len(slot.held) == len(request.prompt):
-            self._finish(slot, "stop")
+        if request.score:
+            request.logits.append(rows.copy())
+            if len(slot.held) < len(request.prompt):
+                return
+            if not request.reply:
+                self._finish(slot, "stop")
+                return
+        self._accept(slot, request, best if request.sampler.plain else request.sampler.pick(rows[-1]), now)
 
     def _accept(self, slot: Slot, request: Request, token: int, now: float) -> None:
         """Add a chosen token to the reply, or end it."""

@@ -204,7 +204,7 @@ CALIBRATED: dict[str, tuple[Harm, int, str]] = {
     "fp8": (cast("float8_e4m3fn"), 1, "has type F8_E4M3"),
     "nan": (poison(float("nan")), 1, f"tensor '{UP}' of"),
     "vocabulary beyond the embedding": (cut_vocabulary, 1, "and the embedding has 100 rows"),
-    "tokenizer cut": (write("tokenizer.json", b"{"), 1, "cannot be loaded"),
+    "tokenizer cut": (write("tokenizer.json", b"{"), 1, "tokenizer.json is not JSON"),
     "no tokenizer": (unlink("tokenizer*"), 1, "cannot be loaded (no tokenizer.json"),
     "other weights": (set_config(intermediate_size=80), 1, "gate_proj.weight has shape [96, 64]; config.json says [80"),
     "other heads": (set_config(head_dim=15), 1, "q_proj.weight has shape [64, 64]; config.json says [60, 64]"),

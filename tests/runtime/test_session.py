@@ -71,6 +71,22 @@ def test_last_rows_are_those_of_the_whole(session: Session) -> None:
     assert session.scheduler.counters.reused_tokens > before + 9 * len(SYSTEM["content"])
 
 
+def test_logits_kept_while_speaking_are_those_of_the_whole(session: Session) -> None:
+    prompts = [session.encode_chat(prompt) for prompt in PROMPTS]
+    expected = [c.token_ids for c in session.continue_many(prompts, max_tokens=6)]
+    stops = session.engine.stops
+    for ids, reply, (tokens, rows) in zip(
+        prompts, expected, session.speak_many(prompts, last=3, max_tokens=6), strict=True
+    ):
+        assert tokens == list(reply)
+        ended = int(rows[-1].argmax()) in stops
+        assert len(rows) == 3 + len(tokens) - 1 + ended
+        assert ended or len(tokens) == 6
+        whole = session.logits([*ids, *tokens])[len(ids) - 3 :][: len(rows)]
+        np.testing.assert_allclose(rows, whole, atol=0.05)
+        assert [int(row.argmax()) for row in rows[2:]][: len(tokens)] == tokens
+
+
 def test_finished_replies_are_counted(session: Session) -> None:
     told: list[tuple[int, int]] = []
     session.complete_many(PROMPTS, max_tokens=2, progress=lambda *at: told.append(at))

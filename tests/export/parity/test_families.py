@@ -44,7 +44,7 @@ def test_a_family_is_the_same_in_llama(name: str, kind: str, prompts: Path, tmp_
     job = job_of(tmp_path, folder, path, prompts_file=prompts, tokens=8)
     assert ExportParity().run(job)["verdict"] == "PASS"
     figures = checks_of(job)["logits"]
-    assert figures["positions"] > 80
+    assert figures["positions"] > 50
     if kind == "Q8_0":
         assert 0.8 < figures["rms"] / figures["arithmetic"]["rms"] < 1.25, "the imitated roundings are llama.cpp's"
 

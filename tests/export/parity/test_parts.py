@@ -83,6 +83,19 @@ def test_feedback_may_move_single_rows_and_no_whole_tensor() -> None:
     assert "row 9" in str(unexplained(fed, source, fed=True)[1])
 
 
+@pytest.mark.parametrize("fed", [False, True])
+@pytest.mark.parametrize("factor", [0.9, 1.05, 1.1])
+def test_a_scale_that_is_off_is_no_rounding(factor: float, fed: bool) -> None:
+    draw = np.random.default_rng(6)
+    source = draw.standard_normal((64, 256)).astype(np.float32)
+    values = source + draw.standard_normal(source.shape).astype(np.float32) * 0.07
+    assert unexplained(Stored("w", values, "Q4_K"), source, fed=fed)[1] is None
+    least_squares = values / np.float32(1 + 0.07**2)
+    assert unexplained(Stored("w", least_squares, "Q4_K"), source, fed=fed)[1] is None
+    found = str(unexplained(Stored("w", factor * values, "Q4_K"), source, fed=fed)[1])
+    assert "of its size" in found
+
+
 def test_exact_tensors_bear_an_offset_only() -> None:
     norm = np.random.default_rng(4).standard_normal(64).astype(np.float32) * 1e-3
     assert float(row_errors((norm + 1) - np.float32(1), norm, exact=True).max()) < 1e-6
