@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -41,8 +41,7 @@ def errors(*, debug: bool) -> Iterator[None]:
             traceback.print_exc()
         _fail(error)
     except KeyboardInterrupt as stop:
-        print("stopped; finished stages are kept. Run the same command again to go on.", file=sys.stderr)
-        raise SystemExit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from None
+        _stopped(stop)
     except typer.Exit:
         raise
     except BrokenPipeError:
@@ -54,10 +53,25 @@ def errors(*, debug: bool) -> Iterator[None]:
         place = f"{error.filename}: " if error.filename else ""
         _fail(ResourceError(f"{place}{error.strerror or error}", next="check that the place exists and can be written"))
     except Exception as error:
+        behind = wrapped_stop(error)
+        if behind is not None:
+            _stopped(behind)
         if debug:
             raise
         text = f"unexpected {type(error).__name__}: {error}"
         _fail(HoldfastError(text, next="run again with --debug and report what it prints"))
+
+
+def wrapped_stop(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The signal behind an error: native code that calls back into Python may turn it into an error of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _stopped(stop: KeyboardInterrupt) -> NoReturn:
+    print("stopped; finished stages are kept. Run the same command again to go on.", file=sys.stderr)
+    raise SystemExit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from None
 
 
 def _fail(error: HoldfastError) -> None:

@@ -12,6 +12,11 @@ import sys
 import termios
 from pathlib import Path
 
+import pytest
+from pydantic import BaseModel, field_serializer
+
+from compress.cli import console
+
 ROOT = Path(__file__).parents[3]
 NAME = "calibrate-a-rather-long-name-of-a-stage"
 DRAW = f"""
@@ -36,3 +41,19 @@ def test_a_stage_keeps_its_whole_name_in_80_columns():
     (line,) = {line.strip() for line in re.split(r"[\r\n]+", shown) if "1234/9440" in line}
     assert line.startswith(f"[13/14] {NAME} ")
     assert len(line) <= 80
+
+
+def test_a_stop_inside_native_code_is_still_a_stop(capsys):
+    """pydantic turns what a serializer's callback raises into an error of its own."""
+
+    class Model(BaseModel):
+        place: Path
+
+        @field_serializer("place")
+        def stop(self, value: Path) -> str:
+            raise console.Terminated
+
+    with pytest.raises(SystemExit) as ended, console.errors(debug=False):
+        Model(place=Path()).model_dump()
+    assert ended.value.code == 143
+    assert "stopped; finished stages are kept" in capsys.readouterr().err
