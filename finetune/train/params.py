@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compress.stage import Params
+
+
+class Unfreeze(Params):
+    """Gradual unfreezing: the last blocks learn from the start, each one below joins later."""
+
+    first: int = Field(1, ge=1)
+    """Blocks that learn from the start, besides what stands behind the last block."""
+    every: int | None = Field(None, ge=1)
+    """Steps until the next block joins."""
+    every_epoch: float | None = Field(None, gt=0)
+    """The same in passes over the data."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Unfreeze:
+        if (self.every is None) == (self.every_epoch is None):
+            raise ValueError("unfreeze takes every (steps) or every_epoch")
+        return self
+
+    def steps(self, epoch: int) -> int:
+        """Steps until the next block joins, where a pass over the data has ``epoch``."""
+        return self.every or max(1, round((self.every_epoch or 0) * epoch))
 
 
 class TuningParams(Params):
@@ -26,6 +47,14 @@ class TuningParams(Params):
     """Conversations per step."""
     max_length: int = Field(512, ge=16)
     """Longest conversation in tokens; longer ones are left out."""
+    freeze: list[str] = Field(default_factory=list)
+    """Patterns of names of weights that do not learn (``*`` and ``?``), e.g. ``model.layers.0.*``."""
+    freeze_blocks: int = Field(0, ge=0)
+    """The first blocks, and the embedding in front of them, that do not learn."""
+    unfreeze: Unfreeze | None = None
+    """Let blocks join one after another, from the last to the first."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Each block's learning rate over that of the block above it."""
     augment: bool = True
     """Counterfactual toggles of optional rules and varied system prompts."""
     checkpoint_every: int = Field(100, ge=1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compress.extras import need
 from compress.memory import trim
 from compress.stage import Job
-from finetune.train import batches, merge
+from finetune.train import batches, freezing, merge
 from finetune.train.objective import Example, Objective
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
         shutil.rmtree(adapter, ignore_errors=True)
         trainer.model.save_pretrained(adapter)
     facts = objective.end(trainer)
+    if trainer.plan is not None:
+        blocks = trainer.model.config.get_text_config().num_hidden_layers
+        facts |= freezing.told(trainer.plan, trainer.learnable, blocks)
     seconds, steps = time.monotonic() - started, int(trainer.state.global_step)
     mean = sum(map(length, examples)) / len(examples)
     done = steps - (int(last.name.split("-")[1]) if last else 0)
@@ -145,7 +148,36 @@ def _trainer(
             weight.data = weight.data.float()
     if p.method != "full" and on_cpu:
         fuse(trainer.model)
+    if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1:
+        _freeze(trainer, p, steps, max(1, len(examples) // p.batch))
     return trainer
+
+
+def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
+    """Give the trainer its plan of what learns when."""
+    trainer.learnable = {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}
+    blocks = trainer.model.config.get_text_config().num_hidden_layers
+    how: dict[str, Any] = {
+        "freeze": p.freeze,
+        "freeze_blocks": p.freeze_blocks,
+        "unfreeze": p.unfreeze,
+        "decay": p.layer_decay,
+    }
+    trainer.plan = freezing.plan(list(trainer.learnable), blocks, steps=steps, epoch=epoch, **how)
+    freezing.apply(trainer.learnable, trainer.plan, 0)
+    trainer.add_callback(_unfreezer(trainer))
+
+
+def _unfreezer(trainer: Any) -> Any:
+    from transformers import TrainerCallback
+
+    class Thaw(TrainerCallback):  # type: ignore[misc]
+        """What learns in the step to come; also in the first one of a run that is resumed."""
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            freezing.apply(trainer.learnable, trainer.plan, state.global_step)
+
+    return Thaw()
 
 
 def adapted(model: Any, p: TuningParams, on_cpu: bool) -> Any:
@@ -195,6 +227,9 @@ def _objective_trainer() -> Any:
         def __init__(self, objective: Objective, **given: Any) -> None:
             super().__init__(**given)
             self.objective = objective
+            self.plan: freezing.Plan | None = None
+            self.learnable: dict[str, Any] = {}
+            self.optimizer: Any
             score_labels(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
 
         def compute_loss(
@@ -204,6 +239,18 @@ def _objective_trainer() -> Any:
             count = self.objective.count(inputs) if num_items_in_batch is None else num_items_in_batch
             loss = self.objective.loss(model, inputs) / count
             return (loss, {}) if return_outputs else loss
+
+        def create_optimizer(self, *given: Any, **named: Any) -> Any:
+            """AdamW over the weights that learn at some time, each at its own rate."""
+            if self.optimizer is None and self.plan is not None:
+                import torch
+
+                args = self.args
+                parts = freezing.groups(self.learnable, self.plan, args.learning_rate)
+                self.optimizer = torch.optim.AdamW(
+                    parts, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2), weight_decay=0.0
+                )
+            return super().create_optimizer(*given, **named)
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             """Gradients of the parts of a batch add up to those of the whole."""
