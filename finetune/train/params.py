@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from compress.stage import Params
+
+
+class Adapter(Params):
+    """What the adapters of qlora and lora are."""
+
+    kind: Literal["lora", "rslora", "dora", "pissa", "loftq", "lora+"] = "lora"
+    """See docs/finetuning.md; pissa needs ``method: lora``, loftq ``method: qlora``."""
+    targets: list[str] = Field(default_factory=list)
+    """Names of the linears that get one, e.g. ``[q_proj, v_proj]``; by default all but the head."""
+    ratio: float = Field(default=16.0, gt=0)
+    """lora+: how many times faster B learns than A."""
 
 
 class Unfreeze(Params):
@@ -37,6 +48,8 @@ class TuningParams(Params):
     """Rank of the adapter."""
     alpha: int | None = Field(None, ge=1)
     """Scale of the adapter (alpha / rank); by default the rank."""
+    adapter: Adapter = Adapter()
+    """Kind of the adapter and the linears that get one."""
     rate: float | None = Field(None, gt=0)
     """Peak learning rate; by default one that suits the method and the width of the model."""
     epochs: float = Field(1.0, gt=0)
@@ -61,6 +74,13 @@ class TuningParams(Params):
     """Steps between checkpoints."""
     max_logit_gap: float = Field(0.02, gt=0)
     """Largest difference allowed between the logits of the adapter model and of the merged one."""
+
+    @model_validator(mode="after")
+    def _adapter_fits_the_method(self) -> Self:
+        wanted = {"pissa": "lora", "loftq": "qlora"}.get(self.adapter.kind)
+        if self.method != "full" and wanted not in (None, self.method):
+            raise ValueError(f"adapter.kind {self.adapter.kind} needs method: {wanted}")
+        return self
 
 
 class SftParams(TuningParams):

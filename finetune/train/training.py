@@ -7,14 +7,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.extras import need
 from compress.memory import trim
 from compress.stage import Job
-from finetune.train import batches, freezing, merge
+from finetune.train import adapters, batches, freezing, merge
 from finetune.train.objective import Example, Objective
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ AT_ONCE = 1024
 INTERVAL = 10
 """Steps between lines of progress."""
 IGNORED = -100
+STARTED = "started"
+"""Folder of an adapter's first values."""
 WHOLE = "whole"
 """Empty file that is written into a checkpoint once everything else in it is on disk."""
 
@@ -72,7 +74,7 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     adapter = job.scratch / "adapter"
     if p.method != "full":
         shutil.rmtree(adapter, ignore_errors=True)
-        trainer.model.save_pretrained(adapter)
+        adapters.save(trainer.model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None)
     facts = objective.end(trainer)
     if trainer.plan is not None:
         blocks = trainer.model.config.get_text_config().num_hidden_layers
@@ -132,7 +134,7 @@ def _trainer(
     from finetune.train.fused import fuse
 
     p, steps = job.params, steps_of(job.params, len(examples))
-    model = model if p.method == "full" else adapted(model, p, on_cpu)
+    model = model if p.method == "full" else adapters.adapted(model, p, on_cpu, job.input.path)
     trainer = _objective_trainer()(
         objective=objective,
         model=model,
@@ -146,9 +148,12 @@ def _trainer(
     for weight in trainer.model.parameters():
         if weight.requires_grad:  # trl makes an NF4 model's adapter bfloat16, and a resumed one float32
             weight.data = weight.data.float()
-    if p.method != "full" and on_cpu:
+    if p.method != "full" and p.adapter.kind == "pissa":
+        trainer.model.save_pretrained(job.scratch / STARTED)
+    if fused(p, on_cpu):
         fuse(trainer.model)
-    if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1:
+    faster = p.method != "full" and p.adapter.kind == "lora+"
+    if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1 or faster:
         _freeze(trainer, p, steps, max(1, len(examples) // p.batch))
     return trainer
 
@@ -163,7 +168,11 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
         "unfreeze": p.unfreeze,
         "decay": p.layer_decay,
     }
-    trainer.plan = freezing.plan(list(trainer.learnable), blocks, steps=steps, epoch=epoch, **how)
+    found = freezing.plan(list(trainer.learnable), blocks, steps=steps, epoch=epoch, **how)
+    if p.method != "full" and p.adapter.kind == "lora+":
+        quick = {name: f * (p.adapter.ratio if ".lora_B." in name else 1) for name, f in found.factors.items()}
+        found = replace(found, factors=quick)
+    trainer.plan = found
     freezing.apply(trainer.learnable, trainer.plan, 0)
     trainer.add_callback(_unfreezer(trainer))
 
@@ -178,22 +187,6 @@ def _unfreezer(trainer: Any) -> Any:
             freezing.apply(trainer.learnable, trainer.plan, state.global_step)
 
     return Thaw()
-
-
-def adapted(model: Any, p: TuningParams, on_cpu: bool) -> Any:
-    """``model`` with a fresh adapter; all else is frozen."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    if p.method == "qlora" and not on_cpu:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=True)
-    lora = LoraConfig(
-        r=p.rank,
-        lora_alpha=p.alpha or p.rank,
-        target_modules="all-linear",
-        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora)
 
 
 def collate(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
@@ -279,6 +272,11 @@ def rows_at_once(ids: Any, together: int = 1) -> int:
     return max(1, -(-rows // parts // together)) * together
 
 
+def fused(p: TuningParams, on_cpu: bool) -> bool:
+    """Whether adapters are computed inside the matrix products (``finetune.train.fused``)."""
+    return on_cpu and p.method != "full" and p.adapter.kind != "dora"
+
+
 def _arguments(job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int = 1) -> Any:
     from trl import SFTConfig
 
@@ -297,7 +295,7 @@ def _arguments(job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int =
         max_length=p.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenised, with labels on the replies alone
         train_sampling_strategy="sequential",
-        bf16=p.method == "full" or not on_cpu,  # fused adapters choose their types themselves
+        bf16=not fused(p, on_cpu),  # fused adapters choose their types themselves
         use_cpu=on_cpu,
         gradient_checkpointing=not on_cpu,
         dataloader_pin_memory=False,

@@ -6,7 +6,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from tiny_families import PLAIN, ids, save_tiny
 from transformers import AutoModelForCausalLM
 
-from finetune.train import merge, training
+from finetune.train import adapters, merge
 from finetune.train.fused import fuse
 from finetune.train.loss import label_loss
 from finetune.train.params import SftParams
@@ -16,7 +16,7 @@ def adapted(folder, *, four_bit, size):
     """An adapter whose outputs are small beside the linears', on a float32 or NF4 base."""
     model = merge.load_base(folder, four_bit=four_bit, compute=torch.float32, attention="eager")
     torch.manual_seed(0)
-    model = training.adapted(model, SftParams(method="qlora" if four_bit else "lora", rank=4, alpha=8), on_cpu=True)
+    model = adapters.adapted(model, SftParams(method="qlora" if four_bit else "lora", rank=4, alpha=8), True, folder)
     merge.multiply_as_in_training(model)
     draw = torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():

@@ -1,0 +1,87 @@
+"""Low-rank adapters on a frozen base: peft's kinds, and what each starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import UsageError
+
+if TYPE_CHECKING:
+    from finetune.train.params import TuningParams
+
+NITER = 4
+"""Power iterations of a truncated singular value decomposition."""
+
+
+def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path) -> Any:
+    """``model`` (loaded from ``folder``) with a fresh adapter; all else is frozen.
+
+    - lora (Hu et al. 2021); rslora: scaled by alpha / √rank (Kalajdzievski 2023); lora+: the same adapter, whose B
+      learns ``ratio`` times as fast (Hayou et al. 2024);
+    - dora: magnitudes of the weight's columns learn apart (Liu et al. 2024);
+    - pissa: starts as the weight's largest singular vectors, the base keeps the rest (Meng et al. 2024);
+    - loftq: starts as the largest singular vectors of what NF4 lost, one round (Li et al. 2023).
+
+    Raises UsageError for targets that match nothing.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    kind = p.adapter.kind
+    if p.method == "qlora" and not on_cpu:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=True)
+    lora = LoraConfig(
+        r=p.rank,
+        lora_alpha=p.alpha or p.rank,
+        target_modules=p.adapter.targets or "all-linear",
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
+        task_type="CAUSAL_LM",
+        use_rslora=kind == "rslora",
+        use_dora=kind == "dora",
+        init_lora_weights=f"pissa_niter_{NITER}" if kind == "pissa" else True,
+    )
+    try:
+        wrapped = get_peft_model(model, lora)
+    except ValueError as error:
+        if "Target modules" not in str(error):
+            raise
+        names = sorted(
+            {name.rpartition(".")[2] for name, m in model.named_modules() if getattr(m, "weight", None) is not None}
+        )
+        what = f"adapter.targets {p.adapter.targets} match no linear of the model"
+        raise UsageError(what, next=f"its modules are called {', '.join(names)}") from None
+    if kind == "loftq":
+        _start_from_the_loss(wrapped, folder)
+    return wrapped
+
+
+def _start_from_the_loss(model: Any, folder: Path) -> None:
+    """Let every adapter be the best of its rank for W − NF4(W)."""
+    import bitsandbytes
+    import torch
+    from peft.tuners.lora.layer import LoraLayer
+
+    from compress.model.tensors import held
+    from compress.model.weights import Weights
+
+    weights = Weights(folder, held(folder).entries)
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        stored = name.removeprefix("base_model.model.") + ".weight"
+        base = module.base_layer.weight
+        lost = (
+            weights.load(stored).float() - bitsandbytes.functional.dequantize_4bit(base.data, base.quant_state).float()
+        )
+        (adapter,) = module.active_adapters
+        rank = module.r[adapter]
+        U, S, V = torch.svd_lowrank(lost, q=min(rank + 8, *lost.shape), niter=NITER)
+        root = S[:rank].sqrt()
+        module.lora_A[adapter].weight.data = (V[:, :rank] * root).T.contiguous()
+        module.lora_B[adapter].weight.data = (U[:, :rank] * root).contiguous() / module.scaling[adapter]
+
+
+def save(model: Any, place: Path, started: Path | None) -> None:
+    """Save the adapter as one of the base as it is stored: what moved out of the base at the start comes back."""
+    extra = {} if started is None else {"path_initial_model_for_weight_conversion": str(started)}
+    model.save_pretrained(place, **extra)
