@@ -62,11 +62,11 @@ def logps_of(folder: Path, rows: list[dict[str, Any]]) -> np.ndarray:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from finetune.train.batches import collate
     from finetune.train.loss import score_labels
     from finetune.train.pairs import answered
     from finetune.train.preferring import logps
     from finetune.train.rows import tokenise_all
-    from finetune.train.training import collate
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

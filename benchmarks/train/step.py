@@ -31,9 +31,7 @@ def read_rows(path: Path, count: int, words: int) -> list[dict[str, Any]]:
     return [{"id": number, "messages": messages} for number, messages in enumerate(cut)]
 
 
-def plain_trainer(
-    job: Any, model: Any, tokenizer: Any, objective: Any, examples: list[Any], rate: float, on_cpu: bool
-) -> Any:
+def plain_trainer(job: Any, model: Any, tokenizer: Any, objective: Any, watch: Any, rate: float, on_cpu: bool) -> Any:
     """``finetune.train.training._trainer`` without anything of ours."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -44,6 +42,7 @@ def plain_trainer(
     p = job.params
     model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = LoraConfig(r=p.rank, lora_alpha=p.rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    examples = watch.taught
     steps = training.steps_of(p, len(examples))
     args = training._arguments(job, rate, on_cpu, steps)
     args.bf16 = True

@@ -58,6 +58,7 @@ def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
     return template.render(
         state={"name": "", "config": "", "verdict": None, "bundle": None, "skipped": {}, **state},
         proofs=[_view(proof) for proof in proofs],
+        trainings=[found for name, stage in state["stages"].items() if (found := _training(name, stage))],
         stages=[_stage(name, stage, state["stages"]) for name, stage in state["stages"].items()],
         versions=installed_versions(),
         css=_css,
@@ -112,6 +113,52 @@ def _plots(proof: Json, rows: Sequence[Json], focus: str | None) -> list[tuple[s
         ),
     ]
     return [(title, Markup(svg)) for title, svg in found if svg]  # noqa: S704 - plots escape their labels
+
+
+def _training(name: str, stage: Json) -> dict[str, Any] | None:
+    """The curves of a stage that trained."""
+    history = _read(Path(stage["path"]) / "training.json") if stage["kind"] == "hf" else None
+    if not history or not history.get("loss"):
+        return None
+    from markupsafe import Markup
+
+    facts = (_read(Path(stage["path"]) / "artifact.json") or {}).get("facts", {})
+    joins = [(step, f"block {block}") for block, step in facts.get("unfrozen_at", {}).items()]
+    held = history.get("validation", [])
+    drawn = [
+        plots.lines(
+            [
+                ("training", list(enumerate(_smooth(history["loss"]), 1))),
+                ("validation", [(entry[0], entry[1]) for entry in held]),
+            ],
+            title=f"Loss of {name}", x_label="step", y_label="loss (nats, mean of 10 steps)", marks=joins,
+        ),
+        plots.lines(
+            [("rate", list(enumerate(history["learning_rate"], 1)))],
+            title=f"Learning rate of {name}", x_label="step", y_label="learning rate",
+        ),
+        plots.lines(
+            [("agrees", [(e[0], e[2]) for e in held if e[2] is not None]), *_bounds(held)],
+            title=f"Agreement of {name} with pairs that are only measured", x_label="step", y_label="share of pairs",
+            percent=True,
+        ),
+    ]  # fmt: skip
+    return {"name": name, "plots": [Markup(svg) for svg in drawn if svg]}  # noqa: S704 - plots escape their labels
+
+
+def _smooth(values: Sequence[float], width: int = 10) -> list[float]:
+    """The mean of each value and those before it, ``width`` in all."""
+    return [sum(part) / len(part) for part in (values[max(0, i + 1 - width) : i + 1] for i in range(len(values)))]
+
+
+def _bounds(held: Sequence[Sequence[Any]]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """The 95 % interval of the agreement (Wilson 1927) as two lines."""
+    from scipy.stats import binomtest
+
+    known = [
+        (e[0], binomtest(round(e[2] * e[3]), e[3]).proportion_ci(method="wilson")) for e in held if e[2] is not None
+    ]
+    return [("low", [(s, float(i.low)) for s, i in known]), ("high", [(s, float(i.high)) for s, i in known])]
 
 
 def _accuracy(rows: Sequence[Json], baseline: float | None) -> str:

@@ -121,6 +121,39 @@ def bars(values: Sequence[tuple[str, float]], *, title: str, unit: str) -> str:
     return _svg(title, "; ".join(f"{label}: {value:.4g}" for label, value in shown), height, parts)
 
 
+def lines(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+    percent: bool = False,
+) -> str:
+    """Values over steps, a line for each of at most three ``series``, named at its end; ``marks`` are named steps."""
+    shown = [(label, points) for label, points in series if points]
+    if not shown:
+        return ""
+    height = 300
+    every = [point for _, points in shown for point in points]
+    x = _axis([p[0] for p in every], LEFT, WIDTH - RIGHT - 70, floor=0.0)
+    y = _axis([p[1] for p in every], height - BOTTOM, TOP, cap=1.0 if percent else None, floor=0.0)
+    parts = [_frame(x, y, height, x_label, y_label, percent)]
+    for at, label in marks:
+        parts.append(_vertical(x.at(at), height - BOTTOM, ""))
+        parts.append(f'<text class="tick" x="{x.at(at)}" y="{TOP - 4}">{escape(_short(label, 12))}</text>')
+    told = []
+    for number, (label, points) in enumerate(shown):
+        path = " ".join(f"{x.at(a)},{y.at(b)}" for a, b in points)
+        last = points[-1]
+        parts.append(f'<polyline class="series s{number}" points="{path}"/>')
+        parts.append(
+            f'<text class="label" x="{x.at(last[0]) + 5}" y="{y.at(last[1]) + 4 - 13 * number}">{escape(label)}</text>'
+        )
+        told.append(f"{label}: {_number(last[1], percent)} at {_number(last[0])}")
+    return _svg(title, "; ".join(told), height, parts)
+
+
 def _axis(
     values: Sequence[float], start: float, end: float, *, cap: float | None = None, floor: float | None = None
 ) -> Axis:

@@ -1,9 +1,18 @@
-"""Which rows go into which optimiser step: fixed by the seed alone, so that a resumed run sees what a whole one saw."""
+"""Which rows go into which optimiser step, and how they go through the model.
+
+All is fixed by the seed alone, so that a resumed run sees what a whole one saw.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from finetune.train.objective import IGNORED
+
+AT_ONCE = 1024
+"""Tokens that go through the model together on a CPU: more are no faster, and their activations fill the memory."""
 
 
 def plan_batches(lengths: Sequence[int], steps: int, batch: int, seed: int) -> list[list[int]]:
@@ -23,3 +32,38 @@ def plan_batches(lengths: Sequence[int], steps: int, batch: int, seed: int) -> l
             group = [near[k : k + batch] for k in range(0, len(near), batch)]
             batches += rng.sample(group, len(group))
     return batches[:steps]
+
+
+def collate(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Rows to tensors: lists padded on the right to a multiple of 8, where causal attention does not look; numbers as
+    float32 ``[rows]``."""
+
+    def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        width = -(-max(len(row["input_ids"]) for row in rows) // 8) * 8
+        fill = {"input_ids": pad, "labels": IGNORED}
+        batch: dict[str, Any] = {}
+        for name, first in rows[0].items():
+            values = [row[name] for row in rows]
+            if isinstance(first, list):
+                batch[name] = torch.tensor([[*value, *[fill[name]] * (width - len(value))] for value in values])
+            else:
+                batch[name] = torch.tensor(values, dtype=torch.float32)
+        return batch
+
+    return together
+
+
+def split(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
+    """Parts of a batch of at most so many rows."""
+    for start in range(0, len(inputs["labels"]), rows):
+        yield {name: value[start : start + rows] for name, value in inputs.items()}
+
+
+def rows_at_once(ids: Any, together: int = 1) -> int:
+    """Rows of ``ids`` ``[rows, positions]`` that go through the model together, in parts of like size; a multiple of
+    ``together``."""
+    rows, width = ids.shape
+    parts = -(-rows * width // AT_ONCE)
+    return max(1, -(-rows // parts // together)) * together

@@ -10,7 +10,7 @@ from compress.costs import ROW, TRAINING, WORKER, Work, activations, forward, pa
 from compress.outline import ModelOutline, Outline, Split, folder_outline
 from compress.stage import JobOutline, Needs
 from finetune.data import augment
-from finetune.train import training
+from finetune.train import batches, training
 from runtime.rules import load_rules
 
 PROBES = 16
@@ -48,7 +48,7 @@ def needs(job: JobOutline[Any], split: Split, rows: int = 1, *, referenced: bool
     step = Work(
         bfloat16=(3 if full else 2) * forward(model, tokens, length, replies) + 6 * tokens * (0 if full else trained),
         moved=PASSES * touched(model, tokens) + 40 * trained,
-        python=STEP_S + BLOCK_S * model.shape.blocks * -(-tokens // training.AT_ONCE),
+        python=STEP_S + BLOCK_S * model.shape.blocks * -(-tokens // batches.AT_ONCE),
     )
     work = step * steps
     if referenced:
@@ -59,7 +59,7 @@ def needs(job: JobOutline[Any], split: Split, rows: int = 1, *, referenced: bool
         )
     probes = Work(float32=2 * forward(model, PROBES * length, length, PROBES * length), moved=60 * model.parameters)
     fixed = Work(python=LIBRARIES_S + split.rows * rows * ROW_S)
-    together = min(batch, max(rows, -(-training.AT_ONCE // longest)))
+    together = min(batch, max(rows, -(-batches.AT_ONCE // longest)))
     base = (16 if full else 4) * model.parameters if p.method != "qlora" else model.linears // 2 + 4 * model.head
     training_bytes = base + 16 * trained + activations(model, together, longest, 24, 10) + TRAINING
     memory = WORKER + split.rows * rows * ROW + max(training_bytes, 12 * model.parameters)

@@ -20,6 +20,17 @@ class Adapter(Params):
     """lora+: how many times faster B learns than A."""
 
 
+class Validation(Params):
+    """A part of the training data that is only measured."""
+
+    share: float = Field(0.05, gt=0, lt=0.5)
+    """Of the examples, after augmentation."""
+    every: int = Field(50, ge=1)
+    """Steps between measurements."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many measurements without a better one, and keep the best weights; null trains to the end."""
+
+
 class Unfreeze(Params):
     """Gradual unfreezing: the last blocks learn from the start, each one below joins later."""
 
@@ -68,6 +79,8 @@ class TuningParams(Params):
     """Let blocks join one after another, from the last to the first."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Each block's learning rate over that of the block above it."""
+    validation: Validation | None = None
+    """Keep a part of the data out and measure its loss; stop early with ``patience``."""
     augment: bool = True
     """Counterfactual toggles of optional rules and varied system prompts."""
     checkpoint_every: int = Field(100, ge=1)

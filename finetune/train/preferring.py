@@ -90,7 +90,8 @@ class Preferring(Objective):
         )
         replies = Replies(sums, lengths, inputs["reference"], inputs["good"])
         if self.rows == 2:
-            self.hits += agrees(replies, with_reference=self.with_reference).tolist()
+            seen = self.hits if replies.logps.requires_grad else self.agreed
+            seen += agrees(replies, with_reference=self.with_reference).tolist()
         return self.losses(replies, inputs).sum()
 
     def note(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,13 @@ from compress.memory import trim
 from compress.stage import Job
 from finetune.train import adapters, batches, freezing, merge
 from finetune.train.objective import Example, Objective
+from finetune.train.watching import Watch
 
 if TYPE_CHECKING:
     from finetune.train.params import TuningParams
 
-AT_ONCE = 1024
-"""Tokens that go through the model together on a CPU: more are no faster, and their activations fill the memory."""
 INTERVAL = 10
 """Steps between lines of progress."""
-IGNORED = -100
 STARTED = "started"
 """Folder of an adapter's first values."""
 WHOLE = "whole"
@@ -58,7 +56,8 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     set_seed(job.seed)
     quiet()
     tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
-    examples = objective.examples(tokenizer)
+    watch = Watch(job, objective, objective.examples(tokenizer))
+    examples = watch.taught
     on_cpu = not torch.cuda.is_available()
     model = merge.load_base(
         job.input.path,
@@ -66,16 +65,18 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
         compute=torch.bfloat16,
         attention="eager" if on_cpu and p.max_length <= 1024 else None,  # faster than the fused kernel on a CPU
     )
-    trainer = _trainer(job, model, tokenizer, objective, examples, rate, on_cpu)
+    trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu)
     last = _last_checkpoint(job.scratch)
+    watch.begin(int(last.name.split("-")[1]) if last else 0)
     started = time.monotonic()
     objective.begin(trainer)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
+    facts = watch.end(trainer)
     adapter = job.scratch / "adapter"
     if p.method != "full":
         shutil.rmtree(adapter, ignore_errors=True)
         adapters.save(trainer.model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None)
-    facts = objective.end(trainer)
+    facts |= objective.end(trainer)
     if trainer.plan is not None:
         blocks = trainer.model.config.get_text_config().num_hidden_layers
         facts |= freezing.told(trainer.plan, trainer.learnable, blocks)
@@ -124,7 +125,7 @@ def _trainer(
     model: Any,
     tokenizer: Any,
     objective: Objective,
-    examples: Sequence[Example],
+    watch: Watch,
     rate: float,
     on_cpu: bool,
 ) -> Any:
@@ -133,18 +134,20 @@ def _trainer(
 
     from finetune.train.fused import fuse
 
-    p, steps = job.params, steps_of(job.params, len(examples))
+    p, examples = job.params, watch.taught
+    steps = steps_of(p, len(examples))
     model = model if p.method == "full" else adapters.adapted(model, p, on_cpu, job.input.path)
     trainer = _objective_trainer()(
         objective=objective,
         model=model,
         args=_arguments(job, rate, on_cpu, steps, objective.rows),
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
-        data_collator=collate(tokenizer.pad_token_id or 0),
+        data_collator=batches.collate(tokenizer.pad_token_id or 0),
         processing_class=tokenizer,
         callbacks=[_callback(job, objective)],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_watcher(trainer, watch))
     for weight in trainer.model.parameters():
         if weight.requires_grad:  # trl makes an NF4 model's adapter bfloat16, and a resumed one float32
             weight.data = weight.data.float()
@@ -177,6 +180,20 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
     trainer.add_callback(_unfreezer(trainer))
 
 
+def _watcher(trainer: Any, watch: Watch) -> Any:
+    from transformers import TrainerCallback
+
+    class Guard(TrainerCallback):  # type: ignore[misc]
+        """Measures and stops."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
+            if "loss" in (logs or {}) and not watch.step(trainer, state.global_step, float(logs["loss"])):
+                control.should_training_stop = True
+            return control
+
+    return Guard()
+
+
 def _unfreezer(trainer: Any) -> Any:
     from transformers import TrainerCallback
 
@@ -189,29 +206,8 @@ def _unfreezer(trainer: Any) -> Any:
     return Thaw()
 
 
-def collate(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    """Rows to tensors: lists padded on the right to a multiple of 8, where causal attention does not look; numbers as
-    float32 ``[rows]``."""
-
-    def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        import torch
-
-        width = -(-max(len(row["input_ids"]) for row in rows) // 8) * 8
-        fill = {"input_ids": pad, "labels": IGNORED}
-        batch: dict[str, Any] = {}
-        for name, first in rows[0].items():
-            values = [row[name] for row in rows]
-            if isinstance(first, list):
-                batch[name] = torch.tensor([[*value, *[fill[name]] * (width - len(value))] for value in values])
-            else:
-                batch[name] = torch.tensor(values, dtype=torch.float32)
-        return batch
-
-    return together
-
-
 def _objective_trainer() -> Any:
-    """trl's SFTTrainer with the objective's loss, and on a CPU ``AT_ONCE`` tokens at a time."""
+    """trl's SFTTrainer with the objective's loss, and on a CPU ``batches.AT_ONCE`` tokens at a time."""
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -251,25 +247,13 @@ def _objective_trainer() -> Any:
             inputs = self.objective.prepare(model, self._prepare_inputs(inputs))
             count = self.objective.count(inputs)
             rows = (
-                rows_at_once(inputs["input_ids"], self.objective.rows) if self.args.use_cpu else len(inputs["labels"])
+                batches.rows_at_once(inputs["input_ids"], self.objective.rows)
+                if self.args.use_cpu
+                else len(inputs["labels"])
             )
-            return sum(step(model, part, count) for part in split(inputs, rows))
+            return sum(step(model, part, count) for part in batches.split(inputs, rows))
 
     return ObjectiveTrainer
-
-
-def split(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
-    """Parts of a batch of at most so many rows."""
-    for start in range(0, len(inputs["labels"]), rows):
-        yield {name: value[start : start + rows] for name, value in inputs.items()}
-
-
-def rows_at_once(ids: Any, together: int = 1) -> int:
-    """Rows of ``ids`` ``[rows, positions]`` that go through the model together, in parts of like size; a multiple of
-    ``together``."""
-    rows, width = ids.shape
-    parts = -(-rows * width // AT_ONCE)
-    return max(1, -(-rows // parts // together)) * together
 
 
 def fused(p: TuningParams, on_cpu: bool) -> bool:
@@ -303,6 +287,7 @@ def _arguments(job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int =
         save_steps=p.checkpoint_every,
         save_total_limit=2,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to=[],
         seed=job.seed,

@@ -1,3 +1,4 @@
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from report_data import make_run
 
 from compress.report.html import render_report, write_run_report
 
-VOID = {"meta", "br", "line", "circle", "rect"}
+VOID = {"meta", "br", "line", "circle", "rect", "polyline"}
 
 
 class Page(HTMLParser):
@@ -68,6 +69,24 @@ def test_page_shows_figures_of_every_candidate(tmp_path: Path) -> None:
     shown = ["gguf-Q8_0", "gguf-Q4_K_M", "812.4", "2.9 MB", "5.52×", "93.1 %", "640 items", "1 min 35 s", "9 of 640"]
     assert [words for words in shown if words not in page.words] == []
     assert {"svg", "table", "details"} <= page.tags
+
+
+def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -> None:
+    state = make_run(tmp_path)
+    name, stage = "tune", {**state["stages"]["proof"], "kind": "hf", "path": str(tmp_path / "tune")}
+    state["stages"] = {name: stage, **state["stages"]}
+    history = {"loss": [3.0, 2.0, 1.0], "learning_rate": [1e-3, 5e-4, 1e-4], "validation": [[2, 1.8, 0.75, 40]]}
+    Path(stage["path"]).mkdir(parents=True, exist_ok=True)
+    (Path(stage["path"]) / "training.json").write_text(json.dumps(history))
+    facts = {"facts": {"unfrozen_at": {"4": 2}}}
+    (Path(stage["path"]) / "artifact.json").write_text(json.dumps(facts))
+    text = write_run_report(state, tmp_path / "r.html").read_text()
+    page = Page(text)
+    assert f"Training: {name}" in page.words
+    assert "validation: 1.8 at 2" in page.words
+    assert "block 4" in page.words
+    assert "agrees: 75 % at 2; low: 59.8" in page.words
+    assert not page.open
 
 
 def test_a_run_without_a_proof_still_has_a_page(tmp_path: Path) -> None:

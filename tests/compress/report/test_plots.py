@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.report.plots import WIDTH, Axis, Point, Span, bars, forest, scatter, ticks
+from compress.report.plots import WIDTH, Axis, Point, Span, bars, forest, lines, scatter, ticks
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
@@ -49,3 +49,13 @@ def test_labels_are_escaped() -> None:
 def test_nothing_to_draw_draws_nothing() -> None:
     assert scatter([], title="t", x_label="x", y_label="y") == forest([], title="t", x_label="x") == ""
     assert bars([("a", 0.0)], title="t", unit="u") == ""
+
+
+def test_lines_join_points_and_name_marks() -> None:
+    series = [("training", [(1, 3.0), (2, 1.0)]), ("held <out>", [(2, 2.0)])]
+    svg = lines(series, title="Loss", x_label="step", y_label="nats", marks=[(1.5, "block 3")])
+    assert svg.count("<polyline") == 2
+    assert "block 3" in svg
+    assert "held &lt;out&gt;" in svg
+    first, second = re.findall(r'class="series s0" points="(\S+) (\S+)"', svg)[0]
+    assert float(first.split(",")[1]) < float(second.split(",")[1])  # a smaller loss stands lower

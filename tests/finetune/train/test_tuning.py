@@ -130,7 +130,7 @@ def test_batches_hold_rows_of_like_length_and_every_row_once():
 
 def test_the_parts_of_a_batch_add_up_to_its_loss(base, data, tmp_path, monkeypatch):
     whole, _ = _first_losses(base, data, tmp_path / "whole")
-    monkeypatch.setattr(training, "AT_ONCE", 80)
+    monkeypatch.setattr(batches, "AT_ONCE", 80)
     parts, sizes = _first_losses(base, data, tmp_path / "parts")
     assert parts == pytest.approx(whole, rel=2e-3)
     assert set(sizes) == {1}

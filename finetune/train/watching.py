@@ -1,0 +1,144 @@
+"""What a training shows of itself: losses of every step, a part of the data that is only measured, and when to stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.errors import HoldfastError, UsageError
+from compress.json_files import write_json
+from compress.stage import Job
+from finetune.train.batches import rows_at_once, split
+from finetune.train.objective import Example, Objective
+
+log = logging.getLogger(__name__)
+HISTORY = "training.json"
+"""In the artifact: ``loss`` and ``learning_rate`` of each step, ``validation``: [step, loss, agreement or null, n]."""
+MEASURED, BEST = "validation.json", "best.safetensors"
+"""In the scratch folder."""
+
+
+class Watch:
+    """Holds examples out, measures their loss every so many steps, keeps the best weights where training may stop."""
+
+    def __init__(self, job: Job[Any], objective: Objective, examples: Sequence[Example]) -> None:
+        self.job, self.objective, self.how = job, objective, job.params.validation
+        self.taught, self.held = apart(examples, self.how.share if self.how else 0.0, job.seed)
+        self.measured: list[list[Any]] = []
+        self.stopped: str | None = None
+
+    def begin(self, step: int) -> None:
+        """Forget what was measured after ``step``, from which training goes on."""
+        place = self.job.scratch / MEASURED
+        if place.is_file():
+            found = json.loads(place.read_text(encoding="utf-8"))
+            self.measured = [entry for entry in found if entry[0] <= step]
+
+    def step(self, trainer: Any, step: int, loss: float) -> bool:
+        """Whether training should go on after ``step``, whose loss was ``loss``."""
+        if not math.isfinite(loss):
+            self._lost(step, loss)
+            return False
+        if self.how is None or step % self.how.every:
+            return True
+        value, agrees, n = measure(trainer, self.objective, self.held, self.job.params.batch)
+        best = min((entry[1] for entry in self.measured), default=math.inf)
+        self.measured.append([step, round(value, 6), agrees, n])
+        write_json(self.job.scratch / MEASURED, self.measured)
+        if self.how.patience is None:
+            return True
+        if value < best:
+            save_trained(trainer, self.job.scratch / BEST)
+            return True
+        since = len(self.measured) - 1 - min(range(len(self.measured)), key=lambda i: self.measured[i][1])
+        if since >= self.how.patience:
+            self.stopped = f"no better validation loss in {since} measurements"
+        return self.stopped is None
+
+    def _lost(self, step: int, loss: float) -> None:
+        kept = (self.job.scratch / BEST).is_file()
+        if not kept:
+            what = f"the loss of step {step} is {loss}: training has diverged"
+            raise HoldfastError(what, next="lower rate, or set validation: {patience: 3} to keep the best weights")
+        self.stopped = f"the loss of step {step} is {loss}"
+        log.warning("%s; the best weights measured so far are kept", self.stopped)
+
+    def end(self, trainer: Any) -> dict[str, Any]:
+        """Put the best weights back where they are wanted, write the history; facts."""
+        facts: dict[str, Any] = {}
+        if self.measured and self.how is not None:
+            best = min(self.measured, key=lambda entry: entry[1])
+            facts["validation_loss"] = best[1] if self.how.patience else self.measured[-1][1]
+            if self.how.patience:
+                load_trained(trainer, self.job.scratch / BEST)
+                facts["best_step"] = best[0]
+        if self.stopped:
+            facts["stopped"] = self.stopped
+        steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+        history = {
+            "loss": [round(float(entry["loss"]), 6) for entry in steps],
+            "learning_rate": [float(f"{entry['learning_rate']:.6g}") for entry in steps],
+            "validation": self.measured,
+        }
+        write_json(self.job.out / HISTORY, history)
+        return facts
+
+
+def apart(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """(what is trained on, what is only measured). Raises UsageError if either is empty and should not be."""
+    count = round(share * len(examples))
+    if share and not 0 < count < len(examples):
+        what = f"validation.share {share:g} of {len(examples)} examples leaves nothing to measure or to learn"
+        raise UsageError(what, next="give more rows or another share")
+    held = set(random.Random(f"validation {seed}").sample(range(len(examples)), count))
+    return [e for i, e in enumerate(examples) if i not in held], [e for i, e in enumerate(examples) if i in held]
+
+
+def measure(trainer: Any, objective: Objective, held: Sequence[Example], batch: int) -> tuple[float, float | None, int]:
+    """(mean loss, share of pairs on which the model agrees or None, how many examples); no gradient."""
+    import torch
+
+    model = trainer.model
+    total = count = 0.0
+    objective.agreed = []
+    training = model.training
+    model.eval()
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        for start in range(0, len(held), batch):
+            rows = [row for example in held[start : start + batch] for row in example]
+            inputs = objective.prepare(model, trainer._prepare_inputs(trainer.data_collator(rows)))
+            count += float(objective.count(inputs))
+            for part in split(inputs, rows_at_once(inputs["input_ids"], objective.rows)):
+                total += float(objective.loss(model, part))
+    model.train(training)
+    agreed = objective.agreed
+    return total / count, round(sum(agreed) / len(agreed), 4) if agreed else None, len(held)
+
+
+def save_trained(trainer: Any, place: Path) -> None:
+    """The weights that learn, float32."""
+    from safetensors.torch import save_file
+
+    partial = place.with_suffix(".tmp")
+    save_file({name: w.detach().contiguous() for name, w in _trained(trainer).items()}, partial)
+    partial.replace(place)
+
+
+def load_trained(trainer: Any, place: Path) -> None:
+    """Put saved weights back."""
+    import torch
+    from safetensors.torch import load_file
+
+    saved = load_file(place)
+    with torch.no_grad():
+        for name, weight in _trained(trainer).items():
+            weight.copy_(saved[name])
+
+
+def _trained(trainer: Any) -> dict[str, Any]:
+    return trainer.learnable or {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}

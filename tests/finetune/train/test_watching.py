@@ -1,0 +1,93 @@
+"""Validation, early stopping, divergence, and the history of a training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from compress.artifact import seal  # noqa: E402
+from compress.errors import HoldfastError, UsageError  # noqa: E402
+from compress.registry import load_stage  # noqa: E402
+from compress.stage import Job  # noqa: E402
+from finetune.train import watching  # noqa: E402
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": "Yes."}],
+     "rejected": "No, never."} for i in range(40)
+]  # fmt: skip
+
+
+def run(base, root, name="sft", progress=None, **how):
+    for part in ("out", "scratch", "data"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    (root / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    data = seal(root / "data", kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
+    stage = load_stage(f"finetune.{name}")
+    given = {"steps": 12, "batch": 4, "checkpoint_every": 4, "rate": 1e-2, "rank": 4, "method": "lora", **how}
+    more = {"progress": progress} if progress else {}
+    job = Job(
+        params=stage.Params(**given), out=root / "out", scratch=root / "scratch", inputs=(base,), data=data, seed=1,
+        threads=1, **more,
+    )  # fmt: skip
+    return stage.run(job), json.loads((root / "out" / watching.HISTORY).read_text())
+
+
+def test_a_part_of_the_data_is_only_measured(small_base, tmp_path):
+    facts, history = run(small_base, tmp_path, validation={"share": 0.2, "every": 4})
+    assert [entry[0] for entry in history["validation"]] == [4, 8, 12]
+    assert [entry[3] for entry in history["validation"]] == [8, 8, 8]
+    losses = [entry[1] for entry in history["validation"]]
+    assert losses[0] > losses[-1] == facts["validation_loss"]
+    assert len(history["loss"]) == len(history["learning_rate"]) == 12
+
+
+@pytest.mark.slow
+def test_agreement_is_measured_on_pairs(small_base, tmp_path):
+    _, history = run(small_base, tmp_path, "dpo", validation={"share": 0.2, "every": 6})
+    assert [entry[2] for entry in history["validation"]][-1] == 1.0
+
+
+def test_training_stops_early_and_keeps_the_best(small_base, tmp_path, monkeypatch):
+    values = iter([3.0, 1.0, 2.0, 2.5, 0.5])
+    monkeypatch.setattr(watching, "measure", lambda *given: (next(values), None, 8))
+    kept = []
+    save = watching.save_trained
+    monkeypatch.setattr(watching, "save_trained", lambda trainer, place: (kept.append(1), save(trainer, place)))
+    facts, history = run(small_base, tmp_path, validation={"share": 0.2, "every": 2, "patience": 2})
+    assert facts["stopped"] == "no better validation loss in 2 measurements"
+    assert (facts["best_step"], facts["validation_loss"], facts["steps"]) == (4, 1.0, 8)
+    assert len(kept) == 2
+    assert len(history["loss"]) == 8
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_validation_ends_with_the_same_bytes(small_base, tmp_path):
+    how = {"validation": {"share": 0.2, "every": 2, "patience": 9}}
+    whole = run(small_base, tmp_path / "whole", **how)
+
+    def die(done, total, note=""):
+        if done >= 10 and "loss" in note:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small_base, tmp_path / "killed", progress=die, **how)
+    assert run(small_base, tmp_path / "killed", **how) == whole
+    files = [tmp_path / side / "out" / "model.safetensors" for side in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_loss_that_is_no_number_ends_the_training(small_base, tmp_path):
+    with pytest.raises(HoldfastError, match=r"the loss of step \d+ is (nan|inf): training has diverged") as caught:
+        run(small_base, tmp_path, rate=1e30, method="full")
+    assert "lower rate" in caught.value.next
+
+
+def test_shares_that_leave_nothing_are_refused():
+    with pytest.raises(UsageError, match=r"validation\.share 0\.05 of 4 examples leaves nothing"):
+        watching.apart([[{}]] * 4, 0.05, seed=1)
+    taught, held = watching.apart([[{"i": i}] for i in range(40)], 0.25, seed=1)
+    assert (len(taught), len(held)) == (30, 10)
