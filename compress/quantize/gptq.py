@@ -29,7 +29,7 @@ class Gptq(Stage[GptqParams]):
     """See docs/compression.md for what it does and the format it writes."""
 
     Params = GptqParams
-    version = 3
+    version = 4
     accepts = frozenset({"hf"})
     produces = "gptq"
     uses = frozenset({"calibration"})

@@ -51,7 +51,7 @@ class ExportGguf(Stage[GgufParams]):
     """Writes ``model.gguf``."""
 
     Params = GgufParams
-    version = 5
+    version = 6
     accepts = frozenset({"hf", "gptq"})
     produces = "gguf"
     uses = frozenset({"calibration"})

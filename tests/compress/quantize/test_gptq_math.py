@@ -11,7 +11,7 @@ from problems import alike, codebook, damped, error, nearest, problem, slow_gptq
 from compress.calibrate.factor import inverse_factor
 from compress.errors import HoldfastError
 from compress.quantize import solver
-from compress.quantize.gptq_math import importance_order, solve
+from compress.quantize.gptq_math import DRIFT_RIDGE, importance_order, solve
 from compress.quantize.grids import IntGrid, stored_half
 from compress.quantize.problem import Plan
 from compress.quantize.solver import RIDGE
@@ -126,7 +126,7 @@ def test_drift_aims_at_the_float_model():
     W, _ = problem()
     H, K = actual.T @ actual / len(x), actual.T @ (x - actual) / len(x)
     grid = IntGrid(4, candidates=1, period=32)
-    target = W.double() + torch.linalg.inv(damped(H.double(), 0.01)) @ K.double() @ W.double()
+    target = W.double() + torch.linalg.inv(damped(H.double(), DRIFT_RIDGE)) @ K.double() @ W.double()
     with_drift = solve(W, H, grid, PAPER, drift=K)
     assert alike(with_drift.weights(), slow_gptq(target, H, grid, 0.01))
     for plan in (PAPER, Plan(), Plan(order="inputs")):
