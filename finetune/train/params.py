@@ -63,6 +63,12 @@ class TuningParams(Params):
     """Kind of the adapter and the linears that get one."""
     rate: float | None = Field(None, gt=0)
     """Peak learning rate; by default one that suits the method and the width of the model."""
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt", "polynomial"] = "linear"
+    """How the learning rate goes down after the warm-up."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises to its peak."""
+    optimizer: Literal["adamw", "adafactor", "sgd", "adamw_8bit", "paged_adamw_8bit", "lion_8bit"] = "adamw"
+    """The 8-bit ones are bitsandbytes' and need a CUDA device."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the augmented training data."""
     steps: int | None = Field(None, ge=1)
@@ -93,6 +99,11 @@ class TuningParams(Params):
         wanted = {"pissa": "lora", "loftq": "qlora"}.get(self.adapter.kind)
         if self.method != "full" and wanted not in (None, self.method):
             raise ValueError(f"adapter.kind {self.adapter.kind} needs method: {wanted}")
+        own = (
+            self.freeze or self.freeze_blocks or self.unfreeze or self.layer_decay != 1 or self.adapter.kind == "lora+"
+        )
+        if own and self.optimizer != "adamw":
+            raise ValueError(f"freezing, layer_decay and lora+ go with optimizer: adamw, not {self.optimizer}")
         return self
 
 

@@ -91,3 +91,32 @@ def test_shares_that_leave_nothing_are_refused():
         watching.apart([[{}]] * 4, 0.05, seed=1)
     taught, held = watching.apart([[{"i": i}] for i in range(40)], 0.25, seed=1)
     assert (len(taught), len(held)) == (30, 10)
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("constant", 1e-2), ("linear", 0.0)])
+def test_schedules_end_where_they_should(small_base, tmp_path, schedule, last):
+    _, history = run(small_base, tmp_path, schedule=schedule, warmup=0.25, steps=8)
+    rates = history["learning_rate"]
+    assert rates[0] < max(rates) == pytest.approx(1e-2)
+    assert rates[-1] == pytest.approx(last, abs=4e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adafactor", "sgd"])
+def test_other_optimizers_learn(small_base, tmp_path, optimizer):
+    _, history = run(small_base, tmp_path, optimizer=optimizer, rate=5e-2, steps=24)
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_optimizers_that_cannot_work_are_refused(tmp_path, monkeypatch):
+    stage = load_stage("finetune.sft")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.jsonl").write_text("")
+    sealed = seal(data, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
+    job = Job(params=stage.Params(optimizer="adamw_8bit"), out=tmp_path, scratch=tmp_path, data=sealed)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="adamw_8bit needs a CUDA device"):
+        stage.check(job)
+    with pytest.raises(ValueError, match="go with optimizer: adamw, not sgd"):
+        stage.Params(optimizer="sgd", freeze_blocks=1)
