@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +17,15 @@ from compress.artifact import seal  # noqa: E402
 from compress.errors import DataError, UsageError  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
+from finetune.data import augment  # noqa: E402
 from finetune.train import pairs, preference  # noqa: E402
 from finetune.train.kto import crossed  # noqa: E402
 from finetune.train.loss import IGNORED, reply_logps  # noqa: E402
 from finetune.train.params import DpoParams, KtoParams, UlmaParams  # noqa: E402
+from finetune.world import stage as world  # noqa: E402
+from runtime.rules import load_rules  # noqa: E402
+
+RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
 
 LOGPS = [-3.0, -7.5, -1.2, -0.4, -20.0, -18.0]
 REFERENCE = [-4.0, -5.0, -1.0, -1.0, -19.0, -18.5]
@@ -236,3 +243,17 @@ def run(stage, params, base, rows, root, **more):
     )
     stage.check(job)
     return stage.run(job)
+
+
+def test_mutations_break_one_rule_each_and_teach_every_rule_that_can_be_broken(tmp_path):
+    book = load_rules(RULES)
+    rows = world.make_rows(book, random.Random(1), world.TRAINING_MIX, 40, evaluation=False)
+    plain = [world.plain_row(row) for row in rows]
+    job = job_of(tmp_path, plain, DpoParams(pairs="mutations", augment=False), rules=RULES)
+    made, counts = pairs.read_examples(job, pairwise=True)
+    assert counts["pairs"] == len(made) == sum(counts["pairs_by_rule"].values())
+    for (good, _), (bad, _) in made:
+        assert augment.broken(book, good) == []
+        assert len(augment.broken(book, bad)) == 1
+    assert len(counts["pairs_by_rule"]) >= 8
+    assert max(counts["pairs_by_rule"].values()) <= 3 * len(made) / len(counts["pairs_by_rule"])
