@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
+from .emoji import EMOJI
 from .finders import FINDERS, MIN_DIGITS, Evidence, first_invented
 from .kinds import MUST, MUST_NOT, Args, Finding, OneOrMore, Regex, kind, listed
 from .language import LANGUAGES, is_in
@@ -163,7 +164,6 @@ _RUDE = word_pattern(
      "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost", "you people",
      "pathetic"]
 )  # fmt: skip
-_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
 
 
 def _not_shouting(reply: Reply) -> bool:
@@ -173,7 +173,7 @@ def _not_shouting(reply: Reply) -> bool:
 
 _TONES: dict[str, Callable[[Reply], bool]] = {
     "calm": lambda reply: "!" not in reply.plain,
-    "no_emoji": lambda reply: _EMOJI.search(reply.plain) is None,
+    "no_emoji": lambda reply: EMOJI.search(reply.text) is None,
     "no_shouting": _not_shouting,
     "not_rude": lambda reply: _RUDE.search(reply.folded) is None,
     "polite": lambda reply: _POLITE.search(reply.folded) is not None and _RUDE.search(reply.folded) is None,

@@ -17,7 +17,7 @@ _MARKER = re.compile(r"^[ \t]*[*\-+•][ \t]+\S", re.M)
 _HIGHLIGHT = re.compile(r"\*\*[^\s*](?:[^\n*]*[^\s*])?\*\*|(?<!\*)\*[^\s*](?:[^\n*]*[^\s*])?\*(?!\*)")
 _PLACEHOLDER = re.compile(r"\[[^\S\n]*[^\[\]\s][^\[\]\n]*\]")
 _TITLE = re.compile(r"<<[^\S\n]*[^\s<>][^\n<>]*>>")
-_FENCE = re.compile(r"^```(?:json)?[ \t]*\n(.*?)\n?```$", re.S | re.I)
+_FENCE = re.compile(r"^(?:```|~~~)(?:json5?|jsonc)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*(?:```|~~~)$", re.S | re.I)
 
 
 class ParagraphArgs(Bounds):
@@ -136,11 +136,15 @@ def capital_words(reply: Reply, spec: Bounds) -> Finding:
     return spec.admit(sum(word.isupper() for word in reply.words), "words in capitals")
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
 def _parse_json(text: str) -> tuple[Any, str | None]:
-    body = text.strip()
+    body = text.strip().removeprefix("\ufeff").strip()
     fenced = _FENCE.match(body)
     try:
-        return json.loads(fenced[1] if fenced else body), None
+        return json.loads(fenced[1] if fenced else body, parse_constant=_no_constant), None
     except (ValueError, RecursionError) as error:
         return None, f"is not JSON ({error})"
 

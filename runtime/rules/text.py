@@ -54,8 +54,12 @@ def plain(text: str) -> str:
 
 
 def squeeze(text: str) -> str:
-    """``plain(text)`` case-folded, with every run of white space as one space, stripped."""
-    return " ".join(unicodedata.normalize("NFKC", plain(text).casefold()).split())
+    """``plain(text)`` case-folded, with every run of white space as one space, stripped.
+
+    The four letters i of Turkish are one, for case does not tell which was meant: İPTAL and IPTAL are iptal.
+    """
+    folded = unicodedata.normalize("NFKC", plain(text).casefold())
+    return " ".join(folded.replace("i\u0307", "i").replace("\u0131", "i").split())
 
 
 _ASCII_WORD = re.compile(r"[a-zA-Z0-9]+(?:['\-][a-zA-Z0-9]+)*")
@@ -73,19 +77,43 @@ def _unicode_word() -> Any:
     return compile_regex(r"[\p{L}\p{M}\p{N}]+(?:['-][\p{L}\p{M}\p{N}]+)*")
 
 
-_SENTENCE_END = re.compile(r"""[.!?。।]+["')\]*_]*(?=\s|$)|\n\s*\n""")
+_CLOSERS = "\"')]*_"
+_SENTENCE_END = re.compile(
+    r"""
+      [.!?\u2026\u061f\u06d4\u0964\u0965\u1362\u17d4\u104b\u0589]+["')\]*_]*(?=\s|$)  # Latin, Arabic, Urdu, Hindi …
+    | [\u3002!?\uff61]*\u3002[\u3002!?\uff61"')\]\u300d\u300f]*  # Chinese and Japanese write no space behind
+    | [!?]+(?=[\u3040-\u30ff\u3400-\u9fff])
+    | \n\s*\n
+    | \n(?=[ \t]*(?:[*+\-\u2022]|\d{1,3}[.)])[ \t]+\S)  # the next entry of a list
+    """,
+    re.X,
+)
+_ENTRY = re.compile(r"(?:^|\n)[ \t]*(?:\d{1,3}|[a-zA-Z])$")
 _ABBREVIATIONS = frozenset(
-    ["approx", "dept", "dr", "e.g", "eg", "est", "fig", "i.e", "ie", "inc", "jr", "ltd", "mr", "mrs", "ms", "mt",
-     "p.p.s", "p.s", "prof", "sr", "st", "u.k", "u.s", "vs"]
+    ["approx", "bzw", "ca", "dept", "dr", "e.g", "eg", "est", "evtl", "ggf", "i.e", "ie", "inc", "incl", "inkl", "jr",
+     "ltd", "mr", "mrs", "ms", "mt", "p.p.s", "p.s", "prof", "sr", "st", "str", "u.a", "u.k", "u.s", "vs", "z.b", "d.h"]
 )  # fmt: skip
+_BEFORE_NUMBERS = frozenset(["art", "ch", "fig", "no", "nos", "nr", "p", "pp", "sec", "tel", "vol"])
+"""Abbreviations in front of a number; elsewhere they may be words (No.)."""
+_BEFORE_SMALL = frozenset(["a.m", "p.m", "etc", "usw", "co", "corp", "min", "max", "std", "sek"])
+"""What ends a sentence where a capital follows."""
+_MONTHS = frozenset(
+    ["januar", "jänner", "februar", "märz", "april", "mai", "juni", "juli", "august", "september", "oktober",
+     "november", "dezember", "jan", "feb", "mär", "apr", "jun", "jul", "aug", "sep", "sept", "okt", "nov", "dez",
+     "maj", "januari", "februari", "augusti", "tag", "woche", "monat", "quartal", "stock", "klasse", "etage", "mal"]
+)  # fmt: skip
+"""What follows a German ordinal: 3. Mai, 2. Stock."""
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences of a ``plain`` text: ended by . ! ? (not after an abbreviation or initial) or by a blank line."""
+    """Sentences of a ``plain`` text, after the rules of UAX #29 with abbreviations, ordinals and lists beside them.
+
+    They end at the full stops, question and exclamation marks of the scripts listed, at blank lines, and where the next
+    entry of a list begins; not behind an abbreviation, an initial, a list's number, or an ordinal before a month.
+    """
     found, start = [], 0
     for end in _SENTENCE_END.finditer(text):
-        head = text[start : end.start()]
-        if end[0].startswith(".") and len(end[0].rstrip("\"')]*_")) == 1 and _abbreviated(head):
+        if end[0].rstrip(_CLOSERS) == "." and _goes_on(text[start : end.start()], text[end.end() : end.end() + 40]):
             continue
         found.append(text[start : end.end()])
         start = end.end()
@@ -93,9 +121,21 @@ def sentences(text: str) -> list[str]:
     return [sentence.strip() for sentence in found if words(sentence)]
 
 
-def _abbreviated(head: str) -> bool:
+def _goes_on(head: str, tail: str) -> bool:
+    """Whether a full stop between ``head`` and ``tail`` ends no sentence."""
     last = head.split()[-1].lstrip("(\"'[").casefold() if head.split() else ""
-    return last in _ABBREVIATIONS or (len(last) == 1 and last.isalpha() and last != "i")
+    after = tail.lstrip()
+    if _ENTRY.search(head) or last in _ABBREVIATIONS:
+        return True
+    if len(last) == 1 and last.isalpha() and last != "i":
+        return True
+    if last in _BEFORE_NUMBERS:
+        return after[:1].isdigit()
+    if last in _BEFORE_SMALL:
+        return after[:1].islower() or after[:1].isdigit()
+    if last.isdigit() and len(last) <= 2:
+        return bool(after) and (words(after) or [""])[0].casefold() in _MONTHS
+    return False
 
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
@@ -108,9 +148,9 @@ def paragraphs(text: str, separator: str | None = None) -> list[str]:
 
 
 def word_pattern(phrases: list[str]) -> re.Pattern[str]:
-    """Matches any of ``phrases`` between word boundaries in a ``squeeze``d text."""
+    """Matches any of ``phrases`` between word boundaries in a ``squeeze``d text; Markdown's ``_`` is a boundary."""
     folded = sorted({squeeze(phrase) for phrase in phrases}, key=lambda phrase: (-len(phrase), phrase))
-    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, folded)) + r")(?!\w)")
+    return re.compile(r"(?<![^\W_])(?:" + "|".join(map(re.escape, folded)) + r")(?![^\W_])")
 
 
 # What RE2 leaves out because no linear-time engine can offer it, by the text of its message.
