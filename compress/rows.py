@@ -16,7 +16,11 @@ from typing import Any
 
 from compress.errors import DataError
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NUMBERS = re.compile(
+    r"(?<![\d.,])[-+\u2212]?\d{1,3}(?:[ '\u00a0\u2019\u202f]\d{3})+(?:[.,]\d+)?(?![\d])"
+    r"|(?<![\d.,])[-+\u2212]?\d(?:[\d.,]*\d)?(?:[eE][-+\u2212]?\d+)?"
+)
+"""Numbers in a text: a sign where no digit stands before it, groups of three, a decimal point or comma, an exponent."""
 MATCHES = ("choice", "contains", "exact", "json", "numeric")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -165,7 +169,7 @@ def _check_phrases(answer: Any) -> None:
 
 
 def _check_number(answer: Any) -> None:
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not NUMBER.fullmatch(str(answer)):
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or read_number(str(answer)) is None:
         raise ValueError(f"expected.answer {answer!r} is not a number, but expected.match is numeric")
 
 
@@ -199,6 +203,29 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "cluster": _check_name,
 }
 PARTS = tuple(_CHECKS)
+
+
+def read_number(text: str) -> float | None:
+    """A number as people write it: ``1,500``, ``1.5``, ``1,5``, ``1 500,25``, ``−3``, ``2e6``; None for anything else.
+
+    Of a point and a comma the last is the decimal sign; alone, a comma before groups of three digits parts thousands,
+    and so do several points.
+    """
+    compact = re.sub(r"(?<=\d)[ '\u00a0\u2019\u202f](?=\d{3})", "", text.strip()).replace("\u2212", "-")
+    if not re.fullmatch(r"[-+]?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?", compact):
+        return None
+    body, exponent, power = compact.partition("e" if "e" in compact else "E")
+    if "." in body and "," in body:
+        thousands = "," if body.rfind(".") > body.rfind(",") else "."
+        body = body.replace(thousands, "").replace(",", ".")
+    elif re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})+", body) or body.count(".") > 1:
+        body = body.replace(",", "").replace(".", "")
+    else:
+        body = body.replace(",", ".")
+    try:
+        return float(body + exponent + power)
+    except ValueError:
+        return None
 
 
 def folded(text: Any) -> str:

@@ -37,7 +37,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.validate.items import SCORERS
+from compress.validate.scoring import SCORERS
 from finetune.data.augment import broken
 from finetune.data.stage import fingerprint, written
 from runtime.rules import RuleBook, Turn, load_rules

@@ -49,10 +49,10 @@ def ask(
 
 
 def score(book: RuleBook, items: Sequence[Item], replies: Sequence[tuple[str, bool]]) -> Score:
-    """Judge ``(text, truncated)`` of every item."""
+    """Judge ``(text, truncated)`` of every item; a reply that the limit cut is not right."""
     accurate, rules = [], []
     for item, (text, truncated) in zip(items, replies, strict=True):
-        accurate.append(item.accurate(book, text))
+        accurate.append(not truncated and item.accurate(book, text))
         rules.append({v.rule: v.passed for v in book.check(item.turn, text, truncated)})
     return Score(tuple(accurate), tuple(rules))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from compress import rows
 from compress.errors import DataError
-from compress.rows import NUMBER
-from compress.rows import folded as _plain
+from compress.validate.scoring import SCORERS
 from runtime.rules import RuleBook, Turn
 
 KNOWN = (*rows.PARTS, "chosen", "rejected", "label")
@@ -140,38 +138,3 @@ def _fields(book: RuleBook, reply: str) -> Any:
 
 def _same_fields(answer: Mapping[str, Any], fields: Any) -> bool:
     return isinstance(fields, Mapping) and all(name in fields and fields[name] == answer[name] for name in answer)
-
-
-def _exact(answer: Any, text: str) -> bool:
-    return _plain(answer).rstrip(".") == _plain(text).rstrip(".")
-
-
-def _contains(answer: Any, text: str) -> bool:
-    """Every wanted phrase stands in the text, at word boundaries."""
-    wanted = answer if isinstance(answer, list) else [answer]
-    said = _plain(text)
-    return all(re.search(rf"(?<!\w){re.escape(_plain(phrase))}(?!\w)", said) for phrase in wanted)
-
-
-def _numeric(answer: Any, text: str) -> bool:
-    """The last number of the text (thousands commas allowed) equals the answer."""
-    found = NUMBER.findall(text)
-    if not found:
-        return False
-    wanted = float(str(answer).replace(",", ""))
-    return abs(float(found[-1].replace(",", "")) - wanted) <= 1e-6 * max(1.0, abs(wanted))
-
-
-def _choice(answer: Any, text: str) -> bool:
-    """The label the text opens with, such as ``B`` or ``(B)``, or else its last stand-alone capital letter."""
-    opening = re.match(r"\s*\(?([A-Z])\)?(?=[\s.:,)]|$)", text)
-    labels = [opening[1]] if opening else re.findall(r"(?<!\w)([A-Z])(?!\w)", text)
-    return bool(labels) and labels[-1] == str(answer).strip().upper()
-
-
-SCORERS: dict[str, Callable[[Any, str], bool]] = {
-    "choice": _choice,
-    "contains": _contains,
-    "exact": _exact,
-    "numeric": _numeric,
-}

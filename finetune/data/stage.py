@@ -22,7 +22,7 @@ from pydantic import Field
 from compress.costs import WORKER, Work
 from compress.errors import DataError, UsageError
 from compress.outline import SAMPLE, Outline, Split
-from compress.rows import NUMBER, check_parts, question_of
+from compress.rows import check_parts, question_of, read_number
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.readers import read_rows
@@ -214,7 +214,7 @@ def canonical(raw: Any, p: FilesParams, split: str) -> Row:
         check_columns(named)
     adapter = p.adapter if p.adapter != "auto" else guess(named)
     adapted = {key: value for key, value in ADAPTERS[adapter](named).items() if value is not None}
-    row = adapted | {key: named[key] for key in KEPT if named.get(key) is not None and key not in adapted}
+    row = adapted | {key: named[key] for key in KEPT if named.get(key) not in (None, "") and key not in adapted}
     if "text" in row:
         if split != "calibration":
             raise ValueError(f"plain text is for calibration; {split} rows need messages")
@@ -265,7 +265,7 @@ def finish(row: Row, split: str) -> Row:
 def expectation(answer: str) -> dict[str, Any]:
     """What a recorded answer asks for: the number behind ``####``, the fields of a JSON object, or the text itself."""
     final = answer.rpartition("####")[2]
-    if final != answer and NUMBER.fullmatch(final.strip()):
+    if final != answer and read_number(final) is not None:
         return {"answer": final.strip(), "match": "numeric"}
     try:
         value = json.loads(answer)
