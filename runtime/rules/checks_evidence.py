@@ -12,6 +12,7 @@ from .emoji import EMOJI
 from .finders import FINDERS, MIN_DIGITS, Evidence, first_invented
 from .kinds import MUST, MUST_NOT, Args, Finding, OneOrMore, Regex, kind, listed
 from .language import LANGUAGES, is_in
+from .refusal import refuses
 from .text import squeeze, word_pattern
 from .turn import Reply
 
@@ -119,23 +120,13 @@ def tool_order(reply: Reply, names: Annotated[list[str], Field(min_length=2)]) -
     return lacking is None, f"{lacking!r} is missing or out of order"
 
 
-_REFUSALS = re.compile(
-    r"\b(?:(?:can|could|do|will|would|may|am|are)(?:not| not|n't)|can't|won't|unable to|not able to|not allowed to"
-    r"|not permitted to)(?: \w+){0,2}? (?:help|assist|do|share|give|provide|offer|disclose|discuss|answer|comply"
-    r"|process|reveal|advise|support|fulfil|fulfill|grant|tell|send|make|perform|allow|permitted|allowed|able)\b"
-    r"|\bmust (?:decline|refuse)\b|\b(?:i|we) (?:have to |need to )?(?:decline|refuse)\b"
-    r"|\bagainst (?:our|my|the) (?:policy|policies|rules)\b"
-)
-_AFTER_REFUSAL = re.compile(r"\bbut (?:sure|of course|here (?:is|are|'s))\b|\bof course,? here\b")
-
-
 @kind("refuse")
 def refuse(reply: Reply, wanted: Literal[True]) -> Finding:
     """The reply refuses: ``action: refuse`` where the contract has it, otherwise a phrase of refusal in the text."""
     action = (reply.fields or {}).get("action")
     if isinstance(action, str) and "refuse" in reply.actions:
         return action == "refuse", f"action is {action!r}"
-    refused = _REFUSALS.search(reply.folded) is not None and _AFTER_REFUSAL.search(reply.folded) is None
+    refused = refuses(reply.plain)
     return refused, "refuses" if refused else "does not refuse"
 
 
