@@ -69,8 +69,8 @@ _WITHHELD = _any(
     "fulfilled", "granted", "condoned",
 )  # fmt: skip
 _SERVES = _any(
-    "help", "assist", "provide", "share", "give", "comply", "fulfil", "fulfill", "process", "support", "answer", "offer",
-    "do", "grant", "complete", "accommodate", "disclose", "discuss", "generate", "create", "engage",
+    "help", "assist", "provide", "share", "give", "comply", "fulfil", "fulfill", "process", "support", "answer",
+    "offer", "do", "grant", "complete", "accommodate", "disclose", "discuss", "generate", "create", "engage",
 )  # fmt: skip
 _BARRED = re.compile(
     _any(
