@@ -181,6 +181,48 @@ def gate(
         raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, as_json=json)])
 
 
+rules_app = typer.Typer(name="rules", help="Look into a rule file.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(rules_app)
+RuleFile = Annotated[Path, typer.Argument(help="Rule file (YAML).", show_default=False)]
+
+
+@rules_app.command("check")
+def rules_check(
+    file: RuleFile,
+    data: Annotated[Optional[Path], typer.Option("--data", help="Items (JSONL): which rules they test.")] = None,  # noqa: UP045
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Read a rule file with its fixtures and say what nothing tests."""
+    with console.errors(debug=debug):
+        from compress.cli.rule_tools import check_rules
+
+        check_rules(file, data, as_json=json)
+
+
+@rules_app.command("explain")
+def rules_explain(
+    file: RuleFile,
+    user: Annotated[str, typer.Option("--user", help="The customer's message.", show_default=False)],
+    reply: Annotated[Optional[str], typer.Option("--reply", help="A reply to judge, or @FILE.")] = None,  # noqa: UP045
+    fact: Annotated[Optional[list[str]], typer.Option("--fact", help="A fact: name=value (repeat).")] = None,  # noqa: UP045
+    label: Annotated[Optional[list[str]], typer.Option("--label", help="A label (repeat).")] = None,  # noqa: UP045
+    prompted: Annotated[Optional[list[str]], typer.Option("--prompted", help="A rule named in the prompt.")] = None,  # noqa: UP045
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say which rules are in force for a message and what they say of a reply. Exit code 3 if a hard rule is broken."""
+    with console.errors(debug=debug):
+        from compress.cli.rule_tools import explain_reply, show_explanation
+        from runtime.cli import parse_facts
+
+        text = Path(reply[1:]).read_text(encoding="utf-8") if reply and reply.startswith("@") else reply
+        found = explain_reply(file, user, text, parse_facts(fact or []), label or [], prompted or [])
+        show_explanation(found, as_json=json)
+        broken = any(rule["kept"] is False and rule["severity"] == "hard" for rule in found["rules"])
+        raise typer.Exit(EXIT_GATE_FAIL if broken else EXIT_OK)
+
+
 @app.command()
 def bench(artifact: ArtifactPath, json: Json = False, debug: Debug = False) -> None:
     """Measure TTFT, tokens/s, peak memory and size of an artifact in its own runtime."""
