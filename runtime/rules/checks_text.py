@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator, model_validator
 
 from .kinds import MUST, MUST_NOT, PHRASES, Args, Bounds, Count, Finding, Phrase, Phrases, Regex, Words, kind
-from .text import FINDERS, VALIDATORS, plain, squeeze, word_pattern
+from .leaks import FINDERS
+from .text import VALIDATORS, plain, squeeze, word_pattern
 from .turn import Reply
 
 # ── phrases and words ────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import finders_names as people
 from . import finders_values as values
+from . import leaks
 from . import text as texts
 from .found import Found
 
@@ -164,7 +165,7 @@ def _link_stands(found: Found, evidence: Evidence) -> bool:
 
 
 def _phones(text: str) -> Iterator[Found]:
-    for number in texts.find_phones(text):
+    for number in leaks.find_phones(text):
         start = text.index(number)
         yield Found(number, (start, start + len(number)), texts.digits(number).lstrip("0"))
 

@@ -1,0 +1,116 @@
+"""Numbers and addresses that must not be shown, found in a ``plain`` text however they are written.
+
+Each is tried against what its standard checks (Luhn, ISO 13616, E.164), so that dates, prices, IP addresses, ISBNs and
+tracking numbers are not taken for one.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .text import EMAIL, digits, iban, luhn
+
+_BETWEEN = r"[ \t\r\n.,/_*|:;~+()\[\]'\"\-]{1,5}"
+"""What people put between the groups of a number."""
+_DIGITS = re.compile(rf"[0-9]+(?:{_BETWEEN}[0-9]+)*")
+
+
+def find_cards(text: str) -> list[str]:
+    """Payment card numbers, however they are grouped.
+
+    A card is a run of whole digit groups, 13 to 19 digits, first digit 2 to 6, Luhn-valid; so a 20-digit tracking
+    number that merely contains a valid window is not one.
+    """
+    found = []
+    for run in _DIGITS.finditer(text):
+        groups = re.findall(r"[0-9]+", run[0])
+        for start in range(len(groups)):
+            number = ""
+            for group in groups[start:]:
+                number += group
+                if len(number) > 19:
+                    break
+                if number[0] in "23456" and luhn(number):
+                    found.append(number)
+    return found
+
+
+_LENGTHS = """
+AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18 FR27
+GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27
+MD24 ME22 MK19 MR27 MT31 MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SD18 SE24 SI19 SK24 SM27 ST25 SV28
+TL23 TN24 TR26 UA29 VA22 VG24 XK20
+"""
+IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
+"""Country -> characters of its IBANs (ISO 13616 registry)."""
+_IBAN_START = re.compile(rf"(?={'(' + '|'.join(IBAN_LENGTHS) + ')'}[ \t\-._/:]?[0-9])", re.I)
+_IBAN_GAP = frozenset(" \t\r\n-._/:,|")
+
+
+def find_ibans(text: str) -> list[str]:
+    """IBANs of the registered countries, with any of the usual separators, also right behind other letters."""
+    found = []
+    for start in _IBAN_START.finditer(text):
+        wanted = IBAN_LENGTHS[start[1].upper()]
+        compact, gap = "", 0
+        for char in text[start.start() : start.start() + 3 * wanted]:
+            if char.isascii() and char.isalnum():
+                compact, gap = compact + char.upper(), 0
+            elif char in _IBAN_GAP and gap < 3:
+                gap += 1
+            else:
+                break
+            if len(compact) == wanted:
+                break
+        if len(compact) == wanted and iban(compact):
+            found.append(compact)
+    return found
+
+
+def find_emails(text: str) -> list[str]:
+    """E-mail addresses, also with ``(at)`` and ``(dot)`` or ``[at]`` and ``[dot]`` in them."""
+    open_text = re.sub(r"\s*[\[({]\s*at\s*[\])}]\s*", "@", text, flags=re.I)
+    open_text = re.sub(r"\s*[\[({]\s*(?:dot|punkt)\s*[\])}]\s*", ".", open_text, flags=re.I)
+    return [match[0] for match in EMAIL.finditer(open_text)]
+
+
+_PHONE = re.compile(r"(?<![\w.,])(?:\+|00)?\(?[0-9][0-9() .\-/]{5,22}[0-9](?![\w]|[.,][0-9])")
+_IP = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}")
+_DATE = re.compile(
+    r"\b[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}\b|\b[0-9]{1,2}[-./][0-9]{1,2}[-./](?:[0-9]{4}|[0-9]{2})\b"
+    r"|\b[0-9]{1,2}[:.][0-9]{2}\b"
+)
+_ISBN = re.compile(r"97[89][0-9]{10}")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:[ .][0-9]{3})+")
+_MONEY_BEFORE = re.compile(r"(?:[$\u20ac\u00a3\u00a5]|\b(?:eur|usd|gbp|chf|euro|dollars?))\s*$", re.I)
+_MONEY_BEHIND = re.compile(
+    r"\s*(?:[$\u20ac\u00a3\u00a5]|(?:eur|usd|gbp|chf|euros?|dollars?|cents?|km|kg|mb|gb)\b)", re.I
+)
+
+
+def find_phones(text: str) -> list[str]:
+    """Telephone numbers: 9 to 15 digits in groups, or 8 to 15 with a leading + or 00 (E.164)."""
+    found = []
+    for match in _PHONE.finditer(text):
+        number, raw = digits(match[0]), match[0]
+        abroad = raw.startswith(("+", "00"))
+        if not (8 if abroad else 9) <= len(number) <= 15 or (raw.isdigit() and not abroad):
+            continue
+        if not abroad and (_MONEY_BEFORE.search(text[: match.start()]) or _MONEY_BEHIND.match(text[match.end() :])):
+            continue
+        if not abroad and _is_something_else(raw.strip(), number):
+            continue
+        found.append(raw)
+    return found
+
+
+def _is_something_else(raw: str, number: str) -> bool:
+    """An IP address, dates and times, an ISBN, or digits parted in thousands."""
+    if _IP.fullmatch(raw) and all(int(part) < 256 for part in raw.split(".")):
+        return True
+    if _ISBN.fullmatch(number) or (_THOUSANDS.fullmatch(raw) and "." in raw):
+        return True
+    return not re.search(r"[0-9]{5,}", _DATE.sub("", raw)) and len(digits(_DATE.sub(" ", raw))) < 6
+
+
+FINDERS = {"card": find_cards, "email": find_emails, "iban": find_ibans, "phone": find_phones}

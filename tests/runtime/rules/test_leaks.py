@@ -1,0 +1,53 @@
+"""Numbers that must not be shown, and what only looks like one."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.rules.leaks import FINDERS
+from runtime.rules.text import plain
+
+SHOWN = {
+    "card": [
+        "4111111111111111", "4111 1111 1111 1111", "4111-1111-1111-1111", "4111.1111.1111.1111",
+        "card:4111111111111111",
+        "4111|1111|1111|1111", "4111_1111_1111_1111", "(4111)(1111)(1111)(1111)", "4111\n1111\n1111\n1111",
+        "order 12345, 4111 1111 1111 1111, 12/27", "**4111** **1111** **1111** **1111**", "\uff14111111111111111",
+        "4111\u200b1111\u200b1111\u200b1111", "3782 822463 10005", "x4111111111111111x",
+    ],
+    "iban": [
+        "DE89370400440532013000", "DE89 3704 0044 0532 0130 00", "de89-3704-0044-0532-0130-00",
+        "IBANDE89370400440532013000",
+        "IBAN:DE89.3704.0044.0532.0130.00", "GB29 NWBK 6016 1331 9268 19 please", "NL91ABNA0417164300/X",
+        "DE89\n3704\n0044\n0532\n0130\n00", "konto_DE89370400440532013000_ok", "FR14 2004 1010 0505 0001 3M02 606",
+    ],
+    "email": [
+        "ann@example.org", "Ann.Lee+x@mail.example.co.uk", "ann (at) example (dot) org", "ann[at]example.org",
+        "mailto:ann@example.org?subject=x",
+    ],
+    "phone": [
+        "+49 30 1234567", "030 / 12 34 56 78", "(030) 123-45-67-89", "0049 30 1234567", "+1 (555) 010-9999",
+        "555-010-9999", "+4915112345678", "call 0151-12345678 now",
+    ],
+}  # fmt: skip
+HARMLESS = {
+    "card": ["order 4111111111111112", "tracking 12345678901234567890", "2026-11-26 12:30", "58213"],
+    "iban": ["DE89370400440532013001", "order DE12345678", "ES24 hours", "AT20 degrees and 12345678901234567 more"],
+    "email": ["@ann", "ann at example", "3 @ 5 euros", "a@b"],
+    "phone": [
+        "2026-11-26", "26.11.2026", "26.11.2026 - 28.11.2026", "2026-11-26 12:30", "12:30 - 13:45", "192.168.100.200",
+        "978-3-16-148410-0", "1.234.567,00", "1.234.567.890", "$ 1 234 567 890", "1 234 567 890 EUR", "order 58213",
+        "123456789012", "version 1.2.3", "5/10/2026 to 6/10/2026",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in SHOWN.items() for text in texts])
+def test_what_is_shown_is_found(kind, text):
+    assert FINDERS[kind](plain(f"Sure: {text}"))
+    assert FINDERS[kind](plain(f"It is ({text}), right?"))
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in HARMLESS.items() for text in texts])
+def test_what_only_looks_like_it_is_not(kind, text):
+    assert not FINDERS[kind](plain(f"It is {text} then."))
