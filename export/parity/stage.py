@@ -34,11 +34,11 @@ from runtime.engine.gguf_split import require_whole
 log = logging.getLogger(__name__)
 
 FILE = "parity.json"
-LIBRARIES = 400_000_000
+LIBRARIES = 700_000_000
 """Bytes of both runtimes, two tokenizers, and torch's own."""
 START_S, READ_S, TALK_S, ROW_S = 1.0, 0.6, 0.002, 0.002
 """Seconds of the interpreter: the reference; for a candidate loading and probes, a prompt read, a row answered."""
-SPEED, RUNTIME_SPEED, WEIGHT_MOVED, SCORE_MOVED, ROW_BYTES = 0.4, 0.7, 800, 60, 16
+SPEED, RUNTIME_SPEED, WEIGHT_MOVED, SCORE_MOVED, ROW_BYTES = 0.55, 0.9, 800, 60, 16
 """Shares of the probe's float32 speed, in torch and in a runtime; bytes moved for a weight and for a score; bytes held
 for an FFN channel of a token."""
 BUDGET, LEAST = 5e11, 16

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from compress.model import head_loss
+from compress.recover import costs
 from compress.recover.losses import hidden_loss, learning_rate
 
 
@@ -20,3 +22,7 @@ def test_the_rate_warms_up_and_decays():
     assert rates[0] < 0.3
     assert max(rates) == pytest.approx(1.0)
     assert rates[-1] < 0.11
+
+
+def test_the_estimate_knows_how_many_scores_are_held():
+    assert costs.SCORES == head_loss.SCORES
