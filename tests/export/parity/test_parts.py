@@ -83,6 +83,24 @@ def test_feedback_may_move_single_rows_and_no_whole_tensor() -> None:
     assert "row 9" in str(unexplained(fed, source, fed=True)[1])
 
 
+def test_a_row_may_move_across_its_source_and_not_along_it() -> None:
+    draw = np.random.default_rng(7)
+    source = draw.standard_normal((64, 256)).astype(np.float32)
+    values = source + draw.standard_normal(source.shape).astype(np.float32) * 0.05
+    fed = Stored("w", values, "Q6_K")
+    across = draw.standard_normal(256).astype(np.float32)
+    across -= source[9] * (across @ source[9]) / (source[9] @ source[9])
+    across *= np.linalg.norm(source[9]) / np.linalg.norm(across)
+    values[9] = source[9] + 1.2 * across
+    assert unexplained(fed, source, fed=True)[1] is None
+    assert "row 9" in str(unexplained(fed, source)[1])
+    for damaged in (source[9] + 2 * across, 0.05 * source[9], 1.95 * source[9], across, np.full(256, np.nan)):
+        values[9] = damaged
+        assert "row 9" in str(unexplained(fed, source, fed=True)[1])
+    values[9], values[20] = source[9] + 1.2 * across, 0
+    assert "row" in str(unexplained(fed, source, fed=True)[1])
+
+
 @pytest.mark.parametrize("fed", [False, True])
 @pytest.mark.parametrize("factor", [0.9, 1.05, 1.1])
 def test_a_scale_that_is_off_is_no_rounding(factor: float, fed: bool) -> None:
