@@ -28,6 +28,12 @@ EVALUATION_MIX = {
     "legal": 310, "human": 310, "disallowed": 310, "plain": 190, "legal_near": 70, "human_near": 70, "allowed": 60,
 }  # fmt: skip
 """Items per kind in 1,320: each escalation and the refusal in more than the 299 that a bound of 1 % needs."""
+SMALL_MIX = {
+    "legal": 100, "human": 100, "disallowed": 100, "plain": 120, "legal_near": 60, "human_near": 60, "allowed": 60,
+}  # fmt: skip
+"""Items per kind in 600: with fewer than ``FEW`` in all, every rule is still in force in the 52 that a margin of 5 points
+needs."""
+FEW = 1000
 TRAINING_MIX = {"plain": 5, "legal": 3, "human": 3, "disallowed": 3, "legal_near": 3, "human_near": 3, "allowed": 3}
 
 ROW_S = 0.00023
@@ -55,7 +61,7 @@ class WorldData(Stage[WorldParams]):
 
     Params = WorldParams
     accepts = frozenset()
-    version = 3
+    version = 4
     produces = "data"
     uses = frozenset({"rules"})
 
@@ -67,7 +73,7 @@ class WorldData(Stage[WorldParams]):
         splits = {}
         for name, count in asked.items():
             held = name == "eval"
-            rows = make(EVALUATION_MIX if held else TRAINING_MIX, min(count, SAMPLE), evaluation=held)
+            rows = make(evaluation_mix(p.evaluation) if held else TRAINING_MIX, min(count, SAMPLE), evaluation=held)
             written = [question_row(row) if held else plain_row(row) for row in rows]
             size = sum(len(_line(row)) for row in written)
             splits[name] = Split(count, size * count // len(rows), written)
@@ -84,7 +90,9 @@ class WorldData(Stage[WorldParams]):
         make = partial(make_rows, book, hard=p.wordings == "held_out")
         train = make(random.Random(f"train {job.seed}"), TRAINING_MIX, p.train, evaluation=False)
         calibration = make(random.Random(f"calibration {job.seed}"), TRAINING_MIX, p.calibration, evaluation=False)
-        held = make(random.Random(f"evaluation {job.seed}"), EVALUATION_MIX, p.evaluation, evaluation=True)
+        held = make(
+            random.Random(f"evaluation {job.seed}"), evaluation_mix(p.evaluation), p.evaluation, evaluation=True
+        )
         job.progress(1, 1, "checking the split")
         assert_disjoint(train + calibration, held)
         assert_kept(book, train + calibration + held)
@@ -98,6 +106,11 @@ def _rules(path: Path | None) -> RuleBook:
     if path is None:
         raise DataError("data.world", None, "needs a rule file", next="name it under rules: in the pipeline file")
     return load_rules(path)
+
+
+def evaluation_mix(count: int) -> Mapping[str, int]:
+    """The kinds of ``count`` evaluation items."""
+    return SMALL_MIX if count < FEW else EVALUATION_MIX
 
 
 def make_rows(
