@@ -31,8 +31,8 @@ EVALUATION_MIX = {
 SMALL_MIX = {
     "legal": 100, "human": 100, "disallowed": 100, "plain": 120, "legal_near": 60, "human_near": 60, "allowed": 60,
 }  # fmt: skip
-"""Items per kind in 600: with fewer than ``FEW`` in all, every rule is still in force in the 52 that a margin of 5 points
-needs."""
+"""Items per kind in 600. With fewer than ``FEW`` items in all, every rule is in force in the 52 that a margin of 5
+points needs."""
 FEW = 1000
 TRAINING_MIX = {"plain": 5, "legal": 3, "human": 3, "disallowed": 3, "legal_near": 3, "human_near": 3, "allowed": 3}
 
