@@ -33,7 +33,7 @@ SMALL_MIX = {
 }  # fmt: skip
 """Items per kind in 600. With fewer than ``FEW`` items in all, every rule is in force in the 52 that a margin of 5
 points needs."""
-FEW = 1000
+FEW = 1300
 TRAINING_MIX = {"plain": 5, "legal": 3, "human": 3, "disallowed": 3, "legal_near": 3, "human_near": 3, "allowed": 3}
 
 ROW_S = 0.00023
