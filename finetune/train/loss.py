@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compress.model import head_loss
+from finetune.train.objective import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORED = -100
 
 
 def label_loss(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:

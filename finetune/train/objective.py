@@ -21,8 +21,8 @@ class Objective(ABC):
 
     rows: int = 1
     """Rows of an example."""
-    agreed: list[bool] = []  # noqa: RUF012 - replaced before it is read
-    """Whether the model prefers the chosen reply, of the pairs measured last."""
+    agreed: list[bool]
+    """Whether the model prefers the chosen reply, of the pairs measured last (``watching.measure``)."""
 
     @abstractmethod
     def examples(self, tokenizer: Any) -> Sequence[Example]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from compress.errors import UsageError
 from compress.stage import Job
+from finetune.train import batches
 from finetune.train.objective import Example, Objective
 from finetune.train.objective import Row as Tokens
 from finetune.train.pairs import apart, read_examples
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 REFERENCE = "reference.npy"
 PARTS = ("input_ids", "labels")
-AT_ONCE = {"cpu": 1024, "cuda": 16384}
+AT_ONCE = {"cpu": batches.AT_ONCE, "cuda": 16384}
 """Tokens scored together."""
 
 
@@ -51,9 +52,9 @@ class Preferring(Objective):
     def examples(self, tokenizer: Any) -> Sequence[Example]:
         made = _tokens(tokenizer, self.given, self.p.max_length)
         self.held_rows = [row for pair in _tokens(tokenizer, self.held, self.p.max_length) for row in pair]
-        for number, row in enumerate(row for example in made for row in example):
-            row["number"] = float(number)
         self.flat = [row for example in made for row in example]
+        for number, row in enumerate(self.flat):
+            row["number"] = float(number)
         return list(made)
 
     def begin(self, trainer: Any) -> None:
@@ -123,7 +124,7 @@ def logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatAr
     model = trainer.model
     device = next(model.parameters()).device
     found = np.zeros(len(rows))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))  # the first of a batch is its widest
     training, done = model.training, 0
     model.eval()
     with torch.no_grad(), trainer.compute_loss_context_manager():

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 
 INTERVAL = 10
 """Steps between lines of progress."""
-OPTIMIZERS = {"adamw": "adamw_torch", "lion_8bit": "lion_8bit", "adamw_8bit": "adamw_8bit"} | {
-    name: name for name in ("adafactor", "sgd", "paged_adamw_8bit")
-}
-SCHEDULES = {"constant": "constant_with_warmup"}
-"""Names that transformers' trainer has for them."""
+ALIASES = {"adamw": "adamw_torch", "constant": "constant_with_warmup"}
+"""Optimizers and schedules that transformers' trainer calls otherwise."""
 STARTED = "started"
 """Folder of an adapter's first values."""
 WHOLE = "whole"
@@ -276,8 +273,8 @@ def _arguments(job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int =
         per_device_train_batch_size=p.batch * rows,
         remove_unused_columns=False,
         learning_rate=rate,
-        optim=OPTIMIZERS[p.optimizer],
-        lr_scheduler_type=SCHEDULES.get(p.schedule, p.schedule),
+        optim=ALIASES.get(p.optimizer, p.optimizer),
+        lr_scheduler_type=ALIASES.get(p.schedule, p.schedule),
         warmup_steps=p.warmup,
         weight_decay=0.0,
         adam_beta2=0.99,
