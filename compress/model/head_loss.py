@@ -67,6 +67,15 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor | None:
     return slope
 
 
+def _label_error(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(−log softmax(z)_y ``[rows]``, p − e_y ``[rows, vocabulary]``, which overwrites the scores)."""
+    wanted = targets[:, None]
+    norm = scores.logsumexp(-1, keepdim=True)
+    losses = (norm - scores.gather(1, wanted)).squeeze(1)
+    error = scores.sub_(norm).exp_()
+    return losses, error.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=error.dtype))
+
+
 def label_loss(hidden: Tensor, head: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
     """Sum over rows of −log p(target) in nats, float32.
 
@@ -75,11 +84,8 @@ def label_loss(hidden: Tensor, head: Tensor, targets: Tensor, cap: float | None 
     """
 
     def measure(part: slice, scores: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = targets[part, None]
-        norm = scores.logsumexp(-1, keepdim=True)
-        loss = (norm - scores.gather(1, wanted)).sum()
-        error = scores.sub_(norm).exp_()
-        return loss, error.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=error.dtype))
+        losses, error = _label_error(scores, targets[part])
+        return losses.sum(), error
 
     loss: Tensor = _HeadLoss.apply(hidden, head, cap, measure)
     return loss
@@ -140,11 +146,7 @@ def _token_error(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | N
     """(losses ``[rows]``, their gradients by the scores ``[rows, vocabulary]`` in hidden's dtype)."""
     scores = (hidden @ weight.T).float()
     slope = _capped(scores, cap)
-    wanted = targets[:, None]
-    norm = scores.logsumexp(-1, keepdim=True)
-    losses = (norm - scores.gather(1, wanted)).squeeze(1)
-    error = scores.sub_(norm).exp_()
-    error.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=error.dtype))
+    losses, error = _label_error(scores, targets)
     return losses, (error if slope is None else error.mul_(slope)).to(hidden.dtype)
 
 
