@@ -49,12 +49,11 @@ def read_machine(folder: Path) -> Machine:
     torch, HoldfastError when the probe fails.
     """
     path = folder / f"machine-{_fingerprint()}.json"
-    try:
-        return Machine(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        pass
-    except (ValueError, TypeError) as error:
-        raise HoldfastError(f"{path} is damaged ({error})", next="delete that file") from None
+    if path.is_file():
+        try:
+            return Machine(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise HoldfastError(f"{path} is damaged ({error})", next="delete that file") from None
     machine = probe(cores())
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, asdict(machine))
