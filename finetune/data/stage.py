@@ -14,6 +14,7 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,7 +190,14 @@ class Rows:
 
 
 def outlined(path: Path, p: FilesParams, split: str) -> Split:
-    """The split that a file will be."""
+    """The split that a file will be; it is read once as long as it does not change."""
+    return _outlined(path, path.stat().st_mtime_ns, p.model_dump_json(include={"adapter", "columns"}), split)
+
+
+@lru_cache(maxsize=16)
+def _outlined(path: Path, changed: int, given: str, split: str) -> Split:
+    del changed
+    p = FilesParams.model_validate_json(given)
     count, sample = 0, list[Row]()
     for _, raw in read_rows(path, split):
         count += 1

@@ -17,7 +17,7 @@ _MARKER = re.compile(r"^[ \t]*[*\-+•][ \t]+\S", re.M)
 _HIGHLIGHT = re.compile(r"\*\*[^\s*](?:[^\n*]*[^\s*])?\*\*|(?<!\*)\*[^\s*](?:[^\n*]*[^\s*])?\*(?!\*)")
 _PLACEHOLDER = re.compile(r"\[[^\S\n]*[^\[\]\s][^\[\]\n]*\]")
 _TITLE = re.compile(r"<<[^\S\n]*[^\s<>][^\n<>]*>>")
-_FENCE = re.compile(r"^(?:```|~~~)(?:json5?|jsonc)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*(?:```|~~~)$", re.S | re.I)
+_FENCE = re.compile(r"^(?:```|~~~)(?:json)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*(?:```|~~~)$", re.S | re.I)
 
 
 class ParagraphArgs(Bounds):
