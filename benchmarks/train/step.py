@@ -31,8 +31,11 @@ def read_rows(path: Path, count: int, words: int) -> list[dict[str, Any]]:
     return [{"id": number, "messages": messages} for number, messages in enumerate(cut)]
 
 
-def plain_trainer(job: Any, model: Any, tokenizer: Any, objective: Any, watch: Any, rate: float, on_cpu: bool) -> Any:
+def plain_trainer(
+    job: Any, model: Any, tokenizer: Any, objective: Any, watch: Any, rate: float, on_cpu: bool, fit: Any
+) -> Any:
     """``finetune.train.training._trainer`` without anything of ours."""
+    del fit
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from trl import SFTTrainer

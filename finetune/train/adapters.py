@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from compress.errors import UsageError
 
 if TYPE_CHECKING:
+    from compress.outline import ModelOutline
     from finetune.train.params import TuningParams
 
 NITER = 4
 """Power iterations of a truncated singular value decomposition."""
 
 
-def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path) -> Any:
+def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path, *, checkpointing: bool = False) -> Any:
     """``model`` (loaded from ``folder``) with a fresh adapter; all else is frozen.
 
     - lora (Hu et al. 2021); rslora: scaled by alpha / √rank (Kalajdzievski 2023); lora+: the same adapter, whose B
@@ -29,7 +30,7 @@ def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path) -> Any:
 
     kind = p.adapter.kind
     if p.method == "qlora" and not on_cpu:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=True)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     lora = LoraConfig(
         r=p.rank,
         lora_alpha=p.alpha or p.rank,
@@ -53,6 +54,14 @@ def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path) -> Any:
     if kind == "loftq":
         _start_from_the_loss(wrapped, folder)
     return wrapped
+
+
+def weights(model: ModelOutline, rank: int) -> int:
+    """Weights of adapters on every linear of the blocks."""
+    s = model.shape
+    queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    attention = 2 * (s.hidden + queries) + 2 * (s.hidden + keys)
+    return rank * s.blocks * (attention + (3 if model.gated else 2) * (s.hidden + s.ffn))
 
 
 def _start_from_the_loss(model: Any, folder: Path) -> None:

@@ -61,9 +61,9 @@ def split(inputs: Mapping[str, Any], rows: int) -> Iterator[dict[str, Any]]:
         yield {name: value[start : start + rows] for name, value in inputs.items()}
 
 
-def rows_at_once(ids: Any, together: int = 1) -> int:
-    """Rows of ``ids`` ``[rows, positions]`` that go through the model together, in parts of like size; a multiple of
-    ``together``."""
+def rows_at_once(ids: Any, tokens: int, together: int = 1) -> int:
+    """Rows of ``ids`` ``[rows, positions]`` that go through the model together: about ``tokens`` at most, in parts of
+    like size; a multiple of ``together``."""
     rows, width = ids.shape
-    parts = -(-rows * width // AT_ONCE)
+    parts = -(-rows * width // tokens)
     return max(1, -(-rows // parts // together)) * together

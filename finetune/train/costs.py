@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from compress.costs import ROW, TRAINING, WORKER, Work, activations, forward, padded, touched
-from compress.outline import ModelOutline, Outline, Split, folder_outline
+from compress.outline import Outline, Split, folder_outline
 from compress.stage import JobOutline, Needs
 from finetune.data import augment
-from finetune.train import batches, training
+from finetune.train import adapters, batches, training
 from runtime.rules import load_rules
 
 PROBES = 16
@@ -26,7 +26,7 @@ PASSES = 13.0
 def outline(job: JobOutline[Any]) -> Outline:
     """The merged model is stored as the base is; the adapter in float32 lies beside it."""
     found = folder_outline(job.input.sizes)
-    extra = 0 if job.params.method == "full" else 4 * adapter(job.input.sizes, job.params.rank)
+    extra = 0 if job.params.method == "full" else 4 * adapters.weights(job.input.sizes, job.params.rank)
     return replace(found, disk_bytes=found.disk_bytes + extra)
 
 
@@ -44,7 +44,7 @@ def needs(job: JobOutline[Any], split: Split, rows: int = 1, *, referenced: bool
     length, longest = (padded(min(size, p.max_length), 8) for size in (lengths.whole, lengths.longest))
     batch = p.batch * rows
     tokens, replies = batch * length, batch * lengths.reply
-    trained = model.parameters if full else adapter(model, p.rank)
+    trained = model.parameters if full else adapters.weights(model, p.rank)
     step = Work(
         bfloat16=(3 if full else 2) * forward(model, tokens, length, replies) + 6 * tokens * (0 if full else trained),
         moved=PASSES * touched(model, tokens) + 40 * trained,
@@ -65,14 +65,6 @@ def needs(job: JobOutline[Any], split: Split, rows: int = 1, *, referenced: bool
     memory = WORKER + split.rows * rows * ROW + max(training_bytes, 12 * model.parameters)
     checkpoints = 3 * (24 if full else 12) * trained
     return Needs(int(outline(job).disk_bytes + checkpoints), int(memory), work + probes + fixed)
-
-
-def adapter(model: ModelOutline, rank: int) -> int:
-    """Weights of adapters on every linear of the blocks."""
-    s = model.shape
-    queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    attention = 2 * (s.hidden + queries) + 2 * (s.hidden + keys)
-    return rank * s.blocks * (attention + (3 if model.gated else 2) * (s.hidden + s.ffn))
 
 
 def augmented(job: JobOutline[Any]) -> Split:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compress.extras import need
 from compress.memory import trim
 from compress.stage import Job
-from finetune.train import adapters, batches, freezing, merge
+from finetune.train import adapters, batches, freezing, gpu, merge
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
@@ -61,13 +61,14 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     watch = Watch(job, objective, objective.examples(tokenizer))
     examples = watch.taught
     on_cpu = not torch.cuda.is_available()
+    fit = gpu.Fit(batches.AT_ONCE, False) if on_cpu else _fit(job, examples, objective.rows)
     model = merge.load_base(
         job.input.path,
         four_bit=p.method == "qlora",
         compute=torch.bfloat16,
         attention="eager" if on_cpu and p.max_length <= 1024 else None,  # faster than the fused kernel on a CPU
     )
-    trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu)
+    trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit)
     last = _last_checkpoint(job.scratch)
     watch.begin(int(last.name.split("-")[1]) if last else 0)
     started = time.monotonic()
@@ -88,6 +89,19 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     probes = [example[0]["input_ids"] for example in examples[:64]]
     loss = recent_loss(trainer.state.log_history)
     return Result(trainer.model, adapter, loss, steps, int(mean * p.batch * done), seconds, probes, facts)
+
+
+def _fit(job: Job[Any], examples: Sequence[Example], rows: int) -> gpu.Fit:
+    """How batches go through the model on the first GPU."""
+    import torch
+
+    from compress.model.outline import folder_outline
+
+    model = folder_outline(job.input.path).model
+    if model is None:
+        return gpu.Fit(gpu.MOST, True)
+    longest = max(len(row["input_ids"]) for example in examples for row in example)
+    return gpu.fitted(model, job.params, -(-longest // 8) * 8, rows, torch.cuda.mem_get_info()[0])
 
 
 def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
@@ -130,6 +144,7 @@ def _trainer(
     watch: Watch,
     rate: float,
     on_cpu: bool,
+    fit: gpu.Fit,
 ) -> Any:
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
@@ -138,11 +153,13 @@ def _trainer(
 
     p, examples = job.params, watch.taught
     steps = steps_of(p, len(examples))
-    model = model if p.method == "full" else adapters.adapted(model, p, on_cpu, job.input.path)
+    if p.method != "full":
+        model = adapters.adapted(model, p, on_cpu, job.input.path, checkpointing=fit.checkpointing)
     trainer = _objective_trainer()(
         objective=objective,
+        at_once=fit.tokens,
         model=model,
-        args=_arguments(job, rate, on_cpu, steps, objective.rows),
+        args=_arguments(job, rate, on_cpu, steps, objective.rows, checkpointing=fit.checkpointing),
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
         data_collator=batches.collate(tokenizer.pad_token_id or 0),
         processing_class=tokenizer,
@@ -209,15 +226,15 @@ def _unfreezer(trainer: Any) -> Any:
 
 
 def _objective_trainer() -> Any:
-    """trl's SFTTrainer with the objective's loss, and on a CPU ``batches.AT_ONCE`` tokens at a time."""
+    """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
 
     class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
-        def __init__(self, objective: Objective, **given: Any) -> None:
+        def __init__(self, objective: Objective, at_once: int, **given: Any) -> None:
             super().__init__(**given)
-            self.objective = objective
+            self.objective, self.at_once = objective, at_once
             self.plan: freezing.Plan | None = None
             self.learnable: dict[str, Any] = {}
             self.optimizer: Any
@@ -248,11 +265,7 @@ def _objective_trainer() -> Any:
             step = super().training_step
             inputs = self.objective.prepare(model, self._prepare_inputs(inputs))
             count = self.objective.count(inputs)
-            rows = (
-                batches.rows_at_once(inputs["input_ids"], self.objective.rows)
-                if self.args.use_cpu
-                else len(inputs["labels"])
-            )
+            rows = batches.rows_at_once(inputs["input_ids"], self.at_once, self.objective.rows)
             return sum(step(model, part, count) for part in batches.split(inputs, rows))
 
     return ObjectiveTrainer
@@ -263,7 +276,9 @@ def fused(p: TuningParams, on_cpu: bool) -> bool:
     return on_cpu and p.method != "full" and p.adapter.kind != "dora"
 
 
-def _arguments(job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int = 1) -> Any:
+def _arguments(
+    job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int = 1, *, checkpointing: bool = False
+) -> Any:
     from trl import SFTConfig
 
     p = job.params
@@ -284,7 +299,7 @@ def _arguments(job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int =
         train_sampling_strategy="sequential",
         bf16=not fused(p, on_cpu),  # fused adapters choose their types themselves
         use_cpu=on_cpu,
-        gradient_checkpointing=not on_cpu,
+        gradient_checkpointing=checkpointing,
         dataloader_pin_memory=False,
         save_strategy="steps",
         save_steps=p.checkpoint_every,

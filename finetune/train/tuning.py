@@ -18,7 +18,7 @@ from compress.extras import need
 from compress.json_files import write_json
 from compress.outline import Outline
 from compress.stage import Job, JobOutline, Needs, Stage
-from finetune.train import costs, merge, training
+from finetune.train import costs, gpu, merge, training
 from finetune.train.costs import PROBES
 from finetune.train.objective import Objective
 from finetune.train.params import TuningParams
@@ -69,6 +69,7 @@ class Tuning(Stage[P]):
         objective, counts = self.objective(job)
         merge.require_finite(job.input.path)
         result = training.train(job, objective, p.rate or self.default_rate(p.method, job.input.path))
+        memory = gpu.highest()
         facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts, **result.facts}
         if p.method == "full":
             merge.save_merged(result.model, job.input.path, job.out)
@@ -76,7 +77,7 @@ class Tuning(Stage[P]):
             facts["merge_max_logit_gap"] = _merge(job, result)
         seconds = time.monotonic() - started
         rate = round(result.tokens / result.seconds) if result.seconds else None
-        write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate})
+        write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate, **memory})
         return facts
 
     def default_rate(self, method: str, folder: Path) -> float:

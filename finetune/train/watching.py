@@ -113,7 +113,7 @@ def measure(trainer: Any, objective: Objective, held: Sequence[Example], batch: 
             rows = [row for example in held[start : start + batch] for row in example]
             inputs = objective.prepare(model, trainer._prepare_inputs(trainer.data_collator(rows)))
             count += float(objective.count(inputs))
-            for part in split(inputs, rows_at_once(inputs["input_ids"], objective.rows)):
+            for part in split(inputs, rows_at_once(inputs["input_ids"], trainer.at_once, objective.rows)):
                 total += float(objective.loss(model, part))
     model.train(training)
     agreed = objective.agreed
