@@ -71,7 +71,7 @@ class ExportOnnx(Stage[OnnxParams]):
     """Writes an onnxruntime-genai folder."""
 
     Params = OnnxParams
-    version = 5
+    version = 6
     accepts = frozenset({"gptq", "hf"})
     produces = "onnx"
     uses = frozenset({"calibration"})
