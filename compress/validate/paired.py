@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
+from compress.validate.outcomes import Pairs
 from compress.validate.statistics import (
     FAIL,
     INCONCLUSIVE,
@@ -16,25 +14,11 @@ from compress.validate.statistics import (
 )
 
 
-class Outcome(NamedTuple):
-    """Whether baseline and candidate passed one unit."""
-
-    baseline: bool
-    candidate: bool
-    cluster: str
-
-
-def paired(outcomes: Sequence[Outcome], margin: float) -> tuple[Interval, float, int, int]:
+def paired(pairs: Pairs, margin: float) -> tuple[Interval, float, int, int]:
     """(interval, design effect, to pass, to fail)"""
-    to_pass = sum(o.candidate and not o.baseline for o in outcomes)
-    to_fail = sum(o.baseline and not o.candidate for o in outcomes)
-    deff = design_effect([o.candidate - o.baseline for o in outcomes], [o.cluster for o in outcomes])
-    return non_inferiority(len(outcomes), to_fail, to_pass, margin, deff), deff, to_pass, to_fail
-
-
-def clusters(outcomes: Sequence[Outcome]) -> int:
-    """How many outcomes are independent of each other."""
-    return len({o.cluster for o in outcomes})
+    to_pass, to_fail = pairs.flips
+    deff = design_effect(pairs.candidate.astype(float) - pairs.baseline, pairs.cluster)
+    return non_inferiority(len(pairs), to_fail, to_pass, margin, deff), deff, to_pass, to_fail
 
 
 def measured(verdict: str, note: str, low: float, excused: float) -> tuple[str, str]:
@@ -52,11 +36,10 @@ def blank(passed: int, n: int, margin: float) -> str:
     )
 
 
-def broken(outcomes: Sequence[Outcome], limit: float) -> str:
+def broken(pairs: Pairs, limit: float) -> str:
     """That the baseline itself breaks a hard rule more often than ``limit``, or an empty text."""
-    n, bad = len(outcomes), sum(not o.baseline for o in outcomes)
-    deff = design_effect([not o.baseline for o in outcomes], [o.cluster for o in outcomes])
-    if not shown_above(bad, n, limit, deff):
+    n, bad = len(pairs), len(pairs) - pairs.passed[0]
+    if not shown_above(bad, n, limit, design_effect(~pairs.baseline, pairs.cluster)):
         return ""
     return (
         f"the baseline itself breaks this hard rule in {bad} of {n}, and more than {100 * limit:g} % is no measure; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from compress.validate.outcomes import Case
 from compress.validate.statistics import INCONCLUSIVE
 
 
@@ -27,9 +28,11 @@ class SuiteResult:
     """How many of the n are independent of each other."""
     note: str = ""
     """Why the numbers alone do not count, where the baseline itself is no measure."""
+    flips: tuple[int, int] = (0, 0)
+    """(to pass, to fail)"""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "flips": list(self.flips)}
 
     def reason(self) -> str:
         """The result in one line."""
@@ -64,9 +67,15 @@ class RuleResult:
     needed: int | None = None
     clusters: int = 0
     note: str = ""
+    difference: tuple[float, float, float] | None = None
+    """Candidate - baseline with its bounds, whatever the verdict rests upon; None where n is 0 or only what was sent
+    counts."""
+    broken: tuple[str, ...] = ()
+    """The first items in which the candidate breaks the rule: those that the baseline kept come first."""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "flips": list(self.flips)}
+        lists = {"flips": list(self.flips), "broken": list(self.broken)}
+        return {**asdict(self), **lists, "difference": list(self.difference) if self.difference else None}
 
     def reason(self) -> str:
         """The result in one line."""
@@ -92,11 +101,21 @@ class Judgement:
     """``{"false_escalations": {n, baseline, candidate}, …}``: counts among the n items in which it could happen."""
     not_in_force: tuple[str, ...] = ()
     """Hard rules that are in force in no item: nothing is shown about them."""
+    cases: tuple[Case, ...] = ()
+    """Items in which the systems differ or both fail, with both replies."""
 
     def to_json(self) -> dict[str, Any]:
+        """Without the cases (``cases_json``)."""
         suites, rules = [s.to_json() for s in self.suites], [r.to_json() for r in self.rules]
         shown = {"verdict": self.verdict, "reasons": list(self.reasons), "suites": suites, "rules": rules}
         return {**shown, "side_effects": self.side_effects, "hard_rules_not_in_force": list(self.not_in_force)}
+
+    def cases_json(self) -> dict[str, list[dict[str, Any]]]:
+        """``{rule or "accuracy": [{item, asked, baseline, candidate}…]}``"""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for case in self.cases:
+            found.setdefault(case.check, []).append(case.to_json())
+        return found
 
 
 def _percent(share: float | None) -> str:

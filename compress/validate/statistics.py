@@ -8,10 +8,13 @@ real-valued counts, which is how a design effect enters: (n, b, c)/deff.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
 from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 ALPHA = 0.05
 """One-sided level of every test."""
@@ -137,25 +140,22 @@ def shown_above(violations: int, n: int, limit: float, deff: float = 1.0) -> boo
     return clopper_pearson(violations / deff, n / deff)[0] > limit
 
 
-def design_effect(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+def design_effect(values: ArrayLike, clusters: ArrayLike) -> float:
     """By how much clustering inflates the variance of the mean of ``values``; 1 without clusters.
 
     Ratio of the cluster-robust to the independent variance, with one imagined cluster of average size that moves as
     a block added to both: with few or no flips nothing can be learned about dependence, so a cluster counts as
     one unit then; with many flips the data speak. Never below 1.
     """
-    sizes: dict[Hashable, int] = {}
-    sums: dict[Hashable, float] = {}
-    mean = sum(values) / len(values)
-    for value, cluster in zip(values, clusters, strict=True):
-        sizes[cluster] = sizes.get(cluster, 0) + 1
-        sums[cluster] = sums.get(cluster, 0.0) + value - mean
-    count = len(sizes)
-    if count == len(values):
+    found = np.asarray(values, np.float64)
+    _, place, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
+    count, apart = len(sizes), found - found.mean()
+    if count == len(found):
         return 1.0
-    typical = sum(size * size for size in sizes.values()) / len(values)
-    robust = sum(total * total for total in sums.values()) * (count / (count - 1) if count > 1 else 1.0)
-    independent = sum((value - mean) ** 2 for value in values)
+    typical = float((sizes.astype(np.float64) ** 2).sum()) / len(found)
+    totals = np.bincount(place.ravel(), apart, count)
+    robust = float(totals @ totals) * (count / (count - 1) if count > 1 else 1.0)
+    independent = float(apart @ apart)
     return max((robust + typical * typical) / (independent + typical), 1.0)
 
 
