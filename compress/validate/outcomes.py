@@ -226,8 +226,9 @@ Reply = tuple[str, bool]
 
 
 def _rules(book: RuleBook, item: Question, first: Reply, second: Reply) -> list[Check]:
-    before = book.check(item.turn, *first)
-    after = before if first == second else book.check(item.turn, *second)
+    active = book.active(item.turn)
+    before = book.check(item.turn, *first, active)
+    after = before if first == second else book.check(item.turn, *second, active)
     return [(b.rule, b, a) for b, a in zip(before, after, strict=True)]
 
 
