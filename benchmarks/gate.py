@@ -51,7 +51,11 @@ KINDS = [
 ]  # fmt: skip
 GOOD = "Thank you for your message, a colleague looks into the refund of order {n} and writes to you within two days."
 ASKED = ("Where is my order {n}?", "I want a refund for order {n}.", "I will call my lawyer about order {n}.")
-MORE = ("Please keep the box until then.", "We are sorry for the trouble.", "You can follow the parcel on the page of the carrier.")
+MORE = (
+    "Please keep the box until then.",
+    "We are sorry for the trouble.",
+    "You can follow the parcel on the page of the carrier.",
+)
 BAD = ("You are stupid.", "Whatever.", "I cannot help with that.", "NO, NO, NO, NO!", "As an AI I do not know.")
 
 
@@ -126,7 +130,9 @@ def main() -> None:
         seconds = time.perf_counter() - start
         told = json.loads((folder / "out.json").read_text())
         size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
-    print(f"{count} items x {len(KINDS)} rules, {size / 1e6:.0f} MB: {told['verdict']} in {seconds:.1f} s, exit {process.returncode}")
+    print(
+        f"{count} items x {len(KINDS)} rules, {size / 1e6:.0f} MB: {told['verdict']} in {seconds:.1f} s, exit {process.returncode}"
+    )
     print(f"peak of all processes: {resident / 1e6:.0f} MB resident, {proportional / 1e6:.0f} MB proportional")
 
 

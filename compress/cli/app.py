@@ -41,6 +41,10 @@ Template = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--template", help="Chat template by name, where the model has several."),
 ]
+To = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option("--to", help="Also write the verdict there: .html, .json, .md or .xml (JUnit); repeat."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
@@ -123,12 +127,21 @@ def status(run: RunPath, work_dir: WorkDir = WORK, json: Json = False, debug: De
 
 
 @app.command()
-def report(run: RunPath, work_dir: WorkDir = WORK, debug: Debug = False) -> None:
-    """Write the run's self-contained HTML report again and print its path."""
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder, the run's name, or a proof folder.", show_default=False)],
+    to: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--to", help="Write the verdict there instead: .html, .json, .md or .xml (JUnit); repeat."),
+    ] = None,
+    work_dir: WorkDir = WORK,
+    debug: Debug = False,
+) -> None:
+    """Write the run's self-contained HTML report again, or its verdict in other formats, and print the paths."""
     with console.errors(debug=debug):
-        from compress.cli.commands import write_report
+        from compress.cli.commands import write_report, write_verdict
 
-        typer.echo(write_report(run, work_dir))
+        for path in write_verdict(run, work_dir, to) if to else [write_report(run, work_dir)]:
+            typer.echo(path)
 
 
 @app.command()
@@ -154,6 +167,7 @@ def validate(
     rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
     data: Annotated[list[str], typer.Option("--data", help="Evaluation JSONL, or a data folder.", show_default=False)],
     values: With = None,
+    to: To = None,
     work_dir: WorkDir = WORK,
     json: Json = False,
     debug: Debug = False,
@@ -162,7 +176,7 @@ def validate(
     with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import validate_artifact
 
-        verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, as_json=json)
+        verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, to=to or [], as_json=json)
         raise typer.Exit(EXIT_OF[verdict])
 
 
@@ -171,6 +185,7 @@ def gate(
     baseline: Annotated[Path, typer.Option("--baseline", help="Recorded replies (JSONL).", show_default=False)],
     candidate: Annotated[Path, typer.Option("--candidate", help="Recorded replies (JSONL).", show_default=False)],
     rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
+    to: To = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -178,7 +193,7 @@ def gate(
     with console.errors(debug=debug):
         from compress.cli.commands import gate_replies
 
-        raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, as_json=json)])
+        raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, to=to or [], as_json=json)])
 
 
 rules_app = typer.Typer(name="rules", help="Look into a rule file.", no_args_is_help=True, rich_markup_mode=None)

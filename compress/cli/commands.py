@@ -207,6 +207,47 @@ def write_report(run: Path, work_dir: Path) -> Path:
     return folder / REPORT
 
 
+def write_verdict(run: Path, work_dir: Path, to: Sequence[Path]) -> Sequence[Path]:
+    """``compress report --to``: the verdict of the run's only proof, or of a proof folder."""
+    from compress.report.html import read_proof
+    from compress.report.verdict import of_proof
+
+    check_formats(to)
+    files = read_proof(_find_proof(run, work_dir))
+    write_documents(of_proof(files.proof, files.cases), to)
+    return to
+
+
+def _find_proof(run: Path, work_dir: Path) -> Path:
+    if (run / "proof.json").is_file():
+        return run
+    state = load_run(find_run(run, work_dir))
+    found = [Path(stage.path) for stage in state.stages.values() if stage.kind == "proof"]
+    if len(found) != 1:
+        folders = f"give one of their folders: {', '.join(map(str, found))}" if found else "run its validate stage"
+        raise UsageError(f"run {state.name} has {len(found) or 'no'} proofs", next=folders)
+    return found[0]
+
+
+def check_formats(to: Sequence[Path]) -> None:
+    """Raise UsageError for a file whose suffix names no format of a verdict."""
+    from compress.report.verdict import FORMATS
+
+    for path in to:
+        if path.suffix.lower() not in FORMATS:
+            raise UsageError(
+                f"--to {path}: no format has the suffix {path.suffix!r}", next=f"use one of {', '.join(FORMATS)}"
+            )
+
+
+def write_documents(document: dict[str, Any], to: Sequence[Path]) -> None:
+    """Write a verdict to every file."""
+    from compress.report.verdict import write
+
+    for path in to:
+        write(document, path)
+
+
 def compare_runs(runs: Sequence[Path], work_dir: Path, *, as_json: bool) -> None:
     """``compress compare``."""
     from compress.report.tables import compare_rows, print_comparison
@@ -223,16 +264,20 @@ def validate_artifact(
     values: Sequence[str],
     work_dir: Path,
     *,
+    to: Sequence[Path],
     as_json: bool,
 ) -> str:
     """``compress validate``: the verdict."""
     from compress.report.tables import print_proof
 
+    check_formats(to)
     parameters = dict(parse_assignment(value) for value in values) | {"baseline": str(baseline)}
     graph, node = single_graph("validate", [artifact], parameters, data=parse_data(data), rules=rules)
     made = _run_single(graph, node, work_dir)
     proof = json.loads((made.path / "proof.json").read_text())
     (candidate,) = proof["candidates"]
+    if to:
+        write_verdict(made.path, work_dir, to)
     if as_json:
         shown = {key: candidate[key] for key in ("verdict", "reasons", "suites", "rules", "drift")}
         idle = proof["hard_rules_not_in_force"]
@@ -243,15 +288,22 @@ def validate_artifact(
     return verdict
 
 
-def gate_replies(baseline: Path, candidate: Path, rules: Path, *, as_json: bool) -> str:
+def gate_replies(baseline: Path, candidate: Path, rules: Path, *, to: Sequence[Path], as_json: bool) -> str:
     """``compress gate``: the verdict."""
     from compress.report.tables import print_gate
-    from compress.validate.recorded import gate_files
+    from compress.report.verdict import of_gate
+    from compress.validate.recorded import judge_files
+    from runtime.rules import load_rules
 
-    result = gate_files(baseline, candidate, rules)
+    check_formats(to)
+    judged = judge_files(baseline, candidate, load_rules(rules))
+    result = judged.to_json()
+    if to:
+        same = baseline.name == candidate.name
+        names = (str(baseline), str(candidate)) if same else (baseline.name, candidate.name)
+        write_documents(of_gate(result, judged.cases_json(), *names), to)
     console.emit(result) if as_json else print_gate(result)
-    verdict: str = result["verdict"]
-    return verdict
+    return judged.verdict
 
 
 def bench_artifact(artifact: Path, *, as_json: bool) -> None:

@@ -58,6 +58,24 @@ def broken_rules(candidate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(seen.values())
 
 
+def named_items(result: Mapping[str, Any]) -> list[str]:
+    """``escalate-legal: 14 newly broken, e.g. q7, q9, q12`` of every suite and rule that did not pass."""
+    found = []
+    for row in (*result["suites"], *result["rules"]):
+        names = [printable(name) for name in row.get("broken") or ()]
+        if names and row["verdict"] in ("FAIL", "INCONCLUSIVE"):
+            what, mode = row.get("id", row.get("name")), ", enforced" if row.get("mode") == "enforced" else ""
+            fresh, flips = row["flips"][1], "wrong" if "name" in row else "broken"
+            count = f"{fresh} newly {flips}" if fresh else f"{flips} by both"
+            found.append(f"{what}{mode}: {count}, e.g. {', '.join(names)}")
+    return found
+
+
+def printable(text: str) -> str:
+    """``text`` without anything that would steer a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in str(text))
+
+
 def rule_phrase(rule: Mapping[str, Any]) -> str:
     """``escalate-legal (hard) 99.0 % → 61.2 %``."""
     before = "" if rule["baseline"] is None else f"{percent(rule['baseline'])} → "

@@ -106,7 +106,7 @@ def _suites(table: Table, margins: Mapping[str, float], mode: str) -> tuple[Suit
         ("adherence", table.pooled("hard"), margins["adherence"]),
         ("soft adherence", table.pooled("soft"), margins["rule"]),
     )
-    return tuple(_suite(name, pairs, margin, mode) for name, pairs, margin in wanted if len(pairs))
+    return tuple(_suite(name, pairs, margin, mode, table.broken(name)) for name, pairs, margin in wanted if len(pairs))
 
 
 def _excused(mode: str, margin: float) -> float:
@@ -115,7 +115,7 @@ def _excused(mode: str, margin: float) -> float:
     return margin if mode == "model" else 1.0
 
 
-def _suite(name: str, pairs: Pairs, margin: float, mode: str) -> SuiteResult:
+def _suite(name: str, pairs: Pairs, margin: float, mode: str, wrong: tuple[str, ...]) -> SuiteResult:
     interval, deff, to_pass, to_fail = paired(pairs, margin)
     n, (before, after) = len(pairs), pairs.passed
     verdict, note = measured(interval.verdict, blank(before, n, margin), interval.low, _excused(mode, margin))
@@ -134,6 +134,7 @@ def _suite(name: str, pairs: Pairs, margin: float, mode: str) -> SuiteResult:
         pairs.clusters,
         note,
         (to_pass, to_fail),
+        wrong,
     )
 
 
@@ -185,7 +186,7 @@ def _enforced(book: RuleBook, table: Table) -> Judgement:
     reasons = [rule.reason() for rule in rules if rule.verdict == FAIL]
     if verdict == INCONCLUSIVE:
         reasons.append(f"no violation in {n} enforced replies{more(verdict, interval.needed)}")
-    return Judgement((), rules, verdict, tuple(reasons), not_in_force=_idle(rules))
+    return Judgement((), rules, verdict, tuple(reasons), not_in_force=_idle(rules), cases=table.cases)
 
 
 def _enforced_rule(table: Table, rule: str, verdict: str) -> RuleResult:

@@ -253,13 +253,15 @@ def _cases(
     asked = _short(next((str(m.get("content")) for m in reversed(item.turn.messages) if m.get("role") == "user"), ""))
     said = _short(first[0] + CUT * first[1]), _short(second[0] + CUT * second[1])
     for name, passed, why in told:
-        yield Case(name, item.id, asked, said, passed, (_short(why[0]), _short(why[1])))
+        yield Case(name, _short(item.id), asked, said, passed, (_short(why[0]), _short(why[1])))
 
 
 CUT = " \u2026[cut off at the token limit]"
 
 
 def _short(text: str) -> str:
+    """A text of bounded length that can be written: half characters become ``?``."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} \u2026[{len(text) - LONGEST} characters more]"
 
 

@@ -31,13 +31,20 @@ SHIPPABLE = frozenset({"bundle", *BACKENDS})
 """Kinds that the runtime loads; a GPTQ folder is judged but ships on a GPU server instead."""
 
 
-def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyone) -> dict[str, Any]:
-    """The content of ``proof.json``. The candidates of ``everyone`` come from least to most compressed.
+Judged = tuple[Judgement, Judgement]
+
+
+def build_proof(
+    setting: Setting, margins: Mapping[str, float], everyone: Everyone
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of ``proof.json`` and of ``cases.json``. The candidates of ``everyone`` come from least to most
+    compressed.
 
     ``margins`` holds accuracy, adherence, rule, and under ``baseline`` what the baseline may break itself.
     """
     baseline = everyone.baseline
-    entries = [_candidate(setting, margins, baseline, candidate) for candidate in everyone.candidates]
+    found = [_judged(setting, margins, baseline, candidate) for candidate in everyone.candidates]
+    entries = [_candidate(setting, *pair) for pair in zip(everyone.candidates, found, strict=True)]
     chosen, reached = gatekeep((entry["name"], entry["verdict"]) for entry in entries)
     stopped = next((entry["name"] for entry in entries if entry["verdict"] != PASS), None)
     for entry in entries:
@@ -46,7 +53,11 @@ def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyo
             entry["reasons"] = [f"not tested: the sequence stopped at {stopped}; its figures are shown, not judged"]
     floor = a_a(setting, baseline)
     judged = [h for h, e in zip(everyone.candidates, entries, strict=True) if e["verdict"] != NOT_TESTED]
-    return {
+    cases = {
+        entry["name"]: {"model": own.cases_json(), "enforced": kept.cases_json()}
+        for entry, (own, kept) in zip(entries, found, strict=True)
+    }
+    proof = {
         "baseline": _baseline(setting, baseline),
         "verdict": PASS if chosen else entries[0]["verdict"],
         "chosen": _shipped(entries) or chosen,
@@ -59,6 +70,7 @@ def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyo
         "a_a": floor,
         "base": _base(setting, everyone.base, everyone.base_items) if everyone.base else None,
     }
+    return proof, {"candidates": cases}
 
 
 def _not_in_force(setting: Setting) -> list[str]:
@@ -92,13 +104,19 @@ def _answers(replies: Sequence[tuple[str, bool]]) -> list[Answer]:
     return [Answer(text, truncated) for text, truncated in replies]
 
 
-def _candidate(setting: Setting, margins: Mapping[str, float], baseline: Heard, candidate: Heard) -> dict[str, Any]:
-    """One candidate: the model's own replies and what the guard lets out must both pass, and so must parity."""
+def _judged(setting: Setting, margins: Mapping[str, float], baseline: Heard, candidate: Heard) -> Judged:
+    """The model's own replies, and what the guard lets out."""
     book, items = setting.book, setting.items
     own = judge(book, items, _answers(said(baseline.replies)), _answers(said(candidate.replies)), margins=margins)
     kept = judge(
         book, items, _answers(let_out(baseline.guarded)), _answers(let_out(candidate.guarded)), mode="enforced"
     )
+    return own, kept
+
+
+def _candidate(setting: Setting, candidate: Heard, judged: Judged) -> dict[str, Any]:
+    """One candidate: the model's own replies and what the guard lets out must both pass, and so must parity."""
+    own, kept = judged
     parity = asdict(candidate.parity) if candidate.parity else None
     verdict, reasons = _together(own, kept, parity)
     return {

@@ -30,9 +30,11 @@ class SuiteResult:
     """Why the numbers alone do not count, where the baseline itself is no measure."""
     flips: tuple[int, int] = (0, 0)
     """(to pass, to fail)"""
+    broken: tuple[str, ...] = ()
+    """The first items that the candidate gets wrong (accuracy only): those that the baseline got right come first."""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "flips": list(self.flips)}
+        return {**asdict(self), "flips": list(self.flips), "broken": list(self.broken)}
 
     def reason(self) -> str:
         """The result in one line."""

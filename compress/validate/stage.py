@@ -3,6 +3,7 @@
 What is written::
 
     proof.json           the verdict and every number behind it (docs/validation.md); equal inputs give equal bytes
+    cases.json           items in which baseline and candidate differ or both fail, by rule, with both replies
     replies/NAME.jsonl   what each model said, in the format of ``compress gate``;
                          NAME.enforced.jsonl what the rule guard let out
     before_after.json    a few dozen items with the replies of base, baseline and the smallest candidate
@@ -35,7 +36,7 @@ class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
-    version = 4
+    version = 5
     accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True
@@ -107,8 +108,9 @@ class Validate(Stage[ValidateParams]):
         ticker = Ticker(job.progress, total_units(job, setting) + bench_units(job))
         heard = listen(job, setting, ticker)
         limits = {**job.params.margins.model_dump(), "baseline": job.params.max_baseline_violations}
-        proof = build_proof(setting, limits, heard)
+        proof, cases = build_proof(setting, limits, heard)
         write_json(job.out / "proof.json", proof)
+        write_json(job.out / "cases.json", cases)
         write_json(job.out / "before_after.json", {"items": before_after(setting, proof, heard, job.params.samples)})
         write_replies(job.out / "replies", setting, [heard.baseline, *heard.candidates])
         write_json(job.out / "measurements.json", timings(job, setting, [heard.baseline, *heard.candidates], ticker))
