@@ -32,7 +32,7 @@ def numbered_rows(path: Path, shape: str, prefix: str = "") -> Iterator[tuple[in
     with ``shape`` as the next step.
     """
     try:
-        handle = open(path, "rb")
+        handle = open(path, "rb")  # noqa: SIM115 - what fails below is no fault of the path
     except OSError as error:
         raise unreadable(path, error) from None
     with handle:

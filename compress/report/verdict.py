@@ -2,7 +2,8 @@
 
 ::
 
-    {"verdict", "baseline", "n_items", "candidates": [{"name", "verdict", "reasons", "suites": [SUITE…], "idle": [rule…]}]}
+    {"verdict", "baseline", "n_items", "candidates": [CANDIDATE…]}
+    CANDIDATE {"name", "verdict", "reasons", "suites": [SUITE…], "idle": [rule in force in no item…]}
     SUITE  {"name", …ROW, "rules": [{"id", "severity", "mode", …ROW}]}
     ROW    {"verdict", "n", "clusters", "baseline", "candidate", "difference": {"estimate", "low", "high"} or null,
             "own": {"low", "high"} or null, "margin", "needed", "more", "note", "flips": [to pass, to fail],

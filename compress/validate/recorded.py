@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,7 +123,7 @@ class _Files:
         processes = cores() if size > SMALL else 1
         found = []
         for path in (self.baseline, self.candidate):
-            found.append(scan(path, lambda place, path=path: self._refuse(path, place), processes))
+            found.append(scan(path, partial(self._refuse, path), processes))
             if not len(found[-1]):
                 raise DataError(path, None, "the file has no rows", next=SHAPE)
         return found[0], found[1], processes
