@@ -168,7 +168,7 @@ def test_a_killed_validation_asks_no_finished_model_again_and_ends_with_equal_by
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, {"copy": copy}, trained_hf, data, base=tiny_hf, samples=6)
     shutil.rmtree(tmp_path / "out")
-    monkeypatch.setattr(listen, "hear_baseline", None)  # the baseline's replies are in scratch
+    monkeypatch.setattr(listen, "hear_baseline", None)  # the baseline's replies are on disk
     out = run(tmp_path, {"copy": copy}, trained_hf, data, base=tiny_hf, samples=6)
     files = sorted(p.relative_to(passed) for p in passed.rglob("*") if p.is_file() and p.name != "measurements.json")
     for name in files:
