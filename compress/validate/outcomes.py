@@ -7,7 +7,7 @@ rule and direction the first ``SHOWN`` are kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -132,6 +132,10 @@ class Table:
         names: dict[str, int] = {}
         cluster = np.array([names.setdefault(item.cluster, len(names)) for item in items], np.int32)
         return join(book, [part], cluster)
+
+    def first(self, count: int) -> Table:
+        """The checks of the first ``count`` items."""
+        return replace(self, codes=self.codes[:count], accurate=self.accurate[:count], cluster=self.cluster[:count])
 
     def rule(self, name: str) -> Pairs:
         """One rule over the items in which it is in force."""

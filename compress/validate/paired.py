@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
-from compress.validate.outcomes import Pairs
+from collections.abc import Callable
+
+from compress.validate.outcomes import Pairs, Table
+from compress.validate.score_test import BETTER, WORSE
+from compress.validate.sequential import Looks, sequence_bounds, sequential_verdict
 from compress.validate.statistics import (
     FAIL,
     INCONCLUSIVE,
+    PASS,
+    Clustering,
     Interval,
+    clip,
     design_effect,
     non_inferiority,
     shown_above,
     vacuous,
 )
 
+Pick = Callable[[Table], Pairs]
 
-def paired(pairs: Pairs, margin: float) -> tuple[Interval, float, int, int]:
-    """(interval, design effect, to pass, to fail)"""
-    to_pass, to_fail = pairs.flips
-    deff = design_effect(pairs.candidate.astype(float) - pairs.baseline, pairs.cluster)
-    return non_inferiority(len(pairs), to_fail, to_pass, margin, deff), deff, to_pass, to_fail
+
+def paired(table: Table, pick: Pick, margin: float, looks: Looks | None = None) -> tuple[Interval, float]:
+    """(interval, design effect) of the pairs that ``pick`` takes from ``table``; with ``looks``, as of a stream that was
+    looked at so often."""
+    pairs = pick(table)
+    known, (to_pass, to_fail) = _clustering(pairs), pairs.flips
+    deff = known.effect(margin)
+    if looks is None or looks.complete:
+        interval = non_inferiority(
+            len(pairs), to_fail, to_pass, margin, deff, grown=lambda scale: known.effect(margin, scale)
+        )
+    else:
+        interval = Interval((to_pass - to_fail) / len(pairs), -1.0, 1.0, INCONCLUSIVE)
+    return (interval if looks is None else _streamed(table, pick, margin, looks, interval)), deff
+
+
+def _streamed(table: Table, pick: Pick, margin: float, looks: Looks, at_once: Interval) -> Interval:
+    """What the looks made sure, with bounds that hold at all of them."""
+    counts = []
+    for end in looks.ends:
+        pairs = pick(table.first(end))
+        if len(pairs):
+            deff, (to_pass, to_fail) = _clustering(pairs).effect(margin), pairs.flips
+            counts.append((len(pairs) / deff, to_fail / deff, to_pass / deff))
+    side = sequential_verdict(counts, margin, complete=looks.complete)
+    verdict = {BETTER: PASS, WORSE: FAIL}.get(side, INCONCLUSIVE)
+    needed = at_once.needed if verdict == INCONCLUSIVE else None
+    return clip(Interval(at_once.estimate, *sequence_bounds(*counts[-1]), verdict, needed), margin)
+
+
+def _clustering(pairs: Pairs) -> Clustering:
+    return Clustering.of(pairs.candidate.astype(float) - pairs.baseline, pairs.cluster)
 
 
 def measured(verdict: str, note: str, low: float, excused: float) -> tuple[str, str]:
@@ -39,9 +74,18 @@ def blank(passed: int, n: int, margin: float) -> str:
 def broken(pairs: Pairs, limit: float) -> str:
     """That the baseline itself breaks a hard rule more often than ``limit``, or an empty text."""
     n, bad = len(pairs), len(pairs) - pairs.passed[0]
-    if not shown_above(bad, n, limit, design_effect(~pairs.baseline, pairs.cluster)):
+    if not shown_above(bad, n, limit, design_effect(~pairs.baseline, pairs.cluster, limit)):
         return ""
     return (
         f"the baseline itself breaks this hard rule in {bad} of {n}, and more than {100 * limit:g} % is no measure; "
         "mend the baseline or the rule"
     )
+
+
+def too_often(pairs: Pairs, limit: float) -> str:
+    """That the candidate breaks a hard rule more often than it may, and what the baseline does."""
+    n, (before, after) = len(pairs), pairs.passed
+    said = f"the candidate breaks it in {n - after} of {n}, and at most {100 * limit:g} % may, whatever the baseline does"
+    if not shown_above(n - before, n, limit, design_effect(~pairs.baseline, pairs.cluster, limit)):
+        return said
+    return f"{said}; the baseline itself breaks it in {n - before} of {n}: mend the baseline or the rule"

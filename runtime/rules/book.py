@@ -66,6 +66,8 @@ class Rule:
     """Fields of the safe reply that this rule wants otherwise than ``prompt.fallback``."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """The rule as written in the file."""
+    margin: float | None = None
+    """By how much less often than the baseline a candidate may keep it, as a share; None: the gate's default."""
 
     def judge(self, reply: Reply) -> Verdict:
         """The verdict on a well-formed reply to a turn in which the rule is in force."""
