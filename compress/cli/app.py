@@ -180,19 +180,44 @@ def validate(
         raise typer.Exit(EXIT_OF[verdict])
 
 
+PLANNED = "With --plan: "
+
+
 @app.command()
 def gate(
-    baseline: Annotated[Path, typer.Option("--baseline", help="Recorded replies (JSONL).", show_default=False)],
-    candidate: Annotated[Path, typer.Option("--candidate", help="Recorded replies (JSONL).", show_default=False)],
-    rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
+    baseline: Annotated[Optional[Path], typer.Option("--baseline", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
+    candidate: Annotated[Optional[Path], typer.Option("--candidate", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
+    rules: Rules = None,
     to: To = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say how many items it will take; judge nothing.")] = False,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data", help=PLANNED + "items (JSONL) that show how often each rule is in force."),
+    ] = None,
+    hard: Annotated[int, typer.Option("--hard", min=0, help=PLANNED + "hard rules, without a rule file.")] = 0,
+    soft: Annotated[int, typer.Option("--soft", min=0, help=PLANNED + "soft rules, without a rule file.")] = 0,
+    margin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--margin", help=PLANNED + "accuracy=, adherence= or rule= a share, as in validate (repeat)."),
+    ] = None,
+    discordance: Annotated[float, typer.Option(help=PLANNED + "share of answers that change, either way.")] = 0.02,
+    difference: Annotated[float, typer.Option(help=PLANNED + "candidate - baseline, as a share.")] = 0.0,
+    violations: Annotated[float, typer.Option(help=PLANNED + "share of replies that truly break a hard rule.")] = 0.002,
+    power: Annotated[float, typer.Option(help=PLANNED + "wanted probability that all tests pass.")] = 0.9,
+    cluster_size: Annotated[float, typer.Option(help=PLANNED + "items that belong together.")] = 1.0,
+    icc: Annotated[float, typer.Option(help=PLANNED + "correlation of flips in a cluster; 1: a cluster is one item.")] = 1.0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Gate recorded replies of any two systems."""
+    """Gate recorded replies of any two systems, or plan how many it takes."""
     with console.errors(debug=debug):
-        from compress.cli.commands import gate_replies
+        from compress.cli.commands import gate_replies, plan_replies
 
+        if plan:
+            assumed = dict(discordance=discordance, difference=difference, violations=violations, power=power)
+            assumed |= dict(cluster_size=cluster_size, icc=icc)
+            plan_replies(rules, data, hard, soft, margin or [], assumed, as_json=json)
+            return
         raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, to=to or [], as_json=json)])
 
 

@@ -213,12 +213,31 @@ def print_gate(result: Json) -> None:
             console.print(f"  {line}", markup=False)
 
 
+def print_gate_plan(plan: Json) -> None:
+    """``compress gate --plan``."""
+    console, assumed = _console(), plan["assumed"]
+    for line in words.plan_sentences(plan):
+        console.print(line, markup=False)
+    clustered = assumed["cluster_size"] > 1
+    columns = [
+        Column("test", lambda d: d["what"] + (f" (each of {d['tests']})" if d["tests"] > 1 else ""), 1, 34),
+        Column("asked by", lambda d: d["where"], 3, 13),
+        Column("allowed", lambda d: f"{100 * d['margin']:g} %" if "viol" in d["what"] or "lets out" in d["what"] else f"{100 * d['margin']:g} points", 2, 8),
+        Column("at least", lambda d: str(d["floor"]), 2, 8),
+        Column("needed", lambda d: words.BLANK if d["needed"] is None else f"{d['needed']} {d['unit']}", 1, 22),
+    ]
+    if clustered:
+        columns.append(Column("clusters", lambda d: str(d["clusters"] or words.BLANK), 2, 8))
+    columns.append(Column("note", lambda d: d["note"], 4, 40))
+    console.print(_table(columns, plan["demands"], console.width))
+
+
 def _print_checks(console: Console, result: Json) -> None:
     """Suites, rules, and three items of everything that did not pass."""
     if result["suites"]:
         console.print(suites_table(result["suites"], console.width))
     console.print(rules_table(result["rules"], console.width))
-    for line in words.named_items(result):
+    for line in (*words.named_items(result), *words.protection(result)):
         console.print(f"  {line}", markup=False)
 
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-MOST = 1.0
-"""Most flips of the imagined cluster, as a share of its size."""
-WEIGHT = 1.25
-"""Its flips as a multiple of the clusters that would flip at the margin if each moved as a block."""
-LEAST = 0.5
-"""Its fewest flips."""
+WEIGHT = 0.125
+"""Flips of the imagined cluster, as a share of the flips that a difference of the size of the margin would bring."""
+FEWEST = 0.5
+"""Fewest flips of the imagined cluster; the most are as many as a cluster of average size has items."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Clustering:
 
 def imagined(n: float, typical: float, margin: float) -> float:
     """Flips of the imagined cluster."""
-    return min(max(WEIGHT * margin * n / typical, LEAST), MOST * typical)
+    return min(max(WEIGHT * margin * n, FEWEST), typical)
 
 
 def design_effect(values: ArrayLike, clusters: ArrayLike, margin: float = 0.02) -> float:
