@@ -17,6 +17,8 @@ from compress.validate.kept import SEGMENT, Cache, Kept
 from compress.validate.progress import Phases
 from compress.validate.runner import Runner
 from compress.validate.runners import Completion, HfRunner, open_runner
+from compress.validate.sequential import Looks
+from compress.validate.wording import WORDINGS, Reworded, reword
 from runtime.rules import RuleBook
 
 CELLS = 256
@@ -67,6 +69,10 @@ class Heard:
     drift: drift.Drift | None = None
     parity: parity.Parity | None = None
     note: str = ""
+    reworded: Sequence[Reworded] = ()
+    """What the baseline said in other wordings."""
+    looks: Looks | None = None
+    """After how many items it was judged, where it was asked in rounds."""
 
     def score(self, setting: Setting) -> Score:
         """The model's own replies, judged."""
@@ -84,6 +90,7 @@ class Heard:
             "drift": asdict(self.drift) if self.drift else None,
             "parity": asdict(self.parity) if self.parity else None,
             "note": self.note,
+            "reworded": [one.to_json() for one in self.reworded],
         }
 
 
@@ -110,6 +117,7 @@ def _heard(model: Named, value: dict[str, Any]) -> Heard:
         drift.Drift(**value["drift"]) if value["drift"] else None,
         parity.Parity(**value["parity"]) if value["parity"] else None,
         value["note"],
+        [Reworded.from_json(one) for one in value["reworded"]],
     )
 
 

@@ -28,8 +28,11 @@ CLOSING = ALPHA - STREAMED
 BETS = np.array([1.0, *np.arange(0.05, 1.0, 0.1)])
 """Stakes as shares of the largest: 1 wins most without a flip and loses all at the first one against it."""
 PRIOR = np.array([0.4, *[0.06] * 10])
-FIRST_LOOK, GROWTH = 64, 1.25
-"""Items of the first look, and by how much the next is later."""
+LOOK, GROWTH = 300, 1.36
+"""One look comes after so many items, just enough for a hard rule without a violation; the others by which factor before
+and behind it."""
+FIRST_LOOK = 60
+"""Fewest items of a look, unless there are no more."""
 
 
 class Looks(NamedTuple):
@@ -41,11 +44,8 @@ class Looks(NamedTuple):
 
 def plan_looks(items: int) -> tuple[int, ...]:
     """Numbers of items after which the verdict is looked at; the last is ``items``."""
-    ends, end = [], float(FIRST_LOOK)
-    while end < items / GROWTH**0.5:
-        ends.append(int(end))
-        end *= GROWTH
-    return (*ends, items)
+    ends = (round(LOOK * GROWTH**k) for k in range(-20, 60))
+    return (*(end for end in ends if FIRST_LOOK <= end < items / GROWTH**0.5), items)
 
 
 def log_wealth(n: float, b: float, c: float, lam: float, side: int) -> float:
