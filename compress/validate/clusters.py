@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-WEIGHT = 0.125
+WEIGHT = 0.14
 """Flips of the imagined cluster, as a share of the flips that a difference of the size of the margin would bring."""
 FEWEST = 0.5
 """Fewest flips of the imagined cluster; the most are as many as a cluster of average size has items."""
@@ -20,7 +20,7 @@ class Clustering:
     The design effect is the ratio of the cluster-robust to the independent variance of the mean, with the flips of an
     imagined cluster that moves as a block added to both: without flips nothing can be learned about dependence, and
     a cluster counts as one unit; with many flips the data speak. How many flips are imagined was fitted to hold
-    type I error below 0.06 at any intra-cluster correlation (benchmarks/gate/clusters.py, docs/gate.md).
+    type I error below 0.06 at any intra-cluster correlation (benchmarks/decide/clusters.py, docs/gate.md).
     """
 
     n: int
