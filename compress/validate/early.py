@@ -21,8 +21,8 @@ SEED = 0
 
 First = Callable[[Setting], Heard]
 """The baseline on the items of a setting."""
-Next = Callable[[Setting, Named, Heard], Heard]
-"""A candidate on the items of a setting, given what the baseline said to them."""
+Next = Callable[[Setting, Named, Heard, bool], Heard]
+"""A candidate on the items of a setting, given what the baseline said to them; parity is looked at where wanted."""
 
 
 def shuffled(setting: Setting) -> Setting:
@@ -49,7 +49,7 @@ def listen_early(
         for number, part in enumerate(rounds):
             if number == len(told):
                 told.append(first(part))
-            parts.append(then(part, model, told[number]))
+            parts.append(then(part, model, told[number], number == 0))
             looks = Looks(ends[: number + 1], complete=number + 1 == len(rounds))
             joined = replace(join(parts), looks=looks)
             if not passing or verdict_of(setting, margins, join(told[: number + 1]), joined) != INCONCLUSIVE:
@@ -61,11 +61,11 @@ def listen_early(
 
 
 def _round(setting: Setting, number: int, begin: int, end: int) -> Setting:
-    """The items of one round. Drift is measured on the first, where most bytes of logits are kept."""
+    """The items of one round. Drift and wordings are measured on the first."""
     scratch = setting.scratch / f"round-{number}"
     scratch.mkdir(exist_ok=True)
-    drift = setting.drift_rows if number == 0 else 0
-    return replace(setting, items=setting.items[begin:end], scratch=scratch, drift_rows=drift)
+    once = {} if number == 0 else {"drift_rows": 0, "wording_rows": 0}
+    return replace(setting, items=setting.items[begin:end], scratch=scratch, **once)
 
 
 def join(parts: Sequence[Heard]) -> Heard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from compress.stage import Job
 from compress.validate.drift import spread_rows
+from compress.validate.early import listen_early, shuffled
 from compress.validate.items import load_items
 from compress.validate.kept import Cache, take
 from compress.validate.models import (
@@ -44,30 +46,42 @@ def make_setting(job: Job[ValidateParams]) -> Setting:
     book = load_rules(job.rules)
     items = load_items(job.data.path / "eval.jsonl", book)
     cache = Cache(job.cache or job.scratch / "cache")
-    return Setting(book, items, job.scratch, job.params.max_tokens, job.threads, job.params.drift_rows, cache)
+    p = job.params
+    return Setting(book, items, job.scratch, p.max_tokens, job.threads, p.drift_rows, cache, p.wording_rows)
 
 
-def listen(job: Job[ValidateParams], setting: Setting, ticker: Ticker) -> Everyone:
-    """Ask every model. What an earlier, killed attempt heard is not asked again, nor what an earlier validation heard
-    of the same baseline."""
+def listen(
+    job: Job[ValidateParams], setting: Setting, margins: Mapping[str, float], ticker: Ticker
+) -> tuple[Setting, Everyone]:
+    """Ask every model; also the setting, whose items are those that were asked, in their order. What an earlier, killed
+    attempt heard is not asked again, nor what an earlier validation heard of the same baseline."""
     baseline = Named(_name(job.params.baseline, "baseline"), job.refs["baseline"])
     models = [Named(name, artifact) for name, artifact in zip(job.names, job.inputs, strict=True)]
     models.sort(key=lambda m: (-m.artifact.size_bytes(), m.name))
-    ticks = ticker.of(baseline.name, units(setting, 2))
-    with _folder(setting, "baseline", baseline, drift_rows=setting.drift_rows) as folder:
-        if not (folder / LOGITS).is_file():
-            (folder / "heard.json").unlink(missing_ok=True)
-        first = once(folder, baseline, lambda: hear_baseline(setting, baseline, ticks, folder))
-        take(folder / LOGITS, setting.scratch / LOGITS)
-    heard = []
-    for model in models:
-        ticks = ticker.of(model.name, units(setting))
-        against = _comparison(job, setting, model, baseline, ticks)
-        place = setting.scratch / f"{model.name}-{model.artifact.digest[:16]}"
+
+    def first(part: Setting) -> Heard:
+        ticks = ticker.of(baseline.name, units(part, 2))
+        with _folder(part, "baseline", baseline, drift_rows=part.drift_rows, wording_rows=part.wording_rows) as folder:
+            if not (folder / LOGITS).is_file():
+                (folder / "heard.json").unlink(missing_ok=True)
+            told = once(folder, baseline, lambda: hear_baseline(part, baseline, ticks, folder))
+            take(folder / LOGITS, part.scratch / LOGITS)
+            return told
+
+    def then(part: Setting, model: Named, told: Heard, compared: bool = True) -> Heard:
+        ticks = ticker.of(model.name, units(part))
+        against = _comparison(job, part, model, baseline, ticks) if compared else Comparison()
+        place = part.scratch / f"{model.name}-{model.artifact.digest[:16]}"
         place.mkdir(exist_ok=True)
-        heard.append(once(place, model, partial(hear_candidate, setting, model, first, against, ticks, place)))
+        return once(place, model, partial(hear_candidate, part, model, told, against, ticks, place))
+
+    if job.params.sequential:
+        setting, everyone = listen_early(shuffled(setting), models, margins, first, then)
+    else:
+        told = first(setting)
+        everyone = Everyone(told, [then(setting, model, told) for model in models])
     base, rows = _listen_base(job, setting, ticker)
-    return Everyone(first, heard, base, rows)
+    return setting, replace(everyone, base=base, base_items=rows)
 
 
 def _folder(setting: Setting, what: str, model: Named, **more: int) -> AbstractContextManager[Path]:
@@ -76,7 +90,7 @@ def _folder(setting: Setting, what: str, model: Named, **more: int) -> AbstractC
     return setting.cache.folder({**told, "asked": setting.digest(), **more}, LIBRARIES)
 
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when what is kept of a model would be read or made otherwise."""
 LIBRARIES = ("llama-cpp-python", "onnxruntime-genai", "torch", "transformers")
 

@@ -45,6 +45,8 @@ class Setting:
     drift_rows: int
     cache: Cache
     """What later validations may use again."""
+    wording_rows: int = 0
+    """Items that the baseline is asked again in other wordings."""
 
     def digest(self) -> str:
         """Of everything that the models are asked, and by which rules what they say is guarded."""
@@ -133,7 +135,9 @@ def once(folder: Path, model: Named, make: Callable[[], Heard]) -> Heard:
 
 def units(setting: Setting, passes: int = 1) -> int:
     """The share of the whole that a model takes which answers ``passes`` times."""
-    return (passes + 1) * len(setting.items) + min(setting.drift_rows, len(setting.items)) + parity.PROMPTS
+    count = len(setting.items)
+    reworded = len(WORDINGS) * min(setting.wording_rows, count) if passes > 1 else 0
+    return (passes + 1) * count + min(setting.drift_rows, count) + parity.PROMPTS + reworded
 
 
 def _open(setting: Setting, model: Named, ticks: Phases, context: int | None = None) -> Runner:
@@ -156,8 +160,25 @@ def hear_baseline(setting: Setting, model: Named, ticks: Phases, folder: Path) -
         if not reference.recorded():
             reference.record(runner, tick)
         guarded = _guard(setting, runner, replies, folder, ticks)
-        longest = max(map(len, prompts))
-        return Heard(model, replies, guarded, again, forced, runner.vocabulary, longest, note=runner.note)
+        longest, note = max(map(len, prompts)), runner.note
+        others = _reworded(setting, runner, folder, ticks)
+        return Heard(
+            model, replies, guarded, again, forced, runner.vocabulary, longest, note=note, reworded=others
+        )
+
+
+def _reworded(setting: Setting, runner: Runner, folder: Path, ticks: Phases) -> list[Reworded]:
+    """Some items in every wording of ``WORDINGS``."""
+    rows = drift.spread_rows(len(setting.items), setting.wording_rows)
+    if not rows:
+        return []
+    found = []
+    for number, name in enumerate(WORDINGS):
+        tick = ticks.phase("other wordings", len(rows))
+        items = reword([setting.items[row] for row in rows], name)
+        kept = Kept(folder / f"wording-{number}.jsonl")
+        found.append(Reworded(name, rows, said(ask(runner, items, setting.max_tokens, kept, progress=tick))))
+    return found
 
 
 LOGITS = "baseline-logits.f32"

@@ -212,7 +212,7 @@ def test_parity_is_read_where_it_was_proved(
     assert (candidate["parity"]["starts"], candidate["parity"]["failed"]) == (8, False)
     assert [at[0] for at in told] == sorted(at[0] for at in told)
     assert {note for _, _, note in told} == {
-        *(f"tune: {what}" for what in ("loading", "answers", "answers again", "logits", "rules")),
+        *(f"tune: {what}" for what in ("loading", "answers", "answers again", "logits", "rules", "other wordings")),
         *(f"gguf: {what}" for what in ("loading", "answers", "rules", "drift")),
     }
     with pytest.raises(UsageError, match="parity is a gguf artifact"):
@@ -232,6 +232,33 @@ def test_a_gguf_is_judged_in_the_runtime_that_ships(tmp_path: Path, gguf: Path, 
     assert measured["gguf"]["tokens_per_s"] > 0
     assert "torch" not in measured["gguf"]["versions"]
     assert measured["gguf"]["peak_rss_bytes"] < measured["tune"]["peak_rss_bytes"]
+
+
+def test_asking_stops_when_the_verdict_is_sure(tmp_path: Path, trained_hf: Path, damaged_hf: Path, data: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained_hf, copy)
+    out = run(tmp_path / "run", {"a-copy": copy, "b-damaged": damaged_hf}, trained_hf, data, sequential=True)
+    proof = read(out, "proof.json")
+    first, second = proof["candidates"]
+    assert (first["verdict"], first["asked"], first["looks"][-1]) == ("PASS", 300, 300), first["reasons"]
+    assert second["verdict"] == "FAIL"
+    assert second["asked"] <= 119
+    assert (proof["n_items"], proof["chosen"]) == (300, "a-copy")
+    assert "Stopped after" in proof["why_n"]
+    rows = [json.loads(line) for line in (out / "replies" / "b-damaged.jsonl").read_text().splitlines()]
+    assert len(rows) == second["asked"]
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert [row["id"] for row in rows[:3]] != ["q0", "q1", "q2"], "a beginning must be drawn, not taken"
+    early = [suite for suite in first["suites"] if suite["name"] == "accuracy"]
+    assert early[0]["low"] > -early[0]["margin"]
+
+
+def test_wordings_stand_beside_the_candidates(passed: Path) -> None:
+    rows = {row["name"]: row for row in read(passed, "proof.json")["wording"]}
+    assert list(rows) == ["blank lines", "general sentence", "greeting", "the baseline again", "copy"]
+    assert {row["n"] for row in rows.values()} == {48}
+    assert rows["copy"]["rule_flips"] == [0, 0]
+    assert max(rows[name]["text_changed"] for name in ("blank lines", "general sentence", "greeting")) > 0
 
 
 def test_missing_rules_and_items_are_named(tmp_path: Path, trained_hf: Path, data: Path) -> None:
