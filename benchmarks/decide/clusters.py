@@ -3,8 +3,8 @@
 python benchmarks/decide/clusters.py [--rounds 1000] [--shape 5-to-10 …]
 
 A cell is a shape of clusters, a margin, flips beyond the margin, an intra-cluster correlation (ICC) and a way to be
-correlated: *copy* (each item takes its cluster's outcome with probability sqrt(ICC)), *dirichlet* (a cluster has rates of
-its own), *block* (a share ICC of the clusters moves as one, the rest not at all together). Truth lies exactly at the
+correlated: *copy* (each item takes its cluster's outcome with probability sqrt(ICC)), *dirichlet* (a cluster has rates
+of its own), *block* (a share ICC of the clusters moves as one, the rest not at all together). Truth lies exactly at the
 margin, so that every PASS is an error. ``fixed 0.5`` and ``fixed 1`` are the design effect with half and one imagined
 cluster whatever the margin, ``none`` takes the items for independent.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import lru_cache
+from functools import cache
 from math import sqrt
 from pathlib import Path
 
@@ -35,7 +35,11 @@ SHAPES = {
     "zipf": [max(1, 60 // k) for k in range(1, 61)] + [1] * 60,
     "giant": [40] + [1] * 300 + [3] * 30,
 }
-TRUTHS = ((0.0, "copy"), (0.1, "copy"), (0.1, "dirichlet"), (0.1, "block"), (0.3, "copy"), (0.3, "dirichlet"), (0.3, "block"), (1.0, "copy"))  # fmt: skip
+TRUTHS = (
+    (0.0, "copy"),
+    *((icc, how) for icc in (0.1, 0.3) for how in ("copy", "dirichlet", "block")),
+    (1.0, "copy"),
+)
 RULES = ("gate", "fixed 0.5", "fixed 1", "none")
 
 
@@ -57,7 +61,7 @@ def draw(rng, sizes, icc, how, rates, rounds):
     return np.where(rng.random(shape) < sqrt(icc), shared, own)
 
 
-@lru_cache(maxsize=None)
+@cache
 def passes(n, b, c, margin):
     return significant(n, b, c, -margin, BETTER)
 
@@ -68,13 +72,17 @@ def share(rng, sizes, icc, how, rates, margin, rounds):
     passed = dict.fromkeys(RULES, 0)
     for values in draw(rng, sizes, icc, how, rates, rounds):
         known, n = Clustering.of(values, at), len(at)
-        t, R, I = known.typical, known.robust, known.independent
+        t, R, alone = known.typical, known.robust, known.independent
         b, c = int((values < 0).sum()), int((values > 0).sum())
-        effects = known.effect(margin), (R + t * t / 2) / (I + t / 2), (R + t * t) / (I + t), 1.0
+        effects = known.effect(margin), (R + t * t / 2) / (alone + t / 2), (R + t * t) / (alone + t), 1.0
         for rule, effect in zip(RULES, effects, strict=True):
             deff = round(max(effect, 1.0), 2)
             passed[rule] += passes(n / deff, b / deff, c / deff, margin)
     return [passed[rule] / rounds for rule in RULES]
+
+
+def shown(shares):
+    return " | ".join(f"{share:.3f}" for share in shares)
 
 
 def main() -> None:
@@ -95,10 +103,11 @@ def main() -> None:
                     if found[0] >= worst[0]:
                         where = f"ICC {icc:g} {how}, {100 * both:g} % back"
                     worst = np.maximum(worst, found)
-            print(f"| {shape} | {sum(sizes)} | {100 * margin:g} | at the margin; worst for the gate: {where} | " + " | ".join(f"{x:.3f}" for x in worst) + " |", flush=True)  # fmt: skip
+            start = f"| {shape} | {sum(sizes)} | {100 * margin:g} |"
+            print(f"{start} at the margin; worst: {where} | {shown(worst)} |", flush=True)
             for flips in (0.005, 0.01, 0.02):
                 found = share(rng, sizes, 0.0, "copy", (flips / 2, flips / 2), margin, options.rounds)
-                print(f"| {shape} | {sum(sizes)} | {100 * margin:g} | equal, {100 * flips:g} % flips, independent | " + " | ".join(f"{x:.3f}" for x in found) + " |", flush=True)  # fmt: skip
+                print(f"{start} equal, {100 * flips:g} % flips, independent | {shown(found)} |", flush=True)
 
 
 if __name__ == "__main__":

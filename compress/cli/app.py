@@ -205,7 +205,7 @@ def gate(
     violations: Annotated[float, typer.Option(help=PLANNED + "share of replies that truly break a hard rule.")] = 0.002,
     power: Annotated[float, typer.Option(help=PLANNED + "wanted probability that all tests pass.")] = 0.9,
     cluster_size: Annotated[float, typer.Option(help=PLANNED + "items that belong together.")] = 1.0,
-    icc: Annotated[float, typer.Option(help=PLANNED + "correlation of flips in a cluster; 1: a cluster is one item.")] = 1.0,
+    icc: Annotated[float, typer.Option(help=PLANNED + "correlation of flips in a cluster; 1: it is one item.")] = 1.0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -214,8 +214,8 @@ def gate(
         from compress.cli.commands import gate_replies, plan_replies
 
         if plan:
-            assumed = dict(discordance=discordance, difference=difference, violations=violations, power=power)
-            assumed |= dict(cluster_size=cluster_size, icc=icc)
+            assumed = {"discordance": discordance, "difference": difference, "violations": violations, "power": power}
+            assumed |= {"cluster_size": cluster_size, "icc": icc}
             plan_replies(rules, data, hard, soft, margin or [], assumed, as_json=json)
             return
         raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, to=to or [], as_json=json)])

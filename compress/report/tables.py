@@ -222,7 +222,7 @@ def print_gate_plan(plan: Json) -> None:
     columns = [
         Column("test", lambda d: d["what"] + (f" (each of {d['tests']})" if d["tests"] > 1 else ""), 1, 34),
         Column("asked by", lambda d: d["where"], 3, 13),
-        Column("allowed", lambda d: f"{100 * d['margin']:g} %" if "viol" in d["what"] or "lets out" in d["what"] else f"{100 * d['margin']:g} points", 2, 8),
+        Column("allowed", lambda d: f"{100 * d['margin']:g} {'%' if d['rate'] else 'points'}", 2, 8),
         Column("at least", lambda d: str(d["floor"]), 2, 8),
         Column("needed", lambda d: words.BLANK if d["needed"] is None else f"{d['needed']} {d['unit']}", 1, 22),
     ]

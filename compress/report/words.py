@@ -76,8 +76,8 @@ def protection(result: Mapping[str, Any]) -> list[str]:
     worst, said = result.get("worst_rule"), []
     if worst:
         said.append(
-            f"Worst rule: {printable(worst['id'])}, {points(worst['difference'])} points in {worst['n']}. With 95 % confidence "
-            f"no rule in force lost more than {100 * worst['lost_at_most']:.1f} points."
+            f"Worst rule: {printable(worst['id'])}, {points(worst['difference'])} points in {worst['n']}. With 95 % "
+            f"confidence no rule in force lost more than {100 * worst['lost_at_most']:.1f} points."
         )
     if result.get("demands"):
         said.append(f"Asked of {result['demands']}.")
@@ -88,9 +88,9 @@ def plan_sentences(plan: Mapping[str, Any]) -> list[str]:
     """What ``compress gate --plan`` assumes and what it comes to."""
     a = plan["assumed"]
     said = [
-        f"If {100 * a['discordance']:g} % of the answers change, the difference is {100 * a['difference']:+g} points and hard rules "
-        f"are truly broken in {100 * a['violations']:g} % of the replies: for all tests to pass with {100 * a['power']:g} % "
-        f"probability, each must with {100 * plan['power_of_each']:.2f} %."
+        f"If {100 * a['discordance']:g} % of the answers change, the difference is {100 * a['difference']:+g} points "
+        f"and hard rules are truly broken in {100 * a['violations']:g} % of the replies: for all tests to pass with "
+        f"{100 * a['power']:g} % probability, each must with {100 * plan['power_of_each']:.2f} %."
     ]
     if a["cluster_size"] > 1:
         said.append(f"Items come in clusters of {a['cluster_size']:g} whose flips correlate by {a['icc']:g}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,11 +37,11 @@ def listen_early(
 ) -> tuple[Setting, Everyone]:
     """Ask baseline and candidates (from least to most compressed) round by round, and what was asked of whom.
 
-    The baseline is asked no further than the candidate that took longest. Once a candidate did not pass, those behind it
-    are asked one round only: they are shown, not judged.
+    The baseline is asked no further than the candidate that took longest. Once a candidate did not pass, those behind
+    it are asked one round only: they are shown, not judged.
     """
     ends = plan_looks(len(setting.items))
-    rounds = [_round(setting, number, begin, end) for number, (begin, end) in enumerate(zip((0, *ends), ends, strict=False))]
+    rounds = [_round(setting, number, *place) for number, place in enumerate(pairwise((0, *ends)))]
     told: list[Heard] = []
     heard: list[Heard] = []
     passing = True
@@ -64,8 +65,8 @@ def _round(setting: Setting, number: int, begin: int, end: int) -> Setting:
     """The items of one round. Drift and wordings are measured on the first."""
     scratch = setting.scratch / f"round-{number}"
     scratch.mkdir(exist_ok=True)
-    once = {} if number == 0 else {"drift_rows": 0, "wording_rows": 0}
-    return replace(setting, items=setting.items[begin:end], scratch=scratch, **once)
+    part = replace(setting, items=setting.items[begin:end], scratch=scratch)
+    return part if number == 0 else replace(part, drift_rows=0, wording_rows=0)
 
 
 def join(parts: Sequence[Heard]) -> Heard:

@@ -120,8 +120,8 @@ class _Test:
     looks: Looks | None
 
     def excused(self, margin: float) -> float:
-        """How much better a candidate must be shown to be for its baseline's faults not to matter. In two recorded files
-        nothing excuses them: a baseline that passes nothing there is most often the wrong file."""
+        """How much better a candidate must be shown to be for its baseline's faults not to matter. In two recorded
+        files nothing excuses them: a baseline that passes nothing there is most often the wrong file."""
         return margin if self.mode == "model" else 1.0
 
     def margin(self, rule: Rule) -> float:
@@ -211,16 +211,16 @@ def _demands(test: _Test, book: RuleBook) -> str:
     floor = hard_floor()
     if test.mode == "recorded":
         return (
-            f"recorded replies: of each hard rule, that the candidate breaks it in at most {100 * VIOLATIONS:g} % of its "
-            f"replies, whatever the baseline does ({floor} replies without a violation show that); validate asks of the "
-            "model alone to be no worse than the baseline, and of what the rule guard lets out no violation at all"
+            f"recorded replies: of each hard rule, that the candidate breaks it in at most {100 * VIOLATIONS:g} % of "
+            f"its replies, whatever the baseline does ({floor} replies without a violation show that); validate asks "
+            "of the model alone to be no worse than the baseline, and of what the rule guard lets out no violation at all"
         )
     margins = sorted({test.margin(rule) for rule in hard})
     shown = " to ".join(f"{100 * margin:g}" for margin in ([margins[0], margins[-1]] if len(margins) > 1 else margins))
     return (
-        f"the model alone: of each hard rule, no worse than the baseline by {shown} points; what the rule guard lets out: no "
-        f"violation at all, in at least {floor} replies. compress gate on recorded replies knows no guard, and asks of each "
-        f"hard rule that the candidate breaks it in at most {100 * VIOLATIONS:g} % of its replies"
+        f"the model alone: of each hard rule, no worse than the baseline by {shown} points; what the rule guard lets "
+        f"out: no violation at all, in at least {floor} replies. compress gate on recorded replies knows no guard, and "
+        f"asks of each hard rule that the candidate breaks it in at most {100 * VIOLATIONS:g} % of its replies"
     )
 
 
@@ -254,9 +254,7 @@ def _enforced_rule(table: Table, rule: str, verdict: str) -> RuleResult:
     return RuleResult(rule, "hard", "enforced", n, *share, own, pairs.flips, broken=table.broken(rule))
 
 
-def _conclude(
-    suites: tuple[SuiteResult, ...], rules: tuple[RuleResult, ...], table: Table, demands: str
-) -> Judgement:
+def _conclude(suites: tuple[SuiteResult, ...], rules: tuple[RuleResult, ...], table: Table, demands: str) -> Judgement:
     results: tuple[SuiteResult | RuleResult, ...] = (*suites, *rules)
     idle, effects = _idle(rules), {name: dict(counts) for name, counts in table.side_effects.items()}
     verdicts = {result.verdict for result in results} - {NOT_TESTED}

@@ -162,9 +162,7 @@ def hear_baseline(setting: Setting, model: Named, ticks: Phases, folder: Path) -
         guarded = _guard(setting, runner, replies, folder, ticks)
         longest, note = max(map(len, prompts)), runner.note
         others = _reworded(setting, runner, folder, ticks)
-        return Heard(
-            model, replies, guarded, again, forced, runner.vocabulary, longest, note=note, reworded=others
-        )
+        return Heard(model, replies, guarded, again, forced, runner.vocabulary, longest, note=note, reworded=others)
 
 
 def _reworded(setting: Setting, runner: Runner, folder: Path, ticks: Phases) -> list[Reworded]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def write_replies(folder: Path, setting: Setting, heard: Sequence[Heard]) -> None:
-    """Every reply in the recorded format: one row per item that was asked, as the model wrote it and as the guard let it out."""
+    """Every reply in the recorded format: one row per item that was asked, as the model wrote it and as the guard let
+    it out."""
     folder.mkdir()
     for one in heard:
         plain, items = [(reply.text, reply.truncated) for reply in one.replies], setting.items[: len(one.replies)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from compress.validate.outcomes import Pairs, Table
 from compress.validate.score_test import BETTER, WORSE
-from compress.validate.sequential import Looks, sequence_bounds, sequential_verdict
+from compress.validate.sequential import CLOSING, Looks, sequence_bounds, sequential_verdict
 from compress.validate.statistics import (
     FAIL,
     INCONCLUSIVE,
@@ -15,6 +16,7 @@ from compress.validate.statistics import (
     Interval,
     clip,
     design_effect,
+    enough,
     non_inferiority,
     shown_above,
     vacuous,
@@ -24,32 +26,31 @@ Pick = Callable[[Table], Pairs]
 
 
 def paired(table: Table, pick: Pick, margin: float, looks: Looks | None = None) -> tuple[Interval, float]:
-    """(interval, design effect) of the pairs that ``pick`` takes from ``table``; with ``looks``, as of a stream that was
-    looked at so often."""
+    """(interval, design effect) of the pairs that ``pick`` takes from ``table``; with ``looks``, as of a stream that
+    was looked at so often."""
     pairs = pick(table)
     known, (to_pass, to_fail) = _clustering(pairs), pairs.flips
     deff = known.effect(margin)
-    if looks is None or looks.complete:
-        interval = non_inferiority(
-            len(pairs), to_fail, to_pass, margin, deff, grown=lambda scale: known.effect(margin, scale)
-        )
-    else:
-        interval = Interval((to_pass - to_fail) / len(pairs), -1.0, 1.0, INCONCLUSIVE)
-    return (interval if looks is None else _streamed(table, pick, margin, looks, interval)), deff
+    if looks is not None:
+        return _streamed(table, pick, margin, looks), deff
+    return non_inferiority(len(pairs), to_fail, to_pass, margin, deff, grown=partial(known.effect, margin)), deff
 
 
-def _streamed(table: Table, pick: Pick, margin: float, looks: Looks, at_once: Interval) -> Interval:
+def _streamed(table: Table, pick: Pick, margin: float, looks: Looks) -> Interval:
     """What the looks made sure, with bounds that hold at all of them."""
     counts = []
     for end in looks.ends:
         pairs = pick(table.first(end))
         if len(pairs):
-            deff, (to_pass, to_fail) = _clustering(pairs).effect(margin), pairs.flips
+            known, (to_pass, to_fail) = _clustering(pairs), pairs.flips
+            deff = known.effect(margin)
             counts.append((len(pairs) / deff, to_fail / deff, to_pass / deff))
     side = sequential_verdict(counts, margin, complete=looks.complete)
-    verdict = {BETTER: PASS, WORSE: FAIL}.get(side, INCONCLUSIVE)
-    needed = at_once.needed if verdict == INCONCLUSIVE else None
-    return clip(Interval(at_once.estimate, *sequence_bounds(*counts[-1]), verdict, needed), margin)
+    verdict, needed = {BETTER: PASS, WORSE: FAIL}.get(side, INCONCLUSIVE), None
+    if verdict == INCONCLUSIVE:
+        needed = enough(len(pairs), to_fail, to_pass, margin, partial(known.effect, margin), CLOSING)
+    estimate = (to_pass - to_fail) / len(pairs)
+    return clip(Interval(estimate, *sequence_bounds(*counts[-1]), verdict, needed), margin)
 
 
 def _clustering(pairs: Pairs) -> Clustering:
@@ -85,7 +86,8 @@ def broken(pairs: Pairs, limit: float) -> str:
 def too_often(pairs: Pairs, limit: float) -> str:
     """That the candidate breaks a hard rule more often than it may, and what the baseline does."""
     n, (before, after) = len(pairs), pairs.passed
-    said = f"the candidate breaks it in {n - after} of {n}, and at most {100 * limit:g} % may, whatever the baseline does"
+    most = f"at most {100 * limit:g} % may, whatever the baseline does"
+    said = f"the candidate breaks it in {n - after} of {n}, and {most}"
     if not shown_above(n - before, n, limit, design_effect(~pairs.baseline, pairs.cluster, limit)):
         return said
     return f"{said}; the baseline itself breaks it in {n - before} of {n}: mend the baseline or the rule"

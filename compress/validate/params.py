@@ -33,8 +33,8 @@ class ValidateParams(Params):
     max_baseline_violations: float = Field(default=0.1, gt=0, lt=1)
     """Largest share of replies in which the baseline, model-only, may break a hard rule and still be a measure."""
     sequential: bool = False
-    """Ask in rounds, in random order, and stop as soon as the verdict is sure (docs/gate.md). Off, every item is asked, so
-    that all figures stand on all items."""
+    """Ask in rounds, in random order, and stop as soon as the verdict is sure (docs/gate.md). Off, every item is asked,
+    so that all figures stand on all items."""
     wording_rows: int = Field(default=48, ge=0)
     """Items that the baseline is asked again in harmless other wordings; 0 leaves that out."""
     max_tokens: int = Field(default=160, ge=1)

@@ -61,6 +61,8 @@ class Demand:
     clusters: int | None
     """Clusters that they stand in."""
     note: str = ""
+    rate: bool = False
+    """Whether ``margin`` is the limit of a rate."""
 
 
 def plan_gate(
@@ -87,10 +89,8 @@ def plan_gate(
         what = f"hard rule {name}, its own violations" if name else "each hard rule, its own violations"
         demands.append(_limited(what, count, each, assumed))
     if hard:
-        floor = ceil(hard_floor() * assumed.cluster_size)
-        demands.append(
-            Demand("hard rules, what the guard lets out", "validate", VIOLATIONS, "items", 1, floor, floor, hard_floor())
-        )
+        floor, what = ceil(hard_floor() * assumed.cluster_size), "hard rules, what the guard lets out"
+        demands.append(Demand(what, "validate", VIOLATIONS, "items", 1, floor, floor, hard_floor(), rate=True))
     items = {place: _items(demands, place, shares) for place in ("compress gate", "validate")}
     shown = [asdict(demand) for demand in demands]
     return {"assumed": asdict(assumed), "alpha": ALPHA, "power_of_each": each, "demands": shown, "items": items}
@@ -105,9 +105,7 @@ def _alike(rules: Sequence[tuple[str, str, float]], shares: Mapping[str, float])
     return found
 
 
-def _compared(
-    what: str, where: str, margin: float, unit: str, tests: int, power: float, assumed: Assumed
-) -> Demand:
+def _compared(what: str, where: str, margin: float, unit: str, tests: int, power: float, assumed: Assumed) -> Demand:
     n = sample_size(
         margin, assumed.discordance, assumed.difference, power, cluster_size=assumed.cluster_size, icc=assumed.icc
     )
@@ -127,7 +125,7 @@ def _limited(what: str, tests: int, power: float, assumed: Assumed) -> Demand:
     unit = "replies in force"
     n = None if n is None else ceil(n * assumed.cluster_size)
     floor = ceil(hard_floor() * assumed.cluster_size)
-    return Demand(what, "compress gate", VIOLATIONS, unit, tests, floor, n, _clusters(n, assumed), note)
+    return Demand(what, "compress gate", VIOLATIONS, unit, tests, floor, n, _clusters(n, assumed), note, rate=True)
 
 
 def _clusters(n: int | None, assumed: Assumed) -> int | None:

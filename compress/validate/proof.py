@@ -173,9 +173,7 @@ def a_a(setting: Setting, baseline: Heard) -> dict[str, Any]:
 def _wording(setting: Setting, everyone: Everyone) -> list[dict[str, Any]]:
     """Flips that other words cause, beside those of a second pass and of every candidate on the same items."""
     others = {AGAIN: said(everyone.baseline.again)} | {h.model.name: said(h.replies) for h in everyone.candidates}
-    return sensitivity(
-        setting.book, setting.items, everyone.baseline.reworded, said(everyone.baseline.replies), others
-    )
+    return sensitivity(setting.book, setting.items, everyone.baseline.reworded, said(everyone.baseline.replies), others)
 
 
 AGAIN = "the baseline again"
@@ -198,8 +196,8 @@ def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, h
         early = f"Stopped after {n} items, when the verdict was sure. "
     return (
         f"{early}{known} ({heard.model.name} changed {percent(changed)} of the answers.) "
-        f"A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of {percent(margins['rule'])} unless "
-        "the rule file gives it another; a fall of less than the margin may pass; "
+        f"A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of {percent(margins['rule'])}, "
+        "or more where the rule file gives it a smaller one, and a fall of less than its margin may pass; "
         f"enforced hard rules need {hard_floor()} replies without a violation to show a rate of at most 1 %."
     )
 

@@ -129,7 +129,12 @@ class Judgement:
     def to_json(self) -> dict[str, Any]:
         """Without the cases (``cases_json``)."""
         suites, rules = [s.to_json() for s in self.suites], [r.to_json() for r in self.rules]
-        shown = {"verdict": self.verdict, "reasons": list(self.reasons), "suites": suites, "rules": rules}
+        shown: dict[str, Any] = {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "suites": suites,
+            "rules": rules,
+        }
         shown |= {"side_effects": self.side_effects, "hard_rules_not_in_force": list(self.not_in_force)}
         return {**shown, "worst_rule": self.worst_rule, "demands": self.demands}
 

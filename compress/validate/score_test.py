@@ -72,8 +72,12 @@ def p_value(n: float, b: float, c: float, lam: float, side: int) -> float:
     if b + c > EXACT_FLIPS:
         return NormalDist().cdf(-z)
     (b0, part_b), (c0, part_c) = _split(b), _split(c)
-    corners = [(db, dc, (part_b if db else 1 - part_b) * (part_c if dc else 1 - part_c)) for db in (0, 1) for dc in (0, 1)]
-    return sum(share * _exact(whole, b0 + db, min(c0 + dc, whole - b0 - db), lam, side) for db, dc, share in corners if share)
+    total = 0.0
+    for b1, share_b in ((b0, 1 - part_b), (b0 + 1, part_b)):
+        for c1, share_c in ((c0, 1 - part_c), (c0 + 1, part_c)):
+            if share_b * share_c:
+                total += share_b * share_c * _exact(whole, b1, min(c1, whole - b1), lam, side)
+    return total
 
 
 def _split(count: float) -> tuple[int, float]:
@@ -154,10 +158,10 @@ def _scores(n: int, b: Ints, c: Ints, lam: float) -> Floats:
     return found
 
 
-def significant(n: float, b: float, c: float, lam: float, side: int) -> bool:
-    """Whether ``p_value`` is at most ALPHA."""
+def significant(n: float, b: float, c: float, lam: float, side: int, level: float = ALPHA) -> bool:
+    """Whether ``p_value`` is at most ``level`` (0.01 to 0.1)."""
     z = side * tango_z(n, b, c, lam)
-    return z > CLEAR[1] or (z > CLEAR[0] and p_value(n, b, c, lam, side) <= ALPHA)
+    return z > CLEAR[1] or (z > CLEAR[0] and p_value(n, b, c, lam, side) <= level)
 
 
 def bounds(n: float, b: float, c: float) -> tuple[float, float]:

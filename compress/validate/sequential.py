@@ -3,9 +3,9 @@
 Each pair pays a bet against the hypothesis that the difference is ``lam``: with d = 1, 0 or -1 (candidate only, both or
 neither, baseline only) wealth is multiplied by 1 + L (d - lam), which under the hypothesis does not grow on average. By
 Ville's inequality it ever exceeds 1/alpha with a probability of at most alpha, so that a verdict may be given at any
-look: an e-process (Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting", JRSS B 86:1-27;
-Ramdas et al. 2023, Statistical Science 38:576-601). For three outcomes these are all the tests of a mean there are, and
-their mean over fixed bets depends on the counts alone.
+look: an e-process (Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting", JRSS B
+86:1-27; Ramdas et al. 2023, Statistical Science 38:576-601). The mean of the wealth of several fixed stakes is wealth
+too, and depends on the counts alone.
 
 The items have an end, and whatever wealth lacks there the exact test may still show: of alpha, ``STREAMED`` is spent
 on the looks and the rest, ``CLOSING``, on the exact test behind the last item.
@@ -29,8 +29,8 @@ BETS = np.array([1.0, *np.arange(0.05, 1.0, 0.1)])
 """Stakes as shares of the largest: 1 wins most without a flip and loses all at the first one against it."""
 PRIOR = np.array([0.4, *[0.06] * 10])
 LOOK, GROWTH = 300, 1.36
-"""One look comes after so many items, just enough for a hard rule without a violation; the others by which factor before
-and behind it."""
+"""One look comes after so many items, just enough for a hard rule without a violation; the others by which factor
+before and behind it."""
 FIRST_LOOK = 60
 """Fewest items of a look, unless there are no more."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from math import ceil, sqrt
 from statistics import NormalDist
 
@@ -38,6 +39,7 @@ __all__ = [
     "clip",
     "clopper_pearson",
     "design_effect",
+    "enough",
     "gatekeep",
     "hard_floor",
     "hard_limit",
@@ -81,15 +83,20 @@ def non_inferiority(
     """
     verdict = _verdict(n / deff, b / deff, c / deff, margin)
     low, high = bounds(n / deff, b / deff, c / deff)
-    needed = None
-    if verdict == INCONCLUSIVE:
-
-        def decided(m: int) -> bool:
-            share = m / n / (grown(m / n) if grown else deff)
-            return _verdict(n * share, b * share, c * share, margin) != INCONCLUSIVE
-
-        needed = _smallest(n, decided)
+    needed = enough(n, b, c, margin, grown or (lambda scale: deff)) if verdict == INCONCLUSIVE else None
     return clip(Interval((c - b) / n, low, high, verdict, needed), margin)
+
+
+def enough(n: int, b: int, c: int, margin: float, grown: Callable[[float], float], level: float = ALPHA) -> int | None:
+    """How many pairs would decide if the rates stayed as they are; ``grown``: the design effect of so many times as
+    many."""
+
+    def decided(m: int) -> bool:
+        share = m / n / grown(m / n)
+        counts = n * share, b * share, c * share
+        return any(significant(*counts, -margin, side, level) for side in (BETTER, WORSE))
+
+    return _smallest(n, decided)
 
 
 def clip(found: Interval, margin: float) -> Interval:
@@ -180,7 +187,8 @@ def power_of(n: int, margin: float, discordance: float, difference: float = 0.0)
     passing = _passing(n, margin, n * p_b + 8 * sqrt(n * p_b) + 8, n * p_c + 8 * sqrt(n * p_c) + 8)
     given = min(p_b / (1 - p_c), 1.0) if p_c < 1 else 0.0
     shares = _binomials(n, len(passing), p_c)
-    return float(sum(share * bdtr(most, n - c, given) for c, (most, share) in enumerate(zip(passing, shares, strict=True)) if most >= 0))
+    known = enumerate(zip(passing, shares, strict=True))
+    return float(sum(share * bdtr(most, n - c, given) for c, (most, share) in known if most >= 0))
 
 
 def _binomials(n: int, count: int, p: float) -> list[float]:
@@ -188,7 +196,7 @@ def _binomials(n: int, count: int, p: float) -> list[float]:
     from scipy.special import bdtr
 
     below = [0.0, *(float(bdtr(k, n, p)) for k in range(count))]
-    return [high - low for low, high in zip(below, below[1:], strict=False)]
+    return [high - low for low, high in pairwise(below)]
 
 
 def _passing(n: int, margin: float, most_b: float, most_c: float) -> list[int]:
@@ -272,11 +280,11 @@ def why_n(
         return f"{start}; at a difference of {100 * difference:+.1f} points no number of items would pass."
     have, wanted = (n, wanted) if apart is None else (apart, ceil(wanted / size - 1e-9))
     enough = "enough" if have >= wanted else f"too few by {wanted - have}"
+    together = "" if apart is None else ", all of a cluster together"
     held = f"{n} items" if apart is None else f"{apart} clusters ({n} items)"
     return (
         f"{start}, and {wanted} to pass with {100 * power:.0f} % probability if {100 * discordance:g} % of the answers "
-        f"change and the difference is {100 * difference:+.1f} points{'' if apart is None else ', all of a cluster together'}: "
-        f"{held} are {enough}."
+        f"change and the difference is {100 * difference:+.1f} points{together}: {held} are {enough}."
     )
 
 

@@ -1,7 +1,7 @@
 """The whole gate against a second implementation written from its documentation, and by simulation. Slow."""
 
 import random
-from functools import lru_cache
+from functools import cache
 from math import sqrt
 
 import numpy as np
@@ -39,7 +39,8 @@ def dataset(rng):
     broken, changed, worse = rng.choice([0.0, 0.01, 0.1]), rng.choice([0.0, 0.02, 0.1]), rng.choice([0.0, 0.0, 0.08])
 
     def said(rate):
-        words = ["beta"] * (rng.random() >= rate) + ["alpha"] * (rng.random() < rate / 3) + ["gamma"] * (rng.random() < rate)
+        words = ["beta"] * (rng.random() >= rate) + ["alpha"] * (rng.random() < rate / 3)
+        words += ["gamma"] * (rng.random() < rate)
         return " ".join([*words, "right" if rng.random() >= rate else "wrong"])
 
     items, baseline, candidate = [], [], []
@@ -54,7 +55,7 @@ def dataset(rng):
 
 
 def by_hand(items, baseline, candidate, mode):
-    """``{name: (n, baseline passed, candidate passed, verdict, nearest p-value to alpha)}``, straight from docs/gate.md."""
+    """``{name: (n, baseline passed, candidate passed, verdict, how near a p-value is to alpha)}``, by docs/gate.md."""
     checks = {"accuracy": [], "no-alpha": [], "beta": [], "no-gamma": []}
     for item, (first, _), (second, _) in zip(items, baseline, candidate, strict=True):
         for name, passed in (
@@ -141,7 +142,7 @@ def p_by_hand(n, b, c, margin, deff, sign):
     return total
 
 
-@lru_cache(maxsize=None)
+@cache
 def whole_p_by_hand(n, b, c, margin, sign):
     seen = stat.tango_z(n, b, c, -margin)
     if sign * seen <= 0:

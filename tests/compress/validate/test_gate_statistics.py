@@ -89,7 +89,9 @@ def reference_p(n, b, c, lam, better):
     return tails.max()
 
 
-@pytest.mark.parametrize(("n", "b", "c"), [(12, 0, 0), (12, 0, 3), (14, 1, 4), (10, 5, 0), (16, 6, 1), (9, 4, 1), (15, 0, 1)])
+@pytest.mark.parametrize(
+    ("n", "b", "c"), [(12, 0, 0), (12, 0, 3), (14, 1, 4), (10, 5, 0), (16, 6, 1), (9, 4, 1), (15, 0, 1)]
+)
 @pytest.mark.parametrize("lam", [-0.1, -0.25, 0.05])
 def test_p_values_are_those_of_going_through_every_outcome(n, b, c, lam):
     for side in (score.BETTER, score.WORSE):
@@ -158,7 +160,9 @@ def probability(n, margin, both, verdict):
     return total
 
 
-@pytest.mark.parametrize(("n", "margin", "both"), [(63, 0.05, 0.0), (156, 0.02, 0.0), (59, 0.05, 0.0), (120, 0.05, 0.01)])
+@pytest.mark.parametrize(
+    ("n", "margin", "both"), [(63, 0.05, 0.0), (156, 0.02, 0.0), (59, 0.05, 0.0), (120, 0.05, 0.01)]
+)
 def test_neither_verdict_comes_at_the_margin_in_more_than_alpha(n, margin, both):
     assert 0.01 < probability(n, margin, both, stat.PASS) <= 0.05
     assert 0.01 < probability(n, margin, both, stat.FAIL) <= 0.05

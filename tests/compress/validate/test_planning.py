@@ -55,8 +55,13 @@ def test_clusters_and_hopeless_plans():
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"discordance": 2}, "discordance"), ({"power": 1}, "power"), ({"difference": 0.5}, "flips"), ({"cluster_size": 0.5}, "cluster")],
-)  # fmt: skip
+    [
+        ({"discordance": 2}, "discordance"),
+        ({"power": 1}, "power"),
+        ({"difference": 0.5}, "flips"),
+        ({"cluster_size": 0.5}, "cluster"),
+    ],
+)
 def test_what_cannot_be_assumed_is_named(wrong, said):
     with pytest.raises(UsageError, match=said):
         plan_gate([], MARGINS, Assumed(**wrong), {})
@@ -69,7 +74,10 @@ def test_the_command(tmp_path, capsys):
         "version: 1\nrules:\n  - {id: a, severity: soft, margin: 0.1, when: {user_regex: x}, must: {words: [b]},\n"
         "     fixtures: {pass: [{user: x, reply: b}], fail: [{user: x, reply: c}]}}\n"
     )
-    rows = [{"id": str(n), "messages": [{"role": "user", "content": f"{'xy'[n % 2]} {n}"}], "expected": {"answer": "b"}} for n in range(10)]  # fmt: skip
+    rows = [
+        {"id": str(n), "messages": [{"role": "user", "content": f"{'xy'[n % 2]} {n}"}], "expected": {"answer": "b"}}
+        for n in range(10)
+    ]
     (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     plan_replies(tmp_path / "rules.yaml", tmp_path / "eval.jsonl", 0, 0, ["accuracy=0.03"], {}, as_json=True)
     shown = json.loads(capsys.readouterr().out)
