@@ -194,7 +194,7 @@ def _rules(proof: Json, focus: str | None) -> str:
             rule["candidate"] - rule["baseline"],
             rule["low"],
             rule["high"],
-            proof["margins"].get("rule", 0.05),
+            rule.get("margin") or proof["margins"].get("rule", 0.05),
             rule["verdict"],
         )
         for rule in rules

@@ -199,7 +199,7 @@ def print_proof(proof: Json, measured: Json) -> None:
 def _print_proof(console: Console, files: ProofFiles) -> None:
     console.print(proof_table(files.proof, files.measured, console.width))
     console.print(_paint(files.proof["verdict"]))
-    for line in words.verdict_sentences(files.proof):
+    for line in (*words.verdict_sentences(files.proof), *words.wording_sentences(files.proof)):
         console.print(line, markup=False)
 
 

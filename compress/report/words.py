@@ -84,6 +84,19 @@ def protection(result: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def wording_sentences(proof: Mapping[str, Any]) -> list[str]:
+    """Flips that harmless other wordings cause in the baseline, beside those of every candidate on the same items."""
+    rows = proof.get("wording") or ()
+    told = [
+        f"{printable(row['name'])} {sum(row['accuracy_flips'])} answers, "
+        f"{sum(row['rule_flips'])} of {row['rule_n']} checks"
+        for row in rows
+    ]
+    return (
+        [f"Flips by wording and by compression, on the same {rows[0]['n']} items: {'; '.join(told)}."] if told else []
+    )
+
+
 def plan_sentences(plan: Mapping[str, Any]) -> list[str]:
     """What ``compress gate --plan`` assumes and what it comes to."""
     a = plan["assumed"]

@@ -213,7 +213,7 @@ def _demands(test: _Test, book: RuleBook) -> str:
         return (
             f"recorded replies: of each hard rule, that the candidate breaks it in at most {100 * VIOLATIONS:g} % of "
             f"its replies, whatever the baseline does ({floor} replies without a violation show that); validate asks "
-            "of the model alone to be no worse than the baseline, and of what the rule guard lets out no violation at all"
+            "of the model alone to be no worse than the baseline, and of what the guard lets out no violation at all"
         )
     margins = sorted({test.margin(rule) for rule in hard})
     shown = " to ".join(f"{100 * margin:g}" for margin in ([margins[0], margins[-1]] if len(margins) > 1 else margins))
