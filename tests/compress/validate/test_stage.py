@@ -11,7 +11,8 @@ from validate_models import RULES, question
 from compress.artifact import Artifact, open_artifact, seal
 from compress.errors import UsageError
 from compress.stage import Job
-from compress.validate import listen
+from compress.validate import kept, listen
+from compress.validate.in_torch import HfRunner
 from compress.validate.params import ValidateParams
 from compress.validate.stage import Validate
 
@@ -22,7 +23,8 @@ def run(tmp: Path, candidates: Mapping[str, Path], baseline: Path, data: Path, *
     out, scratch = tmp / "out", tmp / "scratch"
     out.mkdir(parents=True)
     scratch.mkdir(exist_ok=True)
-    job = make_job(candidates, baseline, data, out, scratch, **params)
+    cache = params.pop("cache", None)
+    job = replace(make_job(candidates, baseline, data, out, scratch, **params), cache=cache)
     facts = Validate().run(job)
     assert facts["verdict"] == json.loads((out / "proof.json").read_text())["verdict"]
     return out
@@ -173,6 +175,71 @@ def test_a_killed_validation_asks_no_finished_model_again_and_ends_with_equal_by
     files = sorted(p.relative_to(passed) for p in passed.rglob("*") if p.is_file() and p.name != "measurements.json")
     for name in files:
         assert (out / name).read_bytes() == (passed / name).read_bytes(), name
+
+
+@pytest.fixture
+def few(tmp_path: Path, data: Path) -> Path:
+    """Forty of the items."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    lines = (data / "eval.jsonl").read_text().splitlines(keepends=True)[:40]
+    (folder / "eval.jsonl").write_text("".join(lines))
+    shutil.copyfile(data / "rules.yaml", folder / "rules.yaml")
+    return folder
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """How many prompts each call of the torch runner was given; call number ``stop_at`` is a kill."""
+    asked: list[int] = []
+    real = HfRunner.complete
+
+    def complete(self: HfRunner, prompts: Any, *rest: Any, **more: Any) -> Any:
+        if len(asked) == stop_at:
+            raise KeyboardInterrupt
+        asked.append(len(prompts))
+        return real(self, prompts, *rest, **more)
+
+    monkeypatch.setattr(HfRunner, "complete", complete)
+    return asked
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7])
+def test_a_validation_goes_on_behind_the_segment_where_it_was_killed(
+    tmp_path: Path, trained_hf: Path, few: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    monkeypatch.setattr(kept, "SEGMENT", 16)
+    copy = tmp_path / "copy"
+    shutil.copytree(trained_hf, copy)
+    whole = run(tmp_path / "whole", {"copy": copy}, trained_hf, few, samples=4)
+    with monkeypatch.context() as patch:
+        counted(patch, stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, {"copy": copy}, trained_hf, few, samples=4)
+    shutil.rmtree(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        again = counted(patch)
+        out = run(tmp_path, {"copy": copy}, trained_hf, few, samples=4)
+    every = [16, 16, 8] * 3  # the baseline twice, the candidate
+    assert again == every[stop_at:]
+    for path in sorted(p for p in whole.rglob("*") if p.is_file() and p.name != "measurements.json"):
+        name = path.relative_to(whole)
+        assert (out / name).read_bytes() == path.read_bytes(), name
+
+
+def test_a_baseline_answers_once_for_all_candidates(
+    tmp_path: Path, trained_hf: Path, damaged_hf: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, asked = tmp_path / "cache", counted(monkeypatch)
+    first = run(tmp_path / "first", {"a": damaged_hf}, trained_hf, few, cache=cache)
+    assert asked == [40, 40, 40]
+    second = run(tmp_path / "second", {"b": damaged_hf}, trained_hf, few, cache=cache)
+    assert asked == [40, 40, 40, 40]
+    one, two = read(first, "proof.json"), read(second, "proof.json")
+    assert one["candidates"][0]["drift"] == two["candidates"][0]["drift"]
+    assert (one["baseline"], one["a_a"]) == (two["baseline"], two["a_a"])
+    (few / "rules.yaml").write_text((few / "rules.yaml").read_text().replace("Answer in JSON.", "Reply in JSON."))
+    run(tmp_path / "third", {"a": damaged_hf}, trained_hf, few, cache=cache)
+    assert asked[4:] == [40, 40, 40]  # another prompt is another question
 
 
 @pytest.fixture(scope="module")
