@@ -231,7 +231,7 @@ def _find_proof(run: Path, work_dir: Path) -> Path:
 
 def check_formats(to: Sequence[Path]) -> None:
     """Raise UsageError for a file whose suffix names no format of a verdict."""
-    from compress.report.verdict import FORMATS
+    from compress.report.verdict_files import FORMATS
 
     for path in to:
         if path.suffix.lower() not in FORMATS:
@@ -242,7 +242,7 @@ def check_formats(to: Sequence[Path]) -> None:
 
 def write_documents(document: dict[str, Any], to: Sequence[Path]) -> None:
     """Write a verdict to every file."""
-    from compress.report.verdict import write
+    from compress.report.verdict_files import write
 
     for path in to:
         write(document, path)

@@ -16,10 +16,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compress.report import words
@@ -161,38 +158,3 @@ def more(row: Json) -> str:
     if row["more"] is None:
         return "no number of items would decide"
     return f"about {row['more']} more would decide" if row["more"] > 0 else "the whole decides, not this row alone"
-
-
-def write(document: Json, path: Path) -> None:
-    """Write the document to ``path`` atomically, in the format that its suffix names (``FORMATS``)."""
-    text = FORMATS[path.suffix.lower()](document)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _json(document: Json) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _html(document: Json) -> str:
-    from compress.report.verdict_page import page
-
-    return page(document)
-
-
-def _markdown(document: Json) -> str:
-    from compress.report.verdict_markdown import markdown
-
-    return markdown(document)
-
-
-def _junit(document: Json) -> str:
-    from compress.report.verdict_junit import junit
-
-    return junit(document)
-
-
-FORMATS: Mapping[str, Callable[[Json], str]] = {".html": _html, ".json": _json, ".md": _markdown, ".xml": _junit}
-"""Suffix -> writer."""

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 from report_data import make_proof
 
-from compress.report.verdict import FORMATS, of_gate, of_proof, rows, write
+from compress.report.verdict import of_gate, of_proof, rows
+from compress.report.verdict_files import FORMATS, write
 
 HOSTILE = "</div><script>alert(1)</script>\n````\n# @team #1 | a\x1b[31m\x00\ufffe"
 
