@@ -1,11 +1,13 @@
 """Planted regressions: known damage in a good model must be blocked, harmless changes must not.
 
-    python benchmarks/planted.py [work/runs/demo/run.lock.json] [--results planted.jsonl] [--only WORD] [--items N]
+    python benchmarks/planted.py [work/runs/demo/run.lock.json] [--results planted.jsonl] [--only WORD]
 
-takes the tuned model, the evaluation items and the rules of a finished run of ``configs/pipelines/demo.yaml``, makes a
-copy for every planting and lets the stage ``validate`` judge it against the model that it was copied from. The
-baseline answers once (its replies are kept by digest). Results are written as they come; what is there already is not
-judged again. The last lines sum up: detected (FAIL), blocked (FAIL or INCONCLUSIVE), and harmless changes blocked.
+takes the tuned model and the rules of a finished run of ``configs/pipelines/demo.yaml``, makes a copy for every
+planting and lets the stage ``validate`` judge it against the model that it was copied from, on as many fresh evaluation
+items as ``compress gate --plan`` asks for where half a per cent of the answers changes: so many in all, and so many in
+which each rule is in force. The baseline answers once (its replies are kept by digest). Results are written as they
+come; what is there already is not judged again. The last lines sum up: detected (FAIL), blocked (FAIL or INCONCLUSIVE),
+and harmless changes blocked.
 """
 
 from __future__ import annotations
@@ -26,8 +28,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress.artifact import Artifact, open_artifact
+from compress.registry import load_stage
+from compress.rows import question_of
 from compress.stage import Job
+from compress.validate.gate import MARGINS
 from compress.validate.params import ValidateParams
+from compress.validate.planning import Assumed, plan_gate
 from compress.validate.stage import Validate
 from runtime.rules import RuleBook, Turn, load_rules
 
@@ -319,6 +325,20 @@ def forgettable(book: RuleBook, data: Path) -> list[str]:
     return found
 
 
+def mixed(plan: Mapping[tuple[str, str], Change]) -> list[tuple[tuple[str, str], Change]]:
+    """All kinds in turn, so that a run that was stopped has some of each."""
+    places = {key: n / sum(k == key[0] for k, _ in plan) for key, n in _within(plan).items()}
+    return sorted(plan.items(), key=lambda entry: places[entry[0]])
+
+
+def _within(plan: Mapping[tuple[str, str], Change]) -> dict[tuple[str, str], int]:
+    counts: dict[str, int] = {}
+    found = {}
+    for key in plan:
+        found[key] = counts[key[0]] = counts.get(key[0], -1) + 1
+    return found
+
+
 # ---- judging ----
 
 
@@ -328,7 +348,7 @@ def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path
     for made in (out, scratch):
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
-    params = ValidateParams(baseline="tune", drift_rows=20, samples=0, bench_runs=0)
+    params = ValidateParams(baseline="tune", max_tokens=96, drift_rows=20, wording_rows=0, samples=0, bench_runs=0)
     job = Job(
         params=params,
         out=out,
@@ -358,13 +378,40 @@ def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path
     }
 
 
-def fewer(data: Artifact, count: int, folder: Path) -> Artifact:
-    """The first ``count`` evaluation items, beside all training rows."""
-    folder.mkdir()
-    lines = (data.path / "eval.jsonl").read_text().splitlines()[:count]
-    (folder / "eval.jsonl").write_text("\n".join(lines) + "\n")
-    shutil.copyfile(data.path / "train.jsonl", folder / "train.jsonl")
-    return Artifact("data", folder, "0" * 64)
+POOL = 8000
+"""Fresh evaluation items to choose from."""
+
+
+def planned_items(rules: Path, book: RuleBook, folder: Path) -> Artifact:
+    """As many items as the plan of the gate asks for, no question twice, from the held-out side of the demo's world."""
+    out, scratch = folder / "pool", folder / "pool-scratch"
+    out.mkdir()
+    scratch.mkdir()
+    stage = load_stage("data.world")
+    params = stage.Params.model_validate({"train": 2000, "calibration": 1, "evaluation": POOL})
+    stage.run(Job(params=params, out=out, scratch=scratch, rules=rules, seed=23))
+    margins = {name: MARGINS[name] for name in ("accuracy", "adherence", "rule")}
+    known = [(rule.id, rule.severity, margins["rule"]) for rule in book.rules]
+    plan = plan_gate(known, margins, Assumed(discordance=0.005), {})["demands"]
+    demands = [demand for demand in plan if demand["where"] != "compress gate"]
+    each = max(d["needed"] for d in demands if "in force" in d["unit"])
+    total = max(d["needed"] for d in demands if "in force" not in d["unit"])
+    chosen: list[str] = []
+    seen: set[str] = set()
+    counts = dict.fromkeys(book.by_id, 0)
+    for line in (out / "eval.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        question, turn = question_of(row["messages"], row.get("facts")), Turn.from_row(row)
+        active = [rule.id for rule in book.active(turn)]
+        if question not in seen and (len(chosen) < total or any(counts[rule] < each for rule in active)):
+            seen.add(question)
+            chosen.append(line)
+            counts |= {rule: counts[rule] + 1 for rule in active}
+    lacking = {rule: count for rule, count in counts.items() if count < each}
+    told = f"planned: {total} items, {each} of each rule; chosen: {len(chosen)}; too few of {lacking or 'none'}"
+    print(told, file=sys.stderr, flush=True)
+    (out / "eval.jsonl").write_text("\n".join(chosen) + "\n")
+    return Artifact("data", out, "0" * 64)
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -389,17 +436,16 @@ def main() -> None:
     parser.add_argument("--rules", default="configs/rules/customer_service.yaml", type=Path)
     parser.add_argument("--results", default="planted.jsonl", type=Path)
     parser.add_argument("--only", default="")
-    parser.add_argument("--items", default=0, type=int)
     given = parser.parse_args()
     stages = json.loads(given.lock.read_text())["stages"]
     root = given.lock.resolve().parents[3]
-    tune, data = (open_artifact(root / stages[name]["path"], verify=False) for name in ("tune", "data"))
+    tune, book = open_artifact(root / stages["tune"]["path"], verify=False), load_rules(given.rules)
     results = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.is_file() else []
     done = {(r["kind"], r["name"]) for r in results}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        data = fewer(data, given.items, place / "data") if given.items else data
-        for (kind, what), change in plantings(load_rules(given.rules), data.path).items():
+        data = planned_items(given.rules, book, place)
+        for (kind, what), change in mixed(plantings(book, data.path)):
             if (kind, what) in done or given.only not in f"{kind} {what}":
                 continue
             folder, start = place / "planted", time.perf_counter()
