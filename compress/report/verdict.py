@@ -3,7 +3,7 @@
 ::
 
     {"verdict", "baseline", "n_items", "candidates": [CANDIDATE…]}
-    CANDIDATE {"name", "verdict", "reasons", "suites": [SUITE…], "idle": [rule in force in no item…]}
+    CANDIDATE {"name", "verdict", "reasons", "suites": [SUITE…], "idle": [rule in force in no item…], "notes": [line…]}
     SUITE  {"name", …ROW, "rules": [{"id", "severity", "mode", …ROW}]}
     ROW    {"verdict", "n", "clusters", "baseline", "candidate", "difference": {"estimate", "low", "high"} or null,
             "own": {"low", "high"} or null, "margin", "needed", "more", "note", "flips": [to pass, to fail],
@@ -81,6 +81,7 @@ def _candidate(entry: Json, cases: Json) -> dict[str, Any]:
         "reasons": list(entry.get("reasons") or ()),
         "suites": suites,
         "idle": idle(entry),
+        "notes": words.protection(entry),
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from compress.report import verdict as documents
@@ -52,12 +52,22 @@ def _tables(candidate: Json) -> Iterator[str]:
         yield f"- In force in no item, so that nothing is shown: {', '.join(map(cell, candidate['idle']))} (hard)"
     if candidate["reasons"] or candidate["idle"]:
         yield ""
-    lines = [_table_row(HEADER), _table_row(["---"] * len(HEADER))]
-    lines += [_table_row(_cells(*found)) for found in documents.rows(candidate)]
-    yield "\n".join(lines) + "\n"
+    yield from (f"{cell(line)}\n" for line in candidate["notes"])
+    found = documents.rows(candidate)
+    fine = [entry for entry in found if entry[1] and entry[2]["verdict"] in ("PASS", "n/a")]
+    yield _table([entry for entry in found if entry not in fine])
+    if fine:
+        kept = sum(row["verdict"] == "PASS" for _, _, row in fine)
+        idle = f", {len(fine) - kept} were in force nowhere" if len(fine) > kept else ""
+        yield f"<details><summary>{kept} rules passed{idle}</summary>\n\n{_table(fine)}\n</details>\n"
 
 
 HEADER = ("suite", "rule", "verdict", "n", "baseline", "candidate", "difference (points)", "flips + / \u2212", "")
+
+
+def _table(found: Sequence[tuple[str, str, Json]]) -> str:
+    lines = [_table_row(HEADER), _table_row(["---"] * len(HEADER))]
+    return "\n".join([*lines, *(_table_row(_cells(*entry)) for entry in found)]) + "\n"
 
 
 def _table_row(cells: Any) -> str:
@@ -67,7 +77,7 @@ def _table_row(cells: Any) -> str:
 def _cells(suite: str, rule: str, row: Json) -> list[str]:
     about = documents.interval(row["difference"]) if row["difference"] else words.BLANK
     return [
-        "" if rule else f"**{cell(suite)}**",
+        cell(suite) if rule else f"**{cell(suite)}**",
         cell(rule),
         _badge(row["verdict"]),
         str(row["n"]),
