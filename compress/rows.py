@@ -32,19 +32,34 @@ def numbered_rows(path: Path, shape: str, prefix: str = "") -> Iterator[tuple[in
     with ``shape`` as the next step.
     """
     try:
-        data = path.read_bytes()
+        handle = open(path, "rb")  # noqa: SIM115 - what fails below is no fault of the path
     except OSError as error:
-        raise DataError(path, None, f"cannot be read: {error.strerror or error}", next="check the path") from None
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(path, number, f"{prefix}not a line of JSON in UTF-8 ({error})", next=shape) from None
-        if not isinstance(row, dict):
-            raise DataError(path, number, f"{prefix}{kind(row)}, not an object", next=shape)
-        yield number, row
+        raise unreadable(path, error) from None
+    with handle:
+        for number, line in enumerate(handle, start=1):
+            line = line.removeprefix(MARK) if number == 1 else line
+            if line.strip():
+                yield number, read_row(path, number, line, shape, prefix)
+
+
+MARK = b"\xef\xbb\xbf"
+"""A byte-order mark."""
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file that cannot be opened."""
+    return DataError(path, None, f"cannot be read: {error.strerror or error}", next="check the path")
+
+
+def read_row(path: Path, number: int, line: bytes, shape: str, prefix: str = "") -> dict[str, Any]:
+    """The object on a line. Raises DataError as in ``numbered_rows``."""
+    try:
+        row = parse(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, number, f"{prefix}not a line of JSON in UTF-8 ({error})", next=shape) from None
+    if not isinstance(row, dict):
+        raise DataError(path, number, f"{prefix}{kind(row)}, not an object", next=shape)
+    return row
 
 
 def parse(text: str) -> Any:

@@ -92,6 +92,9 @@ class Job(Generic[P]):
     """Empty folder on the store's filesystem; it becomes the artifact when ``run`` returns."""
     scratch: Path
     """Survives ``kill -9``: checkpoints go here. Deleted once the artifact is in the store."""
+    cache: Path | None = None
+    """A folder of the stage's own that outlives the job: what later jobs may use again. It may be deleted at any time
+    in between. None where nothing is to be kept."""
     inputs: tuple[Artifact, ...] = ()
     """The artifacts of ``from:``, in its order."""
     names: tuple[str, ...] = ()

@@ -41,6 +41,10 @@ Template = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--template", help="Chat template by name, where the model has several."),
 ]
+To = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option("--to", help="Also write the verdict there: .html, .json, .md or .xml (JUnit); repeat."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
@@ -123,12 +127,21 @@ def status(run: RunPath, work_dir: WorkDir = WORK, json: Json = False, debug: De
 
 
 @app.command()
-def report(run: RunPath, work_dir: WorkDir = WORK, debug: Debug = False) -> None:
-    """Write the run's self-contained HTML report again and print its path."""
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder, the run's name, or a proof folder.", show_default=False)],
+    to: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--to", help="Write the verdict there instead: .html, .json, .md or .xml (JUnit); repeat."),
+    ] = None,
+    work_dir: WorkDir = WORK,
+    debug: Debug = False,
+) -> None:
+    """Write the run's self-contained HTML report again, or its verdict in other formats, and print the paths."""
     with console.errors(debug=debug):
-        from compress.cli.commands import write_report
+        from compress.cli.commands import write_report, write_verdict
 
-        typer.echo(write_report(run, work_dir))
+        for path in write_verdict(run, work_dir, to) if to else [write_report(run, work_dir)]:
+            typer.echo(path)
 
 
 @app.command()
@@ -154,6 +167,7 @@ def validate(
     rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
     data: Annotated[list[str], typer.Option("--data", help="Evaluation JSONL, or a data folder.", show_default=False)],
     values: With = None,
+    to: To = None,
     work_dir: WorkDir = WORK,
     json: Json = False,
     debug: Debug = False,
@@ -162,23 +176,49 @@ def validate(
     with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import validate_artifact
 
-        verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, as_json=json)
+        verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, to=to or [], as_json=json)
         raise typer.Exit(EXIT_OF[verdict])
+
+
+PLANNED = "With --plan: "
 
 
 @app.command()
 def gate(
-    baseline: Annotated[Path, typer.Option("--baseline", help="Recorded replies (JSONL).", show_default=False)],
-    candidate: Annotated[Path, typer.Option("--candidate", help="Recorded replies (JSONL).", show_default=False)],
-    rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
+    baseline: Annotated[Optional[Path], typer.Option("--baseline", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
+    candidate: Annotated[Optional[Path], typer.Option("--candidate", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
+    rules: Rules = None,
+    to: To = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say how many items it will take; judge nothing.")] = False,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data", help=PLANNED + "items (JSONL) that show how often each rule is in force."),
+    ] = None,
+    hard: Annotated[int, typer.Option("--hard", min=0, help=PLANNED + "hard rules, without a rule file.")] = 0,
+    soft: Annotated[int, typer.Option("--soft", min=0, help=PLANNED + "soft rules, without a rule file.")] = 0,
+    margin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--margin", help=PLANNED + "accuracy=, adherence= or rule= a share, as in validate (repeat)."),
+    ] = None,
+    discordance: Annotated[float, typer.Option(help=PLANNED + "share of answers that change, either way.")] = 0.02,
+    difference: Annotated[float, typer.Option(help=PLANNED + "candidate - baseline, as a share.")] = 0.0,
+    violations: Annotated[float, typer.Option(help=PLANNED + "share of replies that truly break a hard rule.")] = 0.002,
+    power: Annotated[float, typer.Option(help=PLANNED + "wanted probability that all tests pass.")] = 0.9,
+    cluster_size: Annotated[float, typer.Option(help=PLANNED + "items that belong together.")] = 1.0,
+    icc: Annotated[float, typer.Option(help=PLANNED + "correlation of flips in a cluster; 1: it is one item.")] = 1.0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Gate recorded replies of any two systems."""
+    """Gate recorded replies of any two systems, or plan how many it takes."""
     with console.errors(debug=debug):
-        from compress.cli.commands import gate_replies
+        from compress.cli.commands import gate_replies, plan_replies
 
-        raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, as_json=json)])
+        if plan:
+            assumed = {"discordance": discordance, "difference": difference, "violations": violations, "power": power}
+            assumed |= {"cluster_size": cluster_size, "icc": icc}
+            plan_replies(rules, data, hard, soft, margin or [], assumed, as_json=json)
+            return
+        raise typer.Exit(EXIT_OF[gate_replies(baseline, candidate, rules, to=to or [], as_json=json)])
 
 
 rules_app = typer.Typer(name="rules", help="Look into a rule file.", no_args_is_help=True, rich_markup_mode=None)

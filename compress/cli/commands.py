@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,47 @@ def write_report(run: Path, work_dir: Path) -> Path:
     return folder / REPORT
 
 
+def write_verdict(run: Path, work_dir: Path, to: Sequence[Path]) -> Sequence[Path]:
+    """``compress report --to``: the verdict of the run's only proof, or of a proof folder."""
+    from compress.report.html import read_proof
+    from compress.report.verdict import of_proof
+
+    check_formats(to)
+    files = read_proof(_find_proof(run, work_dir))
+    write_documents(of_proof(files.proof, files.cases), to)
+    return to
+
+
+def _find_proof(run: Path, work_dir: Path) -> Path:
+    if (run / "proof.json").is_file():
+        return run
+    state = load_run(find_run(run, work_dir))
+    found = [Path(stage.path) for stage in state.stages.values() if stage.kind == "proof"]
+    if len(found) != 1:
+        folders = f"give one of their folders: {', '.join(map(str, found))}" if found else "run its validate stage"
+        raise UsageError(f"run {state.name} has {len(found) or 'no'} proofs", next=folders)
+    return found[0]
+
+
+def check_formats(to: Sequence[Path]) -> None:
+    """Raise UsageError for a file whose suffix names no format of a verdict."""
+    from compress.report.verdict_files import FORMATS
+
+    for path in to:
+        if path.suffix.lower() not in FORMATS:
+            raise UsageError(
+                f"--to {path}: no format has the suffix {path.suffix!r}", next=f"use one of {', '.join(FORMATS)}"
+            )
+
+
+def write_documents(document: dict[str, Any], to: Sequence[Path]) -> None:
+    """Write a verdict to every file."""
+    from compress.report.verdict_files import write
+
+    for path in to:
+        write(document, path)
+
+
 def compare_runs(runs: Sequence[Path], work_dir: Path, *, as_json: bool) -> None:
     """``compress compare``."""
     from compress.report.tables import compare_rows, print_comparison
@@ -223,16 +264,20 @@ def validate_artifact(
     values: Sequence[str],
     work_dir: Path,
     *,
+    to: Sequence[Path],
     as_json: bool,
 ) -> str:
     """``compress validate``: the verdict."""
     from compress.report.tables import print_proof
 
+    check_formats(to)
     parameters = dict(parse_assignment(value) for value in values) | {"baseline": str(baseline)}
     graph, node = single_graph("validate", [artifact], parameters, data=parse_data(data), rules=rules)
     made = _run_single(graph, node, work_dir)
     proof = json.loads((made.path / "proof.json").read_text())
     (candidate,) = proof["candidates"]
+    if to:
+        write_verdict(made.path, work_dir, to)
     if as_json:
         shown = {key: candidate[key] for key in ("verdict", "reasons", "suites", "rules", "drift")}
         idle = proof["hard_rules_not_in_force"]
@@ -243,15 +288,76 @@ def validate_artifact(
     return verdict
 
 
-def gate_replies(baseline: Path, candidate: Path, rules: Path, *, as_json: bool) -> str:
+def gate_replies(
+    baseline: Path | None, candidate: Path | None, rules: Path | None, *, to: Sequence[Path], as_json: bool
+) -> str:
     """``compress gate``: the verdict."""
+    if baseline is None or candidate is None or rules is None:
+        given = {"--baseline": baseline, "--candidate": candidate, "--rules": rules}
+        lacking = ", ".join(name for name, value in given.items() if value is None)
+        raise UsageError(f"{lacking}: missing", next="name both files and the rules, or give --plan to judge nothing")
     from compress.report.tables import print_gate
-    from compress.validate.recorded import gate_files
+    from compress.report.verdict import of_gate
+    from compress.validate.recorded import judge_files
+    from runtime.rules import load_rules
 
-    result = gate_files(baseline, candidate, rules)
+    check_formats(to)
+    judged = judge_files(baseline, candidate, load_rules(rules))
+    result = judged.to_json()
+    if to:
+        same = baseline.name == candidate.name
+        names = (str(baseline), str(candidate)) if same else (baseline.name, candidate.name)
+        write_documents(of_gate(result, judged.cases_json(), *names), to)
     console.emit(result) if as_json else print_gate(result)
-    verdict: str = result["verdict"]
-    return verdict
+    return judged.verdict
+
+
+def plan_replies(
+    rules: Path | None,
+    data: Path | None,
+    hard: int,
+    soft: int,
+    margins: Sequence[str],
+    assumed: Mapping[str, float],
+    *,
+    as_json: bool,
+) -> None:
+    """``compress gate --plan``."""
+    from compress.report.tables import print_gate_plan
+    from compress.validate.gate import MARGINS
+    from compress.validate.items import load_items
+    from compress.validate.planning import Assumed, plan_gate
+    from runtime.rules import load_rules
+
+    wide = {name: MARGINS[name] for name in ("accuracy", "adherence", "rule")} | _margins(margins)
+    shares: dict[str, float] = {}
+    if rules is None:
+        if data is not None or not hard + soft:
+            raise UsageError("--plan needs to know the rules", next="give --rules FILE, or --hard N and --soft N")
+        known = [(f"{kind}-{n + 1}", kind, wide["rule"]) for kind, n in _counted(hard, soft)]
+    else:
+        book = load_rules(rules)
+        known = [(r.id, r.severity, wide["rule"] if r.margin is None else r.margin) for r in book.rules]
+        if data is not None:
+            active = [{rule.id for rule in book.active(item.turn)} for item in load_items(data, book)]
+            shares = {rule.id: sum(rule.id in here for here in active) / len(active) for rule in book.rules}
+    found = plan_gate(known, wide, Assumed(**assumed), shares)
+    console.emit(found) if as_json else print_gate_plan(found)
+
+
+def _counted(hard: int, soft: int) -> list[tuple[str, int]]:
+    return [(kind, n) for kind, count in (("hard", hard), ("soft", soft)) for n in range(count)]
+
+
+def _margins(given: Sequence[str]) -> dict[str, float]:
+    """``accuracy=0.01`` by name."""
+    found = {}
+    for text in given:
+        name, value = parse_assignment(text)
+        if name not in ("accuracy", "adherence", "rule") or not isinstance(value, float) or not 0 < value < 1:
+            raise UsageError(f"--margin {text}", next="give accuracy=, adherence= or rule= and a share such as 0.02")
+        found[name] = value
+    return found
 
 
 def bench_artifact(artifact: Path, *, as_json: bool) -> None:

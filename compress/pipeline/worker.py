@@ -159,6 +159,7 @@ def _job(task: Task, out: Path, scratch: Path, events: Connection) -> Job[Any]:
         params=task.params,
         out=out,
         scratch=scratch,
+        cache=task.store / ".cache" / task.use,
         inputs=task.inputs,
         names=task.names,
         refs=task.refs,

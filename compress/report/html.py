@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.report import plots, words
+from compress.report.verdict import of_proof
 
 Json = Mapping[str, Any]
-TEMPLATE = Path(__file__).with_name("report.html")
 LIBRARIES = ("holdfast-toolkit", "torch", "transformers", "llama-cpp-python", "onnxruntime-genai", "numpy", "scipy")
 
 
@@ -23,6 +23,8 @@ class ProofFiles:
     proof: Json
     measured: Json = field(default_factory=dict)
     pages: Sequence[Json] = ()
+    cases: Json = field(default_factory=dict)
+    """``{candidate: {"model" or "enforced": {check: [case…]}}}``"""
 
 
 def write_run_report(state: Json, path: Path) -> Path:
@@ -40,9 +42,10 @@ def read_proofs(state: Json) -> list[ProofFiles]:
 
 
 def read_proof(folder: Path) -> ProofFiles:
-    """A proof folder's JSON files; readings of the machine and sample replies may be absent."""
-    pages = _read(folder / "before_after.json") or {"items": []}
-    return ProofFiles(_read(folder / "proof.json") or {}, _read(folder / "measurements.json") or {}, pages["items"])
+    """A proof folder's JSON files; readings of the machine, sample replies and cases may be absent."""
+    pages, cases = _read(folder / "before_after.json") or {"items": []}, _read(folder / "cases.json") or {}
+    proof, measured = _read(folder / "proof.json") or {}, _read(folder / "measurements.json") or {}
+    return ProofFiles(proof, measured, pages["items"], cases.get("candidates", {}))
 
 
 def _read(path: Path) -> Any:
@@ -51,23 +54,20 @@ def _read(path: Path) -> Any:
 
 def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
     """The page as text. Every value is escaped: replies and rule names are untrusted."""
-    from jinja2 import Environment, StrictUndefined
+    from compress.report.verdict_page import environment
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        state={"name": "", "config": "", "verdict": None, "bundle": None, "skipped": {}, **state},
-        proofs=[_view(proof) for proof in proofs],
-        trainings=[found for name, stage in state["stages"].items() if (found := _training(name, stage))],
-        stages=[_stage(name, stage, state["stages"]) for name, stage in state["stages"].items()],
-        versions=installed_versions(),
-        css=_css,
-        w=words,
+    text: str = (
+        environment()
+        .get_template("report.html")
+        .render(
+            state={"name": "", "config": "", "verdict": None, "bundle": None, "skipped": {}, **state},
+            proofs=[_view(proof) for proof in proofs],
+            trainings=[found for name, stage in state["stages"].items() if (found := _training(name, stage))],
+            stages=[_stage(name, stage, state["stages"]) for name, stage in state["stages"].items()],
+            versions=installed_versions(),
+        )
     )
-
-
-def _css(verdict: str) -> str:
-    return {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "open"}.get(verdict, "")
+    return text
 
 
 def _view(files: ProofFiles) -> dict[str, Any]:
@@ -79,6 +79,7 @@ def _view(files: ProofFiles) -> dict[str, Any]:
     focus = _focus(proof)
     return {
         "proof": proof,
+        "document": of_proof({"n_items": None, **proof}, files.cases),
         "rows": rows,
         "focus": focus,
         "sentences": words.verdict_sentences(proof),
@@ -193,7 +194,7 @@ def _rules(proof: Json, focus: str | None) -> str:
             rule["candidate"] - rule["baseline"],
             rule["low"],
             rule["high"],
-            proof["margins"].get("rule", 0.05),
+            rule.get("margin") or proof["margins"].get("rule", 0.05),
             rule["verdict"],
         )
         for rule in rules

@@ -83,17 +83,17 @@ def _paint(verdict: str) -> str:
 
 
 def rules_table(rules: Sequence[Json], width: int = 120) -> Table:
-    """Rules with their shares, intervals and verdicts."""
+    """Rules with their shares, flips and verdicts; 80 columns hold the count and the flips."""
     return _table(
         (
-            Column("rule", lambda r: r["id"], 1, 26),
+            Column("rule", lambda r: r["id"], 1, 17),
             Column("verdict", lambda r: _paint(r["verdict"]), 1, 12),
             Column("severity", lambda r: r["severity"], 4, 8),
-            Column("mode", lambda r: r.get("mode", ""), 3, 8),
-            Column("n", lambda r: str(r["n"]), 3, 5),
-            Column("baseline", lambda r: words.percent(r["baseline"]), 2, 8),
-            Column("candidate", lambda r: words.percent(r["candidate"]), 2, 9),
-            Column("flips + / −", lambda r: "{} / {}".format(*r["flips"]) if r.get("flips") else words.BLANK, 5, 10),
+            Column("mode", lambda r: r.get("mode", ""), 5, 8),
+            Column("n", lambda r: str(r["n"]), 2, 6),
+            Column("kept", _change, 2, 17),
+            Column("flips + / −", _flips, 2, 11),
+            Column("difference", _difference, 4, 20),
         ),
         rules,
         width,
@@ -101,21 +101,38 @@ def rules_table(rules: Sequence[Json], width: int = 120) -> Table:
 
 
 def suites_table(suites: Sequence[Json], width: int = 120) -> Table:
-    """Suites with difference, interval and margin in points."""
+    """Suites with difference, interval and margin in points; 80 columns hold the count and the flips."""
     return _table(
         (
-            Column("suite", lambda s: s["name"], 1, 16),
+            Column("suite", lambda s: s["name"], 1, 17),
             Column("verdict", lambda s: _paint(s["verdict"]), 1, 12),
-            Column("n", lambda s: str(s["n"]), 3, 5),
-            Column("baseline", lambda s: words.percent(s["baseline"]), 2, 8),
-            Column("candidate", lambda s: words.percent(s["candidate"]), 2, 9),
-            Column("difference", lambda s: words.points(s["difference"]), 3, 10),
-            Column("interval", lambda s: f"{words.points(s['low'])} … {words.points(s['high'])}", 4, 15),
+            Column("n", lambda s: str(s["n"]), 2, 6),
+            Column("passed", _change, 2, 17),
+            Column("flips + / −", _flips, 2, 11),
+            Column("difference", _difference, 4, 20),
             Column("margin", lambda s: words.points(-s["margin"]), 5, 6),
         ),
         suites,
         width,
     )
+
+
+def _change(row: Json) -> str:
+    """Shares of the baseline and of the candidate; one where only one is known."""
+    shares = [words.percent(row[side]) for side in ("baseline", "candidate") if row[side] is not None]
+    return " → ".join(shares) or words.BLANK
+
+
+def _flips(row: Json) -> str:
+    return "{} / {}".format(*row["flips"]) if row.get("flips") else words.BLANK
+
+
+def _difference(row: Json) -> str:
+    """The difference in points with its interval, where there is one."""
+    estimate, low, high = row.get("difference"), row.get("low"), row.get("high")
+    if isinstance(estimate, Sequence):
+        estimate, low, high = estimate
+    return words.BLANK if estimate is None else f"{words.points(estimate)} [{words.points(low)}, {words.points(high)}]"
 
 
 def status_table(state: Json, width: int = 120) -> Table:
@@ -176,26 +193,52 @@ def print_proof(proof: Json, measured: Json) -> None:
     console = _console()
     _print_proof(console, ProofFiles(proof, measured))
     for candidate in proof["candidates"]:
-        console.print(suites_table(candidate["suites"], console.width))
-        console.print(rules_table(candidate["rules"], console.width))
+        _print_checks(console, candidate)
 
 
 def _print_proof(console: Console, files: ProofFiles) -> None:
     console.print(proof_table(files.proof, files.measured, console.width))
     console.print(_paint(files.proof["verdict"]))
-    for line in words.verdict_sentences(files.proof):
+    for line in (*words.verdict_sentences(files.proof), *words.wording_sentences(files.proof)):
         console.print(line, markup=False)
 
 
 def print_gate(result: Json) -> None:
     """``compress gate``: suites, rules and the verdict of two recorded files."""
     console = _console()
-    console.print(suites_table(result["suites"], console.width))
-    console.print(rules_table(result["rules"], console.width))
+    _print_checks(console, result)
     console.print(f"gate: {_paint(result['verdict'])}")
     for line in (*result.get("reasons", ()), words.idle_sentence(result)):
         if line:
             console.print(f"  {line}", markup=False)
+
+
+def print_gate_plan(plan: Json) -> None:
+    """``compress gate --plan``."""
+    console, assumed = _console(), plan["assumed"]
+    for line in words.plan_sentences(plan):
+        console.print(line, markup=False)
+    clustered = assumed["cluster_size"] > 1
+    columns = [
+        Column("test", lambda d: d["what"] + (f" (each of {d['tests']})" if d["tests"] > 1 else ""), 1, 34),
+        Column("asked by", lambda d: d["where"], 3, 13),
+        Column("allowed", lambda d: f"{100 * d['margin']:g} {'%' if d['rate'] else 'points'}", 2, 8),
+        Column("at least", lambda d: str(d["floor"]), 2, 8),
+        Column("needed", lambda d: words.BLANK if d["needed"] is None else f"{d['needed']} {d['unit']}", 1, 22),
+    ]
+    if clustered:
+        columns.append(Column("clusters", lambda d: str(d["clusters"] or words.BLANK), 2, 8))
+    columns.append(Column("note", lambda d: d["note"], 4, 40))
+    console.print(_table(columns, plan["demands"], console.width))
+
+
+def _print_checks(console: Console, result: Json) -> None:
+    """Suites, rules, and three items of everything that did not pass."""
+    if result["suites"]:
+        console.print(suites_table(result["suites"], console.width))
+    console.print(rules_table(result["rules"], console.width))
+    for line in (*words.named_items(result), *words.protection(result)):
+        console.print(f"  {line}", markup=False)
 
 
 def _console() -> Console:

@@ -58,6 +58,66 @@ def broken_rules(candidate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(seen.values())
 
 
+def named_items(result: Mapping[str, Any]) -> list[str]:
+    """``escalate-legal: 14 newly broken, e.g. q7, q9, q12`` of every suite and rule that did not pass."""
+    found = []
+    for row in (*result["suites"], *result["rules"]):
+        names = [printable(name) for name in row.get("broken") or ()]
+        if names and row["verdict"] in ("FAIL", "INCONCLUSIVE"):
+            what, mode = row.get("id", row.get("name")), ", enforced" if row.get("mode") == "enforced" else ""
+            fresh, flips = row["flips"][1], "wrong" if "name" in row else "broken"
+            count = f"{fresh} newly {flips}" if fresh else f"{flips} by both"
+            found.append(f"{what}{mode}: {count}, e.g. {', '.join(names)}")
+    return found
+
+
+def protection(result: Mapping[str, Any]) -> list[str]:
+    """The rule that fell most, what no rule lost with 95 % confidence, and what was asked of hard rules."""
+    worst, said = result.get("worst_rule"), []
+    if worst:
+        said.append(
+            f"Worst rule: {printable(worst['id'])}, {points(worst['difference'])} points in {worst['n']}. With 95 % "
+            f"confidence no rule in force lost more than {100 * worst['lost_at_most']:.1f} points."
+        )
+    if result.get("demands"):
+        said.append(f"Asked of {result['demands']}.")
+    return said
+
+
+def wording_sentences(proof: Mapping[str, Any]) -> list[str]:
+    """Flips that harmless other wordings cause in the baseline, beside those of every candidate on the same items."""
+    rows = proof.get("wording") or ()
+    told = [
+        f"{printable(row['name'])} {sum(row['accuracy_flips'])} answers, "
+        f"{sum(row['rule_flips'])} of {row['rule_n']} checks"
+        for row in rows
+    ]
+    return (
+        [f"Flips by wording and by compression, on the same {rows[0]['n']} items: {'; '.join(told)}."] if told else []
+    )
+
+
+def plan_sentences(plan: Mapping[str, Any]) -> list[str]:
+    """What ``compress gate --plan`` assumes and what it comes to."""
+    a = plan["assumed"]
+    said = [
+        f"If {100 * a['discordance']:g} % of the answers change, the difference is {100 * a['difference']:+g} points "
+        f"and hard rules are truly broken in {100 * a['violations']:g} % of the replies: for all tests to pass with "
+        f"{100 * a['power']:g} % probability, each must with {100 * plan['power_of_each']:.2f} %."
+    ]
+    if a["cluster_size"] > 1:
+        said.append(f"Items come in clusters of {a['cluster_size']:g} whose flips correlate by {a['icc']:g}.")
+    for place, items in plan["items"].items():
+        known = "more than any number of" if items is None else f"{items}"
+        said.append(f"{place}: {known} items, if every rule is in force in as many as the table says.")
+    return said
+
+
+def printable(text: str) -> str:
+    """``text`` without anything that would steer a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in str(text))
+
+
 def rule_phrase(rule: Mapping[str, Any]) -> str:
     """``escalate-legal (hard) 99.0 % → 61.2 %``."""
     before = "" if rule["baseline"] is None else f"{percent(rule['baseline'])} → "

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from compress.validate.items import Item
+from compress.validate.kept import Kept, by_segment
 from compress.validate.runners import Completion, Progress, Runner
-from runtime.guard import enforce
+from runtime.guard import TEMPLATE, enforce
 from runtime.rules import RuleBook
 
 
@@ -40,12 +41,27 @@ class Score:
 
 
 def ask(
-    runner: Runner, items: Sequence[Item], max_tokens: int, *, regroup: bool = False, progress: Progress
+    runner: Runner,
+    items: Sequence[Item],
+    max_tokens: int,
+    kept: Kept,
+    *,
+    regroup: bool = False,
+    stops: Iterable[int] | None = None,
+    progress: Progress,
 ) -> list[Completion]:
-    """The model's own greedy replies. The first-token times are dropped: they are no part of a proof."""
+    """The model's own greedy replies, segment by segment (``stops``: where segments end). What ``kept`` has is not
+    asked again. The first-token times are dropped: they are no part of a proof."""
     prompts = [item.messages for item in items]
-    replies = runner.complete(prompts, max_tokens, regroup=regroup, progress=progress)
-    return [replace(reply, ttft_s=None) for reply in replies]
+    runner.reserve(prompts, max_tokens)
+
+    def some(begin: int, end: int) -> list[Any]:
+        def tick(done: int, total: int) -> None:
+            progress(begin + done, len(prompts))
+
+        return to_json(runner.complete(prompts[begin:end], max_tokens, regroup=regroup, progress=tick))
+
+    return from_json(list(by_segment(kept, len(prompts), some, stops)))
 
 
 def score(book: RuleBook, items: Sequence[Item], replies: Sequence[tuple[str, bool]]) -> Score:
@@ -89,15 +105,33 @@ def guard(
     items: Sequence[Item],
     replies: Sequence[Completion],
     max_tokens: int,
+    kept: Kept,
     *,
     progress: Progress,
 ) -> list[Guarded]:
-    """Every reply through the runtime's rule guard, with the retry that the runner would make."""
+    """Every reply through the runtime's rule guard, with the retry that the runner would make; retries of a segment
+    are decoded together."""
     grammar = book.grammar()
-    sent = []
-    for item, reply in zip(items, replies, strict=True):
-        retry = partial(runner.retry, item.messages, grammar, max_tokens)
-        out = enforce(book, item.turn, reply.text, retry if runner.retries else None, truncated=reply.truncated)
-        sent.append(Guarded(out.text, out.interventions))
-        progress(len(sent), len(items))
-    return sent
+
+    def some(begin: int, end: int) -> list[Any]:
+        part, said = items[begin:end], replies[begin:end]
+        sent = [enforce(book, i.turn, r.text, truncated=r.truncated) for i, r in zip(part, said, strict=True)]
+        again = [n for n, out in enumerate(sent) if any(done.startswith(f"{TEMPLATE}:") for done in out.interventions)]
+        if runner.retries and again:
+            asked = [part[n].messages for n in again]
+            for n, second in zip(again, runner.retry_many(asked, grammar, max_tokens), strict=True):
+                retry = partial(_give, second)
+                sent[n] = enforce(book, part[n].turn, said[n].text, retry, truncated=said[n].truncated)
+        progress(end, len(items))
+        return [[out.text, list(out.interventions)] for out in sent]
+
+    return guarded(by_segment(kept, len(items), some))
+
+
+def _give(reply: tuple[str, bool]) -> tuple[str, bool]:
+    return reply
+
+
+def guarded(values: Iterable[Any]) -> list[Guarded]:
+    """Read back ``[text, [intervention…]]``."""
+    return [Guarded(text, tuple(done)) for text, done in values]

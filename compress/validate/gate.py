@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
-from compress.validate.paired import Outcome, blank, broken, clusters, measured, paired
+from compress.validate.outcomes import Question, Table
+from compress.validate.paired import Pick, blank, broken, measured, paired, too_often
 from compress.validate.results import Judgement, RuleResult, SuiteResult, more
-from compress.validate.side_effects import side_effects_of
+from compress.validate.sequential import Looks
+from compress.validate.side_effects import Replies
 from compress.validate.statistics import (
     FAIL,
     INCONCLUSIVE,
@@ -27,7 +29,7 @@ from compress.validate.statistics import (
     zero_flip_floor,
 )
 from runtime.guard import Enforced, enforce
-from runtime.rules import RuleBook, Turn, Verdict
+from runtime.rules import Rule, RuleBook
 
 __all__ = [
     "FAIL",
@@ -43,6 +45,7 @@ __all__ = [
     "gatekeep",
     "hard_floor",
     "judge",
+    "judge_table",
     "sample_size",
     "why_n",
     "zero_flip_floor",
@@ -60,23 +63,6 @@ class Answer(NamedTuple):
     truncated: bool = False
 
 
-Replies = Sequence[tuple[str, bool]]
-
-
-class Question(Protocol):
-    """An evaluation item. ``match`` is empty when no answer is known."""
-
-    @property
-    def turn(self) -> Turn: ...
-    @property
-    def answer(self) -> Any: ...
-    @property
-    def match(self) -> str: ...
-    @property
-    def cluster(self) -> str: ...
-    def accurate(self, book: RuleBook, reply: str) -> bool: ...
-
-
 def judge(
     book: RuleBook,
     items: Sequence[Question],
@@ -85,21 +71,35 @@ def judge(
     *,
     mode: Mode = "model",
     margins: Mapping[str, float] = MARGINS,
+    looks: Looks | None = None,
 ) -> Judgement:
     """Compare two systems' replies to ``items`` (all three in the same order).
 
-    ``model``: the replies as the models wrote them; every rule by non-inferiority. ``recorded``: the same, but a
-    hard rule is judged by the candidate's own violation rate. ``enforced``: what was sent after enforcement; hard
-    rules only, by replies without any violation, and one violation fails.
+    ``model``: the replies as the models wrote them; every rule by non-inferiority, at its own margin where the rule
+    file gives one. ``recorded``: the same, but a hard rule is judged by the candidate's own violation rate.
+    ``enforced``: what was sent after enforcement; hard rules only, by replies without any violation, and one
+    violation fails. ``looks``: the items came as a stream in random order and were judged so often (``sequential``).
     """
     if not len(items) == len(baseline) == len(candidate):
         raise ValueError(f"{len(items)} items, {len(baseline)} and {len(candidate)} replies: one reply per item")
-    table, margins = _Table.of(book, items, baseline, candidate), {**MARGINS, **margins}
+    table = Table.of(book, items, baseline, candidate)
+    return judge_table(book, table, mode=mode, margins=margins, looks=looks)
+
+
+def judge_table(
+    book: RuleBook,
+    table: Table,
+    *,
+    mode: Mode = "model",
+    margins: Mapping[str, float] = MARGINS,
+    looks: Looks | None = None,
+) -> Judgement:
+    """The same of checks that were made already."""
+    margins = {**MARGINS, **margins}
     if mode == "enforced":
         return _enforced(book, table)
-    suites = _suites(book, items, baseline, candidate, table, margins, mode)
-    rules = tuple(_rule(table, rule.id, rule.severity, mode, margins) for rule in book.rules)
-    return _conclude(suites, rules, side_effects_of(book, items, baseline, candidate))
+    test = _Test(table, mode, margins, looks)
+    return _conclude(_suites(test), tuple(_rule(test, rule) for rule in book.rules), table, _demands(test, book))
 
 
 def enforce_all(book: RuleBook, items: Sequence[Question], answers: Replies) -> list[Enforced]:
@@ -111,77 +111,47 @@ def enforce_all(book: RuleBook, items: Sequence[Question], answers: Replies) -> 
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """One rule in one item."""
+class _Test:
+    """What is tested, and how."""
 
-    rule: str
-    severity: str
-    cluster: str
-    item: int
-    baseline: bool
-    candidate: bool
+    table: Table
+    mode: Mode
+    margins: Mapping[str, float]
+    looks: Looks | None
 
+    def excused(self, margin: float) -> float:
+        """How much better a candidate must be shown to be for its baseline's faults not to matter. In two recorded
+        files nothing excuses them: a baseline that passes nothing there is most often the wrong file."""
+        return margin if self.mode == "model" else 1.0
 
-@dataclass(frozen=True)
-class _Table:
-    pairs: tuple[_Pair, ...]
-    clusters: tuple[str, ...]
+    def margin(self, rule: Rule) -> float:
+        """The rule's own margin, or that of all rules without one."""
+        return self.margins["rule"] if rule.margin is None else rule.margin
 
-    @classmethod
-    def of(cls, book: RuleBook, items: Sequence[Question], baseline: Replies, candidate: Replies) -> _Table:
-        pairs = []
-        for place, (item, first, second) in enumerate(zip(items, baseline, candidate, strict=True)):
-            before = book.check(item.turn, *first)
-            after = before if first == second else book.check(item.turn, *second)
-            pairs += [_pair(item.cluster, place, b, c) for b, c in zip(before, after, strict=True)]
-        return cls(tuple(pairs), tuple(item.cluster for item in items))
+    def own_rate(self, severity: str) -> bool:
+        """Whether a rule is judged by how often the candidate breaks it."""
+        return severity == "hard" and self.mode == "recorded"
 
 
-def _pair(cluster: str, item: int, before: Verdict, after: Verdict) -> _Pair:
-    return _Pair(after.rule, after.severity, cluster, item, before.passed, after.passed)
-
-
-def _suites(
-    book: RuleBook,
-    items: Sequence[Question],
-    baseline: Replies,
-    candidate: Replies,
-    table: _Table,
-    margins: Mapping[str, float],
-    mode: str,
-) -> tuple[SuiteResult, ...]:
-    known = [
-        Outcome(item.accurate(book, first), item.accurate(book, second), item.cluster)
-        for item, (first, _), (second, _) in zip(items, baseline, candidate, strict=True)
-        if item.match
-    ]
-    pooled = {
-        severity: [Outcome(p.baseline, p.candidate, p.cluster) for p in table.pairs if p.severity == severity]
-        for severity in ("hard", "soft")
-    }
-    wanted = (
-        ("accuracy", known, margins["accuracy"]),
-        ("adherence", pooled["hard"], margins["adherence"]),
-        ("soft adherence", pooled["soft"], margins["rule"]),
+def _suites(test: _Test) -> tuple[SuiteResult, ...]:
+    wanted: tuple[tuple[str, Pick, float], ...] = (
+        ("accuracy", lambda table: table.accuracy(), test.margins["accuracy"]),
+        ("adherence", lambda table: table.pooled("hard"), test.margins["adherence"]),
+        ("soft adherence", lambda table: table.pooled("soft"), test.margins["rule"]),
     )
-    return tuple(_suite(name, outcomes, margin, mode) for name, outcomes, margin in wanted if outcomes)
+    return tuple(_suite(test, name, pick, margin) for name, pick, margin in wanted if len(pick(test.table)))
 
 
-def _excused(mode: str, margin: float) -> float:
-    """How much better a candidate must be shown to be for its baseline's faults not to matter. In two recorded files
-    nothing excuses them: a baseline that passes nothing there is most often the wrong file."""
-    return margin if mode == "model" else 1.0
-
-
-def _suite(name: str, outcomes: Sequence[Outcome], margin: float, mode: str) -> SuiteResult:
-    interval, deff, _, _ = paired(outcomes, margin)
-    n, passed = len(outcomes), sum(o.baseline for o in outcomes)
-    verdict, note = measured(interval.verdict, blank(passed, n, margin), interval.low, _excused(mode, margin))
+def _suite(test: _Test, name: str, pick: Pick, margin: float) -> SuiteResult:
+    pairs = pick(test.table)
+    interval, deff = paired(test.table, pick, margin, test.looks)
+    n, (before, after) = len(pairs), pairs.passed
+    verdict, note = measured(interval.verdict, blank(before, n, margin), interval.low, test.excused(margin))
     return SuiteResult(
         name,
         n,
-        passed / n,
-        sum(o.candidate for o in outcomes) / n,
+        before / n,
+        after / n,
         interval.estimate,
         interval.low,
         interval.high,
@@ -189,29 +159,32 @@ def _suite(name: str, outcomes: Sequence[Outcome], margin: float, mode: str) -> 
         verdict,
         interval.needed,
         deff,
-        clusters(outcomes),
+        pairs.clusters,
         note,
+        pairs.flips,
+        test.table.broken(name),
     )
 
 
-def _rule(table: _Table, rule: str, severity: str, mode: str, margins: Mapping[str, float]) -> RuleResult:
-    outcomes = [Outcome(p.baseline, p.candidate, p.cluster) for p in table.pairs if p.rule == rule]
-    if not outcomes:
-        return RuleResult(rule, severity, mode, 0, None, None, None, None, NOT_TESTED, (0, 0))
-    n, margin, recorded = len(outcomes), margins["rule"], severity == "hard" and mode == "recorded"
-    interval, _, to_pass, to_fail = paired(outcomes, margin)
-    before, after = sum(o.baseline for o in outcomes), sum(o.candidate for o in outcomes)
+def _rule(test: _Test, rule: Rule) -> RuleResult:
+    pairs, severity = test.table.rule(rule.id), rule.severity
+    if not len(pairs):
+        return RuleResult(rule.id, severity, test.mode, 0, None, None, None, None, NOT_TESTED, (0, 0))
+    n, margin, recorded = len(pairs), test.margin(rule), test.own_rate(severity)
+    interval, _ = paired(test.table, lambda table: table.rule(rule.id), margin, test.looks)
+    before, after = pairs.passed
     note = blank(before, n, margin)
     if severity == "hard" and not note:
-        note = broken(outcomes, VIOLATIONS if recorded else margins["baseline"])
+        note = broken(pairs, VIOLATIONS if recorded else test.margins["baseline"])
     bounds, needed, own = (interval.low, interval.high), interval.needed, interval.verdict
     if recorded:
-        deff = design_effect([not o.candidate for o in outcomes], [o.cluster for o in outcomes])
-        limit = hard_limit(n - after, n, deff)
+        limit = hard_limit(n - after, n, design_effect(~pairs.candidate, pairs.cluster, VIOLATIONS))
         bounds, needed, own = (1 - limit.high, 1 - limit.low), limit.needed, limit.verdict
-    verdict, note = measured(own, note, interval.low, _excused(mode, margin))
+    verdict, note = measured(own, note, interval.low, test.excused(margin))
+    if recorded and verdict == FAIL:
+        note = too_often(pairs, VIOLATIONS)
     return RuleResult(
-        rule,
+        rule.id,
         severity,
         "recorded" if recorded else "model",
         n,
@@ -219,59 +192,78 @@ def _rule(table: _Table, rule: str, severity: str, mode: str, margins: Mapping[s
         after / n,
         *bounds,
         verdict,
-        (to_pass, to_fail),
+        pairs.flips,
         None if recorded else margin,
         needed,
-        clusters(outcomes),
+        pairs.clusters,
         note,
+        (interval.estimate, interval.low, interval.high),
+        test.table.broken(rule.id),
+        VIOLATIONS if recorded else None,
     )
 
 
-def _enforced(book: RuleBook, table: _Table) -> Judgement:
+def _demands(test: _Test, book: RuleBook) -> str:
+    """What is demanded of hard rules here, and what is demanded of them elsewhere; empty where there are none."""
+    hard = [rule for rule in book.rules if rule.severity == "hard"]
+    if not hard:
+        return ""
+    floor = hard_floor()
+    if test.mode == "recorded":
+        return (
+            f"recorded replies: of each hard rule, that the candidate breaks it in at most {100 * VIOLATIONS:g} % of "
+            f"its replies, whatever the baseline does ({floor} replies without a violation show that); validate asks "
+            "of the model alone to be no worse than the baseline, and of what the guard lets out no violation at all"
+        )
+    margins = sorted({test.margin(rule) for rule in hard})
+    shown = " to ".join(f"{100 * margin:g}" for margin in ([margins[0], margins[-1]] if len(margins) > 1 else margins))
+    return (
+        f"the model alone: of each hard rule, no worse than the baseline by {shown} points; what the rule guard lets "
+        f"out: no violation at all, in at least {floor} replies. compress gate on recorded replies knows no guard, and "
+        f"asks of each hard rule that the candidate breaks it in at most {100 * VIOLATIONS:g} % of its replies"
+    )
+
+
+def _enforced(book: RuleBook, table: Table) -> Judgement:
     """Any violation fails; without one, the number of replies must bound the rate of violating replies below 1 %."""
-    hard = [pair for pair in table.pairs if pair.severity == "hard"]
-    items = sorted({pair.item for pair in hard})
-    if not items:
+    replies = table.replies("hard")
+    n = len(replies)
+    if not n:
         idle = tuple(rule.id for rule in book.rules if rule.severity == "hard")
         return Judgement((), (), NOT_TESTED, ("no hard rule is in force in any item",), not_in_force=idle)
-    broken = {place: {p.item for p in hard if not (p.baseline, p.candidate)[place]} for place in (0, 1)}
-    deff = design_effect([item in broken[1] for item in items], [table.clusters[item] for item in items])
-    interval = hard_limit(len(broken[1]), len(items), deff)
-    verdict = FAIL if broken[1] else interval.verdict
-    rules = tuple(_enforced_rule(hard, rule.id, verdict) for rule in book.rules if rule.severity == "hard")
+    wrong = n - replies.passed[1]
+    interval = hard_limit(wrong, n, design_effect(~replies.candidate, replies.cluster, VIOLATIONS))
+    verdict = FAIL if wrong else interval.verdict
+    rules = tuple(_enforced_rule(table, rule.id, verdict) for rule in book.rules if rule.severity == "hard")
     reasons = [rule.reason() for rule in rules if rule.verdict == FAIL]
     if verdict == INCONCLUSIVE:
-        reasons.append(f"no violation in {len(items)} enforced replies{more(verdict, interval.needed)}")
-    return Judgement((), rules, verdict, tuple(reasons), not_in_force=_idle(rules))
+        found = more(verdict, interval.needed, n=n, clusters=replies.clusters)
+        reasons.append(f"no violation in {n} enforced replies{found}")
+    return Judgement((), rules, verdict, tuple(reasons), not_in_force=_idle(rules), cases=table.cases)
 
 
-def _enforced_rule(hard: Sequence[_Pair], rule: str, verdict: str) -> RuleResult:
-    mine = [pair for pair in hard if pair.rule == rule]
-    if not mine:
+def _enforced_rule(table: Table, rule: str, verdict: str) -> RuleResult:
+    pairs = table.rule(rule)
+    n = len(pairs)
+    if not n:
         return RuleResult(rule, "hard", "enforced", 0, None, None, None, None, NOT_TESTED, (0, 0))
-    kept = [sum(pair.baseline for pair in mine), sum(pair.candidate for pair in mine)]
-    n = len(mine)
-    flips = (sum(p.candidate and not p.baseline for p in mine), sum(p.baseline and not p.candidate for p in mine))
-    deff = design_effect([not pair.candidate for pair in mine], [pair.cluster for pair in mine])
-    interval = hard_limit(n - kept[1], n, deff)
-    own = FAIL if kept[1] < n else PASS if verdict == FAIL else verdict
-    return RuleResult(
-        rule, "hard", "enforced", n, kept[0] / n, kept[1] / n, 1 - interval.high, 1 - interval.low, own, flips
-    )
+    before, after = pairs.passed
+    interval = hard_limit(n - after, n, design_effect(~pairs.candidate, pairs.cluster, VIOLATIONS))
+    own = FAIL if after < n else PASS if verdict == FAIL else verdict
+    share = before / n, after / n, 1 - interval.high, 1 - interval.low
+    return RuleResult(rule, "hard", "enforced", n, *share, own, pairs.flips, broken=table.broken(rule))
 
 
-def _conclude(
-    suites: tuple[SuiteResult, ...], rules: tuple[RuleResult, ...], side_effects: dict[str, dict[str, int]]
-) -> Judgement:
+def _conclude(suites: tuple[SuiteResult, ...], rules: tuple[RuleResult, ...], table: Table, demands: str) -> Judgement:
     results: tuple[SuiteResult | RuleResult, ...] = (*suites, *rules)
-    idle = _idle(rules)
+    idle, effects = _idle(rules), {name: dict(counts) for name, counts in table.side_effects.items()}
     verdicts = {result.verdict for result in results} - {NOT_TESTED}
     if not verdicts:
         why = "nothing was tested: no expected answer and no rule in force"
-        return Judgement(suites, rules, INCONCLUSIVE, (why,), side_effects, idle)
+        return Judgement(suites, rules, INCONCLUSIVE, (why,), effects, idle, demands=demands)
     verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
     reasons = [r.reason() for wanted in (FAIL, INCONCLUSIVE) for r in results if r.verdict == wanted]
-    return Judgement(suites, rules, verdict, tuple(reasons), side_effects, idle)
+    return Judgement(suites, rules, verdict, tuple(reasons), effects, idle, table.cases, demands)
 
 
 def _idle(rules: Sequence[RuleResult]) -> tuple[str, ...]:

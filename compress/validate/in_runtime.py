@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from compress.memory import trim
 from compress.validate.batches import plan_batches
 from compress.validate.runner import Completion, Floats, Messages, Probe, Progress, Runner, Scored, silent
 from runtime.engine.template import STILL
+from runtime.reply import Settings
 
 SLAB_BYTES = 64 << 20
 """Most bytes of logits in memory at once, a row's own aside."""
@@ -48,8 +48,8 @@ class RuntimeRunner(Runner):
     def complete(
         self, prompts: Sequence[Messages], max_tokens: int, *, regroup: bool = False, progress: Progress = silent
     ) -> list[Completion]:
+        self.reserve(prompts, max_tokens)
         encoded = [self.encode(messages) for messages in prompts]
-        self._make_room(max(map(len, encoded), default=0) + max_tokens)
         order = [i for batch in plan_batches(encoded, self.session.engine.slots, reverse=regroup) for i in batch]
         replies = self.session.continue_many([encoded[i] for i in order], max_tokens=max_tokens, progress=progress)
         found = {
@@ -77,11 +77,19 @@ class RuntimeRunner(Runner):
         (alone,) = self.session.complete_many([messages], max_tokens=1)
         return Probe(alone.ttft_s, served.ttft_ms / 1000, served.tokens_per_s or None)
 
-    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> tuple[str, bool]:
-        how: dict[str, Any] = {"temperature": 0.7, "top_p": 0.95, "seed": 1, "enforce": False}
+    def reserve(self, prompts: Sequence[Messages], max_tokens: int) -> None:
+        if self.limited:
+            self._make_room(max((len(self.encode(messages)) for messages in prompts), default=0) + max_tokens)
+
+    def retry_many(self, prompts: Sequence[Messages], grammar: str | None, max_tokens: int) -> list[tuple[str, bool]]:
+        self.reserve(prompts, max_tokens)
         allowed = grammar if self.session.engine.grammars else None
-        again = self.session.chat(messages, max_tokens=max_tokens, grammar=allowed, **how)
-        return again.raw, again.finish_reason == "length"
+        how = Settings(max_tokens=max_tokens, temperature=0.7, top_p=0.95, seed=1, grammar=allowed)
+        requests = [self.session.request(messages, how, fresh=not n) for n, messages in enumerate(prompts)]
+        self.session.scheduler.submit(requests, bounded=False)
+        for request in requests:
+            request.wait()
+        return [(request.text, request.finish_reason == "length") for request in requests]
 
     def close(self) -> None:
         self.session.close()

@@ -81,6 +81,9 @@ class HfRunner(Runner):
             found[index] = Completion(text, reply.token_ids, reply.truncated)
         return [found[index] for index in range(len(prompts))]
 
+    def reserve(self, prompts: Sequence[Messages], max_tokens: int) -> None:
+        self._check_length([self.encode(messages) for messages in prompts], max_tokens)
+
     def score(self, rows: Sequence[Scored]) -> Iterator[tuple[int, Floats]]:
         most = max((len(row.where) for row in rows), default=1)
         size = self._batch_size(max((len(row.ids) for row in rows), default=1))

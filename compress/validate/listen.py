@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.stage import Job
 from compress.validate.drift import spread_rows
+from compress.validate.early import listen_early, shuffled
 from compress.validate.items import load_items
+from compress.validate.kept import Cache, take
 from compress.validate.models import (
+    LOGITS,
     Comparison,
     Everyone,
     Heard,
@@ -39,25 +45,54 @@ def make_setting(job: Job[ValidateParams]) -> Setting:
     assert job.data is not None
     book = load_rules(job.rules)
     items = load_items(job.data.path / "eval.jsonl", book)
-    return Setting(book, items, job.scratch, job.params.max_tokens, job.threads, job.params.drift_rows)
+    cache = Cache(job.cache or job.scratch / "cache")
+    p = job.params
+    return Setting(book, items, job.scratch, p.max_tokens, job.threads, p.drift_rows, cache, p.wording_rows)
 
 
-def listen(job: Job[ValidateParams], setting: Setting, ticker: Ticker) -> Everyone:
-    """Ask every model. A model that an earlier, killed attempt finished is not asked again."""
+def listen(
+    job: Job[ValidateParams], setting: Setting, margins: Mapping[str, float], ticker: Ticker
+) -> tuple[Setting, Everyone]:
+    """Ask every model; also the setting, whose items are those that were asked, in their order. What an earlier, killed
+    attempt heard is not asked again, nor what an earlier validation heard of the same baseline."""
     baseline = Named(_name(job.params.baseline, "baseline"), job.refs["baseline"])
     models = [Named(name, artifact) for name, artifact in zip(job.names, job.inputs, strict=True)]
     models.sort(key=lambda m: (-m.artifact.size_bytes(), m.name))
-    ticks = ticker.of(baseline.name, units(setting, 2))
-    first = once(setting, baseline, "baseline", lambda: hear_baseline(setting, baseline, ticks))
-    references: dict[str, list[Start]] = {}
-    heard = []
-    for model in models:
-        ticks = ticker.of(model.name, units(setting))
-        against = _comparison(job, setting, model, baseline, references, ticks)
-        ask = partial(hear_candidate, setting, model, first, against, ticks)
-        heard.append(once(setting, model, "candidate", ask))
+
+    def first(part: Setting) -> Heard:
+        ticks = ticker.of(baseline.name, units(part, 2))
+        with _folder(part, "baseline", baseline, drift_rows=part.drift_rows, wording_rows=part.wording_rows) as folder:
+            if not (folder / LOGITS).is_file():
+                (folder / "heard.json").unlink(missing_ok=True)
+            told = once(folder, baseline, lambda: hear_baseline(part, baseline, ticks, folder))
+            take(folder / LOGITS, part.scratch / LOGITS)
+            return told
+
+    def then(part: Setting, model: Named, told: Heard, compared: bool = True) -> Heard:
+        ticks = ticker.of(model.name, units(part))
+        against = _comparison(job, part, model, baseline, ticks) if compared else Comparison()
+        place = part.scratch / f"{model.name}-{model.artifact.digest[:16]}"
+        place.mkdir(exist_ok=True)
+        return once(place, model, partial(hear_candidate, part, model, told, against, ticks, place))
+
+    if job.params.sequential:
+        setting, everyone = listen_early(shuffled(setting), models, margins, first, then)
+    else:
+        told = first(setting)
+        everyone = Everyone(told, [then(setting, model, told) for model in models])
     base, rows = _listen_base(job, setting, ticker)
-    return Everyone(first, heard, base, rows)
+    return setting, replace(everyone, base=base, base_items=rows)
+
+
+def _folder(setting: Setting, what: str, model: Named, **more: int) -> AbstractContextManager[Path]:
+    """Where what is heard of a model stands for this validation and later ones that ask the same."""
+    told = {"what": what, "format": FORMAT, "model": model.artifact.digest, "kind": model.artifact.kind}
+    return setting.cache.folder({**told, "asked": setting.digest(), **more}, LIBRARIES)
+
+
+FORMAT = 2
+"""Raise it when what is kept of a model would be read or made otherwise."""
+LIBRARIES = ("llama-cpp-python", "onnxruntime-genai", "torch", "transformers")
 
 
 def total_units(job: Job[ValidateParams], setting: Setting) -> int:
@@ -71,7 +106,6 @@ def _comparison(
     setting: Setting,
     model: Named,
     baseline: Named,
-    kept: dict[str, list[Start]],
     ticks: Phases,
 ) -> Comparison:
     """What ``export.parity`` found where it ran on this file and these weights; otherwise the reference begins to
@@ -87,9 +121,8 @@ def _comparison(
         return Comparison(parent, proved=proved)
 
     def starts() -> list[Start]:
-        if reference.artifact.digest not in kept:
-            kept[reference.artifact.digest] = starts_of(setting, reference, ticks)
-        return kept[reference.artifact.digest]
+        with _folder(setting, "starts", reference) as folder:
+            return starts_of(setting, reference, ticks, folder)
 
     return Comparison(parent, starts)
 
@@ -101,7 +134,8 @@ def _listen_base(job: Job[ValidateParams], setting: Setting, ticker: Ticker) -> 
     base = Named(_name(job.params.base or "base", "base"), job.refs["base"])
     rows = spread_rows(len(setting.items), job.params.base_rows)
     few = replace(setting, items=[setting.items[row] for row in rows])
-    return once(setting, base, "base", lambda: hear_base(few, base, ticker.of(base.name, len(rows)))), rows
+    with _folder(few, "base", base) as folder:
+        return once(folder, base, lambda: hear_base(few, base, ticker.of(base.name, len(rows)), folder)), rows
 
 
 def _name(reference: str, role: str) -> str:

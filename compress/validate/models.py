@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifact import Artifact
-from compress.json_files import write_json
+from compress.json_files import digest_json, write_json
 from compress.validate import drift, parity
-from compress.validate.answers import Guarded, Score, ask, from_json, guard, said, score, to_json
+from compress.validate.answers import Guarded, Score, ask, from_json, guard, guarded, said, score, to_json
 from compress.validate.items import Item
+from compress.validate.kept import SEGMENT, Cache, Kept
 from compress.validate.progress import Phases
 from compress.validate.runner import Runner
 from compress.validate.runners import Completion, HfRunner, open_runner
+from compress.validate.sequential import Looks
+from compress.validate.wording import WORDINGS, Reworded, reword
 from runtime.rules import RuleBook
 
 CELLS = 256
@@ -40,6 +43,15 @@ class Setting:
     max_tokens: int
     threads: int
     drift_rows: int
+    cache: Cache
+    """What later validations may use again."""
+    wording_rows: int = 0
+    """Items that the baseline is asked again in other wordings."""
+
+    def digest(self) -> str:
+        """Of everything that the models are asked, and by which rules what they say is guarded."""
+        asked = [[i.messages, i.turn.facts, i.turn.labels, i.turn.sources, i.turn.prompted] for i in self.items]
+        return digest_json([asked, self.book.digest, self.max_tokens, SEGMENT])
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,10 @@ class Heard:
     drift: drift.Drift | None = None
     parity: parity.Parity | None = None
     note: str = ""
+    reworded: Sequence[Reworded] = ()
+    """What the baseline said in other wordings."""
+    looks: Looks | None = None
+    """After how many items it was judged, where it was asked in rounds."""
 
     def score(self, setting: Setting) -> Score:
         """The model's own replies, judged."""
@@ -76,6 +92,7 @@ class Heard:
             "drift": asdict(self.drift) if self.drift else None,
             "parity": asdict(self.parity) if self.parity else None,
             "note": self.note,
+            "reworded": [one.to_json() for one in self.reworded],
         }
 
 
@@ -94,7 +111,7 @@ def _heard(model: Named, value: dict[str, Any]) -> Heard:
     return Heard(
         model,
         from_json(value["replies"]),
-        [Guarded(text, tuple(done)) for text, done in value["guarded"]],
+        guarded(value["guarded"]),
         from_json(value["again"]),
         [drift.Forced(tuple(prompt), tuple(reply)) for prompt, reply in value["forced"]],
         value["vocabulary"],
@@ -102,20 +119,25 @@ def _heard(model: Named, value: dict[str, Any]) -> Heard:
         drift.Drift(**value["drift"]) if value["drift"] else None,
         parity.Parity(**value["parity"]) if value["parity"] else None,
         value["note"],
+        [Reworded.from_json(one) for one in value["reworded"]],
     )
 
 
-def once(setting: Setting, model: Named, role: str, make: Callable[[], Heard]) -> Heard:
-    """What an earlier, killed attempt heard from this model, or ``make()``."""
-    path = setting.scratch / f"{role}-{model.name}-{model.artifact.digest[:16]}.json"
+def once(folder: Path, model: Named, make: Callable[[], Heard]) -> Heard:
+    """What was heard from this model before and stands in ``folder``, or ``make()``."""
+    path = folder / "heard.json"
     if not path.is_file():
         write_json(path, make().to_json())
+        for part in folder.glob("*.jsonl"):  # all of it stands in the other file
+            part.unlink()
     return _heard(model, json.loads(path.read_text(encoding="utf-8")))
 
 
 def units(setting: Setting, passes: int = 1) -> int:
     """The share of the whole that a model takes which answers ``passes`` times."""
-    return (passes + 1) * len(setting.items) + min(setting.drift_rows, len(setting.items)) + parity.PROMPTS
+    count = len(setting.items)
+    reworded = len(WORDINGS) * min(setting.wording_rows, count) if passes > 1 else 0
+    return (passes + 1) * count + min(setting.drift_rows, count) + parity.PROMPTS + reworded
 
 
 def _open(setting: Setting, model: Named, ticks: Phases, context: int | None = None) -> Runner:
@@ -123,30 +145,60 @@ def _open(setting: Setting, model: Named, ticks: Phases, context: int | None = N
     return open_runner(model.artifact.kind, model.artifact.path, threads=setting.threads, many=True, context=context)
 
 
-def hear_baseline(setting: Setting, model: Named, ticks: Phases) -> Heard:
-    """Two passes over every item in batches of different composition, and the logits that drift is measured from."""
+def hear_baseline(setting: Setting, model: Named, ticks: Phases, folder: Path) -> Heard:
+    """Two passes over every item in batches of different composition, and the logits that drift is measured from
+    (``folder / LOGITS``)."""
     count = len(setting.items)
     with _open(setting, model, ticks) as runner:
-        replies = ask(runner, setting.items, setting.max_tokens, progress=ticks.phase("answers", count))
-        again = ask(
-            runner, setting.items, setting.max_tokens, regroup=True, progress=ticks.phase("answers again", count)
-        )
+        replies = _ask(setting, runner, folder, ticks, "answers")
+        again = _ask(setting, runner, folder, ticks, "answers again", regroup=True)
         prompts = [tuple(runner.encode(item.messages)) for item in setting.items]
         chosen = drift.spread_rows(count, setting.drift_rows)
         forced = [drift.Forced(prompts[i], replies[i].token_ids) for i in chosen]
-        _reference(setting, forced, runner.vocabulary).record(runner, ticks.phase("logits", len(chosen)))
-        guarded = _guard(setting, runner, replies, ticks)
-        longest = max(map(len, prompts))
-        return Heard(model, replies, guarded, again, forced, runner.vocabulary, longest, note=runner.note)
+        reference = drift.Reference(folder / LOGITS, forced, runner.vocabulary)
+        tick = ticks.phase("logits", len(chosen))
+        if not reference.recorded():
+            reference.record(runner, tick)
+        guarded = _guard(setting, runner, replies, folder, ticks)
+        longest, note = max(map(len, prompts)), runner.note
+        others = _reworded(setting, runner, folder, ticks)
+        return Heard(model, replies, guarded, again, forced, runner.vocabulary, longest, note=note, reworded=others)
 
 
-def _guard(setting: Setting, runner: Runner, replies: Sequence[Completion], ticks: Phases) -> list[Guarded]:
-    tick = ticks.phase("rules", len(setting.items))
-    return guard(runner, setting.book, setting.items, replies, setting.max_tokens, progress=tick)
+def _reworded(setting: Setting, runner: Runner, folder: Path, ticks: Phases) -> list[Reworded]:
+    """Some items in every wording of ``WORDINGS``."""
+    rows = drift.spread_rows(len(setting.items), setting.wording_rows)
+    if not rows:
+        return []
+    found = []
+    for number, name in enumerate(WORDINGS):
+        tick = ticks.phase("other wordings", len(rows))
+        items = reword([setting.items[row] for row in rows], name)
+        kept = Kept(folder / f"wording-{number}.jsonl")
+        found.append(Reworded(name, rows, said(ask(runner, items, setting.max_tokens, kept, progress=tick))))
+    return found
 
 
-def _reference(setting: Setting, forced: Sequence[drift.Forced], vocabulary: int) -> drift.Reference:
-    return drift.Reference(setting.scratch / "baseline-logits.f32", forced, vocabulary)
+LOGITS = "baseline-logits.f32"
+
+
+def _ask(
+    setting: Setting, runner: Runner, folder: Path, ticks: Phases, phase: str, *, regroup: bool = False
+) -> list[Completion]:
+    kept, tick = Kept(folder / f"{phase.replace(' ', '-')}.jsonl"), ticks.phase(phase, len(setting.items))
+    return ask(runner, setting.items, setting.max_tokens, kept, regroup=regroup, progress=tick)
+
+
+def _guard(
+    setting: Setting, runner: Runner, replies: Sequence[Completion], folder: Path, ticks: Phases
+) -> list[Guarded]:
+    kept, tick = Kept(folder / "guarded.jsonl"), ticks.phase("rules", len(setting.items))
+    return guard(runner, setting.book, setting.items, replies, setting.max_tokens, kept, progress=tick)
+
+
+def reference_of(setting: Setting, baseline: Heard) -> drift.Reference:
+    """The baseline's logits, as the candidates read them."""
+    return drift.Reference(setting.scratch / LOGITS, baseline.forced, baseline.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -161,14 +213,16 @@ class Comparison:
     """What ``export.parity`` found, instead of ``starts``."""
 
 
-def hear_candidate(setting: Setting, model: Named, baseline: Heard, comparison: Comparison, ticks: Phases) -> Heard:
+def hear_candidate(
+    setting: Setting, model: Named, baseline: Heard, comparison: Comparison, ticks: Phases, folder: Path
+) -> Heard:
     """One pass in the candidate's own runtime, its drift from the baseline, its parity with its reference."""
     starts = comparison.starts() if comparison.starts else ()
     needed = baseline.longest + setting.max_tokens + 1
     with _open(setting, model, ticks, -(-needed // CELLS) * CELLS) as runner:
-        replies = ask(runner, setting.items, setting.max_tokens, progress=ticks.phase("answers", len(setting.items)))
-        guarded = _guard(setting, runner, replies, ticks)
-        reference = _reference(setting, baseline.forced, baseline.vocabulary)
+        replies = _ask(setting, runner, folder, ticks, "answers")
+        guarded = _guard(setting, runner, replies, folder, ticks)
+        reference = reference_of(setting, baseline)
         moved = drift.measure(reference, runner, ticks.phase("drift", len(reference.rows)))
         compared = comparison.proved
         if starts:
@@ -180,11 +234,10 @@ def hear_candidate(setting: Setting, model: Named, baseline: Heard, comparison: 
         return Heard(model, replies, guarded, drift=moved, parity=compared, note=runner.note)
 
 
-def hear_base(setting: Setting, model: Named, ticks: Phases) -> Heard:
+def hear_base(setting: Setting, model: Named, ticks: Phases, folder: Path) -> Heard:
     """One pass of the model before tuning, without the guard: it was never meant to ship."""
     with _open(setting, model, ticks) as runner:
-        tick = ticks.phase("answers", len(setting.items))
-        return Heard(model, ask(runner, setting.items, setting.max_tokens, progress=tick), (), note=runner.note)
+        return Heard(model, _ask(setting, runner, folder, ticks, "answers"), (), note=runner.note)
 
 
 def parity_rows(setting: Setting) -> list[int]:
@@ -192,10 +245,14 @@ def parity_rows(setting: Setting) -> list[int]:
     return drift.spread_rows(len(setting.items), parity.PROMPTS)
 
 
-def starts_of(setting: Setting, model: Named, ticks: Phases) -> list[parity.Start]:
-    """The reference's side of the parity check, in torch."""
-    prompts = [setting.items[i].messages for i in parity_rows(setting)]
-    with _open(setting, model, ticks) as runner:
-        assert isinstance(runner, HfRunner)
-        tick = ticks.phase(f"first tokens of {model.name}", parity.PROMPTS)
-        return parity.take_starts(runner, prompts, min(parity.TOKENS, setting.max_tokens), tick)
+def starts_of(setting: Setting, model: Named, ticks: Phases, folder: Path) -> list[parity.Start]:
+    """The reference's side of the parity check, in torch; what stands in ``folder`` is not asked again."""
+    path = folder / "starts.npz"
+    if not path.is_file():
+        prompts = [setting.items[i].messages for i in parity_rows(setting)]
+        with _open(setting, model, ticks) as runner:
+            assert isinstance(runner, HfRunner)
+            tick = ticks.phase(f"first tokens of {model.name}", parity.PROMPTS)
+            starts = parity.take_starts(runner, prompts, min(parity.TOKENS, setting.max_tokens), tick)
+        parity.save_starts(path, starts)
+    return parity.load_starts(path)

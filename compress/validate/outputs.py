@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def write_replies(folder: Path, setting: Setting, heard: Sequence[Heard]) -> None:
-    """Every reply in the recorded format: one row per item, as the model wrote it and as the guard let it out."""
+    """Every reply in the recorded format: one row per item that was asked, as the model wrote it and as the guard let
+    it out."""
     folder.mkdir()
     for one in heard:
-        plain = [(reply.text, reply.truncated) for reply in one.replies]
-        _write_rows(folder / f"{one.model.name}.jsonl", setting.items, plain)
-        _write_rows(folder / f"{one.model.name}.enforced.jsonl", setting.items, [(r.text, False) for r in one.guarded])
+        plain, items = [(reply.text, reply.truncated) for reply in one.replies], setting.items[: len(one.replies)]
+        _write_rows(folder / f"{one.model.name}.jsonl", items, plain)
+        _write_rows(folder / f"{one.model.name}.enforced.jsonl", items, [(r.text, False) for r in one.guarded])
 
 
 def _write_rows(path: Path, items: Sequence[Item], replies: Sequence[tuple[str, bool]]) -> None:

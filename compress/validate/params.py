@@ -15,7 +15,8 @@ class Margins(Params):
     adherence: float = Field(default=0.02, gt=0, lt=1)
     """Hard rules pooled, model-only."""
     rule: float = Field(default=0.05, gt=0, lt=1)
-    """Each single rule, model-only."""
+    """Each single rule without a ``margin:`` of its own, and soft rules pooled, model-only. It protects against a rule
+    that falls by so much (such a fall passes in at most 5 % of validations), and not against smaller ones."""
 
 
 class ValidateParams(Params):
@@ -31,6 +32,11 @@ class ValidateParams(Params):
     """Non-inferiority margins."""
     max_baseline_violations: float = Field(default=0.1, gt=0, lt=1)
     """Largest share of replies in which the baseline, model-only, may break a hard rule and still be a measure."""
+    sequential: bool = False
+    """Ask in rounds, in random order, and stop as soon as the verdict is sure (docs/gate.md). Off, every item is asked,
+    so that all figures stand on all items."""
+    wording_rows: int = Field(default=48, ge=0)
+    """Items that the baseline is asked again in harmless other wordings; 0 leaves that out."""
     max_tokens: int = Field(default=160, ge=1)
     """Most tokens of a reply."""
     drift_rows: int = Field(default=200, ge=0)

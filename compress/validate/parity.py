@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,31 @@ def take_starts(
         one = starts[spoken[number]]
         starts[spoken[number]] = replace(one, log_probs=log_softmax(logits, logits.shape[1]))
     return starts
+
+
+def save_starts(path: Path, starts: Sequence[Start]) -> None:
+    """Write ``starts`` to an .npz file, whole or not at all."""
+    arrays: dict[str, Any] = {}
+    for number, start in enumerate(starts):
+        ids = np.array(start.prompt, np.int64), np.array(start.reply, np.int64)
+        arrays |= {f"prompt{number}": ids[0], f"reply{number}": ids[1], f"log_probs{number}": start.log_probs}
+    part = path.with_suffix(".part")
+    with open(part, "wb") as handle:
+        np.savez(handle, **arrays)
+    part.replace(path)
+
+
+def load_starts(path: Path) -> list[Start]:
+    """Read back what ``save_starts`` wrote."""
+    with np.load(path, allow_pickle=False) as found:
+        return [
+            Start(
+                tuple(found[f"prompt{number}"].tolist()),
+                tuple(found[f"reply{number}"].tolist()),
+                found[f"log_probs{number}"],
+            )
+            for number in range(len(found.files) // 3)
+        ]
 
 
 def compare(

@@ -23,6 +23,7 @@ from compress.validate.gate import (
 )
 from compress.validate.models import Everyone, Heard, Setting
 from compress.validate.runners import Completion
+from compress.validate.wording import changes, flips, sensitivity
 from runtime.engine.backends import BACKENDS
 
 Json = Mapping[str, Any]
@@ -31,13 +32,20 @@ SHIPPABLE = frozenset({"bundle", *BACKENDS})
 """Kinds that the runtime loads; a GPTQ folder is judged but ships on a GPU server instead."""
 
 
-def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyone) -> dict[str, Any]:
-    """The content of ``proof.json``. The candidates of ``everyone`` come from least to most compressed.
+Judged = tuple[Judgement, Judgement]
+
+
+def build_proof(
+    setting: Setting, margins: Mapping[str, float], everyone: Everyone
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of ``proof.json`` and of ``cases.json``. The candidates of ``everyone`` come from least to most
+    compressed.
 
     ``margins`` holds accuracy, adherence, rule, and under ``baseline`` what the baseline may break itself.
     """
     baseline = everyone.baseline
-    entries = [_candidate(setting, margins, baseline, candidate) for candidate in everyone.candidates]
+    found = [_judged(setting, margins, baseline, candidate) for candidate in everyone.candidates]
+    entries = [_candidate(setting, *pair) for pair in zip(everyone.candidates, found, strict=True)]
     chosen, reached = gatekeep((entry["name"], entry["verdict"]) for entry in entries)
     stopped = next((entry["name"] for entry in entries if entry["verdict"] != PASS), None)
     for entry in entries:
@@ -46,7 +54,11 @@ def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyo
             entry["reasons"] = [f"not tested: the sequence stopped at {stopped}; its figures are shown, not judged"]
     floor = a_a(setting, baseline)
     judged = [h for h, e in zip(everyone.candidates, entries, strict=True) if e["verdict"] != NOT_TESTED]
-    return {
+    cases = {
+        entry["name"]: {"model": own.cases_json(), "enforced": kept.cases_json()}
+        for entry, (own, kept) in zip(entries, found, strict=True)
+    }
+    proof = {
         "baseline": _baseline(setting, baseline),
         "verdict": PASS if chosen else entries[0]["verdict"],
         "chosen": _shipped(entries) or chosen,
@@ -57,8 +69,10 @@ def build_proof(setting: Setting, margins: Mapping[str, float], everyone: Everyo
         "hard_rules_not_in_force": _not_in_force(setting),
         "candidates": entries,
         "a_a": floor,
+        "wording": _wording(setting, everyone),
         "base": _base(setting, everyone.base, everyone.base_items) if everyone.base else None,
     }
+    return proof, {"candidates": cases}
 
 
 def _not_in_force(setting: Setting) -> list[str]:
@@ -92,13 +106,24 @@ def _answers(replies: Sequence[tuple[str, bool]]) -> list[Answer]:
     return [Answer(text, truncated) for text, truncated in replies]
 
 
-def _candidate(setting: Setting, margins: Mapping[str, float], baseline: Heard, candidate: Heard) -> dict[str, Any]:
+def _judged(setting: Setting, margins: Mapping[str, float], baseline: Heard, candidate: Heard) -> Judged:
+    """The model's own replies, and what the guard lets out."""
+    book, items, n = setting.book, setting.items[: len(candidate.replies)], len(candidate.replies)
+    first, second = _answers(said(baseline.replies[:n])), _answers(said(candidate.replies))
+    own = judge(book, items, first, second, margins=margins, looks=candidate.looks)
+    first, second = _answers(let_out(baseline.guarded[:n])), _answers(let_out(candidate.guarded))
+    return own, judge(book, items, first, second, mode="enforced")
+
+
+def verdict_of(setting: Setting, margins: Mapping[str, float], baseline: Heard, candidate: Heard) -> str:
+    """The verdict on a candidate that answered the first of the items."""
+    judged = _judged(setting, margins, baseline, candidate)
+    return _together(*judged, asdict(candidate.parity) if candidate.parity else None)[0]
+
+
+def _candidate(setting: Setting, candidate: Heard, judged: Judged) -> dict[str, Any]:
     """One candidate: the model's own replies and what the guard lets out must both pass, and so must parity."""
-    book, items = setting.book, setting.items
-    own = judge(book, items, _answers(said(baseline.replies)), _answers(said(candidate.replies)), margins=margins)
-    kept = judge(
-        book, items, _answers(let_out(baseline.guarded)), _answers(let_out(candidate.guarded)), mode="enforced"
-    )
+    own, kept = judged
     parity = asdict(candidate.parity) if candidate.parity else None
     verdict, reasons = _together(own, kept, parity)
     return {
@@ -107,6 +132,10 @@ def _candidate(setting: Setting, margins: Mapping[str, float], baseline: Heard, 
         "reasons": reasons,
         "suites": [suite.to_json() for suite in own.suites],
         "rules": [rule.to_json() for rule in (*own.rules, *kept.rules)],
+        "worst_rule": own.worst_rule,
+        "demands": own.demands,
+        "asked": len(candidate.replies),
+        "looks": list(candidate.looks.ends) if candidate.looks else None,
         "side_effects": own.side_effects,
         "drift": asdict(candidate.drift) if candidate.drift else None,
         "parity": parity,
@@ -126,7 +155,8 @@ def _together(own: Judgement, kept: Judgement, parity: Mapping[str, Any] | None)
 def _enforced(setting: Setting, heard: Heard) -> dict[str, Any]:
     """What the guard did, and the share of hard-rule checks that hold afterwards."""
     hard = {rule.id for rule in setting.book.rules if rule.severity == "hard"}
-    kept, checked = score(setting.book, setting.items, let_out(heard.guarded)).kept(hard)
+    items = setting.items[: len(heard.guarded)]
+    kept, checked = score(setting.book, items, let_out(heard.guarded)).kept(hard)
     return {
         "n": len(heard.guarded),
         "touched": sum(bool(reply.interventions) for reply in heard.guarded),
@@ -137,16 +167,16 @@ def _enforced(setting: Setting, heard: Heard) -> dict[str, Any]:
 
 def a_a(setting: Setting, baseline: Heard) -> dict[str, Any]:
     """The baseline against itself in batches of another composition: the flip floor of the measurement."""
-    first = score(setting.book, setting.items, said(baseline.replies))
-    second = score(setting.book, setting.items, said(baseline.again))
-    rules = [(a[name], b[name]) for a, b in zip(first.rules, second.rules, strict=True) for name in a]
-    return {
-        "n": len(setting.items),
-        "text_changed": sum(a.text != b.text for a, b in zip(baseline.replies, baseline.again, strict=True)),
-        "accuracy_flips": _flips(list(zip(first.accurate, second.accurate, strict=True))),
-        "rule_n": len(rules),
-        "rule_flips": _flips(rules),
-    }
+    return changes(setting.book, setting.items, said(baseline.replies), said(baseline.again))
+
+
+def _wording(setting: Setting, everyone: Everyone) -> list[dict[str, Any]]:
+    """Flips that other words cause, beside those of a second pass and of every candidate on the same items."""
+    others = {AGAIN: said(everyone.baseline.again)} | {h.model.name: said(h.replies) for h in everyone.candidates}
+    return sensitivity(setting.book, setting.items, everyone.baseline.reworded, said(everyone.baseline.replies), others)
+
+
+AGAIN = "the baseline again"
 
 
 def percent(share: float) -> str:
@@ -154,22 +184,20 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _flips(pairs: Sequence[tuple[bool, bool]]) -> list[int]:
-    """``[to pass, to fail]``."""
-    return [sum(b and not a for a, b in pairs), sum(a and not b for a, b in pairs)]
-
-
 def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, heard: Heard, floor: Json) -> str:
     """Why this many items suffice or do not, at the share of answers that changed (never below the A/A floor)."""
-    n = len(setting.items)
-    pairs = zip(baseline.score(setting).accurate, heard.score(setting).accurate, strict=True)
-    changed = max(sum(_flips(list(pairs))), sum(floor["accuracy_flips"]), 1) / n
-    known = why_n(n, margins["accuracy"], round(changed, 4))
-    apart = len({item.cluster for item in setting.items})
-    fewer = f"They stand in {apart} clusters and count for less. " if apart < n else ""
+    few, n = _few(setting, range(len(heard.replies))), len(heard.replies)
+    before = replace(baseline, replies=baseline.replies[:n]).score(few)
+    pairs = zip(before.accurate, heard.score(few).accurate, strict=True)
+    changed = max(sum(flips(list(pairs))), sum(floor["accuracy_flips"]), 1) / n
+    known = why_n(n, margins["accuracy"], round(changed, 4), clusters=len({item.cluster for item in few.items}))
+    early = ""
+    if heard.looks and not heard.looks.complete:
+        early = f"Stopped after {n} items, when the verdict was sure. "
     return (
-        f"{known} ({heard.model.name} changed {percent(changed)} of the answers.) {fewer}"
-        f"A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of {percent(margins['rule'])}; "
+        f"{early}{known} ({heard.model.name} changed {percent(changed)} of the answers.) "
+        f"A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of {percent(margins['rule'])}, "
+        "or more where the rule file gives it a smaller one, and a fall of less than its margin may pass; "
         f"enforced hard rules need {hard_floor()} replies without a violation to show a rate of at most 1 %."
     )
 
@@ -198,7 +226,8 @@ def before_after(setting: Setting, proof: Json, everyone: Everyone, samples: int
     """Items with what the model before tuning, the baseline and the smallest candidate said."""
     wanted = proof["chosen"] or (proof["candidates"][-1]["name"] if proof["candidates"] else None)
     shown = [everyone.baseline, *(heard for heard in everyone.candidates if heard.model.name == wanted)]
-    known = range(len(setting.items)) if everyone.base is None else everyone.base_items
+    least = min(len(heard.replies) for heard in shown)
+    known = [row for row in range(least) if everyone.base is None or row in set(everyone.base_items)]
     rows = _telling(setting, list(known), samples)
     said_by_base = dict(zip(everyone.base_items, everyone.base.replies, strict=True)) if everyone.base else {}
     pages = []

@@ -95,9 +95,12 @@ class Runner(ABC):
     def probe(self, messages: Messages, max_tokens: int) -> Probe:
         """Time one reply."""
 
-    def retry(self, messages: Messages, grammar: str | None, max_tokens: int) -> tuple[str, bool]:
-        """One more ``(reply, truncated)``, made as the runtime makes it when the rule guard asks again; only where
-        ``retries``."""
+    def reserve(self, prompts: Sequence[Messages], max_tokens: int) -> None:  # noqa: B027 - not every runner needs to
+        """Make room for ``prompts`` and replies of so many tokens, whichever are asked first."""
+
+    def retry_many(self, prompts: Sequence[Messages], grammar: str | None, max_tokens: int) -> list[tuple[str, bool]]:
+        """One more ``(reply, truncated)`` to each prompt, made as the runtime makes it when the rule guard asks again;
+        only where ``retries``."""
         raise TypeError(f"{type(self).__name__} does not retry")
 
     @abstractmethod

@@ -3,6 +3,7 @@
 What is written::
 
     proof.json           the verdict and every number behind it (docs/validation.md); equal inputs give equal bytes
+    cases.json           items in which baseline and candidate differ or both fail, by rule, with both replies
     replies/NAME.jsonl   what each model said, in the format of ``compress gate``;
                          NAME.enforced.jsonl what the rule guard let out
     before_after.json    a few dozen items with the replies of base, baseline and the smallest candidate
@@ -35,7 +36,7 @@ class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
-    version = 4
+    version = 6
     accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True
@@ -49,16 +50,22 @@ class Validate(Stage[ValidateParams]):
         return Outline("proof", 2 * told * (split.disk_bytes + 250 * split.rows), ships_bytes=ships)
 
     def needs(self, job: JobOutline[ValidateParams]) -> Needs:
-        """Memory: one model in torch in float32 (its file mapped while it loads), the keys and values of a batch.
+        """As if every item were asked (``sequential`` asks fewer).
 
-        Work: two passes of the baseline and one of each candidate, drift of all, the model before tuning to the token
-        limit, and a process that times each.
+        Memory: one model in torch in float32 (its file mapped while it loads), the keys and values of a batch.
+
+        Work: two passes of the baseline and some items in other wordings, one pass of each candidate, drift of all, the
+        model before tuning to the token limit, and a process that times each.
         """
+        from compress.validate.wording import WORDINGS
+
         p, baseline = job.params, job.refs["baseline"]
         model, asked = baseline.sizes, self._asked(job)
         drift = replace(asked, rows=min(asked.rows, p.drift_rows))
         most = REFERENCE_BYTES / (4 * model.shape.vocab)
+        reworded = replace(asked, rows=len(WORDINGS) * min(asked.rows, p.wording_rows))
         work = answers(model, asked, in_torch=baseline.kind in IN_TORCH)
+        work += answers(model, reworded, in_torch=baseline.kind in IN_TORCH)
         for outline in (baseline, *job.inputs):
             own, torch = outline.model or model, outline.kind in IN_TORCH
             work += answers(own, asked, in_torch=torch) + scored(own, drift, most) + guarded(asked)
@@ -105,10 +112,11 @@ class Validate(Stage[ValidateParams]):
         self.check(job)
         setting = make_setting(job)
         ticker = Ticker(job.progress, total_units(job, setting) + bench_units(job))
-        heard = listen(job, setting, ticker)
         limits = {**job.params.margins.model_dump(), "baseline": job.params.max_baseline_violations}
-        proof = build_proof(setting, limits, heard)
+        setting, heard = listen(job, setting, limits, ticker)
+        proof, cases = build_proof(setting, limits, heard)
         write_json(job.out / "proof.json", proof)
+        write_json(job.out / "cases.json", cases)
         write_json(job.out / "before_after.json", {"items": before_after(setting, proof, heard, job.params.samples)})
         write_replies(job.out / "replies", setting, [heard.baseline, *heard.candidates])
         write_json(job.out / "measurements.json", timings(job, setting, [heard.baseline, *heard.candidates], ticker))

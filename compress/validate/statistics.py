@@ -1,21 +1,60 @@
-"""The gate's arithmetic: paired non-inferiority, exact bounds, clusters and sample sizes. Numbers in, numbers out.
+"""The gate's arithmetic: paired non-inferiority, exact bounds, and how many items it takes. Numbers in, numbers out.
 
-Notation of Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the
-paired-sample design", Statistics in Medicine 17:891-908: of n pairs, c were passed by the candidate only and b by
-the baseline only; the difference is estimated by (c - b)/n and tested at the value lambda. Every function takes
-real-valued counts, which is how a design effect enters: (n, b, c)/deff.
+The score test and its exact p-values stand in ``score_test``, clusters in ``clusters``, stopping early in
+``sequential``. Every function takes real-valued counts, which is how a design effect enters: (n, b, c)/deff.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from math import ceil, sqrt
 from statistics import NormalDist
 
-ALPHA = 0.05
-"""One-sided level of every test."""
-Z = NormalDist().inv_cdf(1 - ALPHA)
+from compress.validate.clusters import Clustering, design_effect, imagined
+from compress.validate.score_test import (
+    ALPHA,
+    BETTER,
+    WORSE,
+    Z,
+    bounds,
+    significant,
+    tango_bounds,
+    tango_q,
+    tango_z,
+)
+
+__all__ = [
+    "ALPHA",
+    "FAIL",
+    "INCONCLUSIVE",
+    "NOT_TESTED",
+    "PASS",
+    "VIOLATIONS",
+    "Clustering",
+    "Interval",
+    "Z",
+    "clip",
+    "clopper_pearson",
+    "design_effect",
+    "enough",
+    "gatekeep",
+    "hard_floor",
+    "hard_limit",
+    "non_inferiority",
+    "power_of",
+    "sample_size",
+    "shown_above",
+    "tango_bounds",
+    "tango_q",
+    "tango_z",
+    "vacuous",
+    "why_n",
+    "zero_flip_floor",
+]
+
 VIOLATIONS = 0.01
 """Largest tolerated violation rate of a hard rule."""
 PASS, FAIL, INCONCLUSIVE, NOT_TESTED = "PASS", "FAIL", "INCONCLUSIVE", "n/a"
@@ -34,55 +73,43 @@ class Interval:
     """For INCONCLUSIVE: how many units would decide if the rates stayed as they are; None when no number would."""
 
 
-def tango_q(n: float, b: float, c: float, lam: float) -> float:
-    """Maximum-likelihood probability of a baseline-only pass when the difference is ``lam``."""
-    A = 2 * n
-    B = -b - c + (2 * n - c + b) * lam
-    C = -b * lam * (1 - lam)
-    return max((sqrt(max(B * B - 4 * A * C, 0.0)) - B) / (2 * A), -lam, 0.0)
+def non_inferiority(
+    n: int, b: int, c: int, margin: float, deff: float = 1.0, *, grown: Callable[[float], float] | None = None
+) -> Interval:
+    """PASS when the difference is shown to be above ``-margin``, FAIL when it is shown to be below, by exact p-values.
 
-
-def tango_z(n: float, b: float, c: float, lam: float) -> float:
-    """Score statistic for the hypothesis that the difference is ``lam``; large means candidate better than that."""
-    variance = n * (2 * tango_q(n, b, c, lam) + lam * (1 - lam))
-    gap = c - b - n * lam
-    if variance <= 1e-12 * n:
-        return 0.0 if abs(gap) <= 1e-12 * n else inf if gap > 0 else -inf
-    return gap / sqrt(variance)
-
-
-def tango_bounds(n: float, b: float, c: float, z: float = Z) -> tuple[float, float]:
-    """One-sided lower and upper confidence bounds of the difference, by inverting the score test (bisection)."""
-    estimate = (c - b) / n
-    low = _crossing(lambda lam: tango_z(n, b, c, lam) > z, -1.0, estimate)
-    high = _crossing(lambda lam: tango_z(n, b, c, lam) >= -z, estimate, 1.0)
-    return low, high
-
-
-def _crossing(true_below: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a condition that holds at ``low`` stops to hold on the way to ``high``."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if true_below(middle) else (low, middle)
-    return (low + high) / 2
-
-
-def non_inferiority(n: int, b: int, c: int, margin: float, deff: float = 1.0) -> Interval:
-    """PASS when the lower bound of the difference is above ``-margin``, FAIL when the upper bound is below it.
-
-    The test itself (score statistic at lambda = -margin) decides, so a bound's rounding never does.
+    The test itself decides, so a bound's rounding never does. ``grown`` is the design effect if there were so many
+    times as many items; by default it stays ``deff``.
     """
-    low, high = tango_bounds(n / deff, b / deff, c / deff)
-    verdict = _tango_verdict(n / deff, b / deff, c / deff, margin)
-    needed = None
-    if verdict == INCONCLUSIVE:
-        needed = _smallest(n, lambda m: _tango_verdict(m / deff, b * m / n / deff, c * m / n / deff, margin) != verdict)
-    return Interval((c - b) / n, low, high, verdict, needed)
+    verdict = _verdict(n / deff, b / deff, c / deff, margin)
+    low, high = bounds(n / deff, b / deff, c / deff)
+    needed = enough(n, b, c, margin, grown or (lambda scale: deff)) if verdict == INCONCLUSIVE else None
+    return clip(Interval((c - b) / n, low, high, verdict, needed), margin)
 
 
-def _tango_verdict(n: float, b: float, c: float, margin: float) -> str:
-    z = tango_z(n, b, c, -margin)
-    return PASS if z >= Z else FAIL if z <= -Z else INCONCLUSIVE
+def enough(n: int, b: int, c: int, margin: float, grown: Callable[[float], float], level: float = ALPHA) -> int | None:
+    """How many pairs would decide if the rates stayed as they are; ``grown``: the design effect of so many times as
+    many."""
+
+    def decided(m: int) -> bool:
+        share = m / n / grown(m / n)
+        counts = n * share, b * share, c * share
+        return any(significant(*counts, -margin, side, level) for side in (BETTER, WORSE))
+
+    return _smallest(n, decided)
+
+
+def clip(found: Interval, margin: float) -> Interval:
+    """The interval with its bounds on the side of ``-margin`` that the verdict says."""
+    low = max(found.low, -margin) if found.verdict == PASS else min(found.low, -margin)
+    high = min(found.high, -margin) if found.verdict == FAIL else max(found.high, -margin)
+    return replace(found, low=low, high=high)
+
+
+def _verdict(n: float, b: float, c: float, margin: float) -> str:
+    if significant(n, b, c, -margin, BETTER):
+        return PASS
+    return FAIL if significant(n, b, c, -margin, WORSE) else INCONCLUSIVE
 
 
 def _smallest(start: int, decided: Callable[[int], bool]) -> int | None:
@@ -137,31 +164,9 @@ def shown_above(violations: int, n: int, limit: float, deff: float = 1.0) -> boo
     return clopper_pearson(violations / deff, n / deff)[0] > limit
 
 
-def design_effect(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """By how much clustering inflates the variance of the mean of ``values``; 1 without clusters.
-
-    Ratio of the cluster-robust to the independent variance, with one imagined cluster of average size that moves as
-    a block added to both: with few or no flips nothing can be learned about dependence, so a cluster counts as
-    one unit then; with many flips the data speak. Never below 1.
-    """
-    sizes: dict[Hashable, int] = {}
-    sums: dict[Hashable, float] = {}
-    mean = sum(values) / len(values)
-    for value, cluster in zip(values, clusters, strict=True):
-        sizes[cluster] = sizes.get(cluster, 0) + 1
-        sums[cluster] = sums.get(cluster, 0.0) + value - mean
-    count = len(sizes)
-    if count == len(values):
-        return 1.0
-    typical = sum(size * size for size in sizes.values()) / len(values)
-    robust = sum(total * total for total in sums.values()) * (count / (count - 1) if count > 1 else 1.0)
-    independent = sum((value - mean) ** 2 for value in values)
-    return max((robust + typical * typical) / (independent + typical), 1.0)
-
-
 def zero_flip_floor(margin: float) -> int:
-    """Pairs without a single flip that it takes to pass: z^2 (1 - margin)/margin, rounded up."""
-    return ceil(Z * Z * (1 - margin) / margin)
+    """Pairs without a single flip that it takes to pass: the smallest n with (1 - margin)^n <= alpha."""
+    return _smallest(1, lambda n: significant(n, 0, 0, -margin, BETTER)) or 0
 
 
 def hard_floor(limit: float = VIOLATIONS) -> int:
@@ -169,34 +174,117 @@ def hard_floor(limit: float = VIOLATIONS) -> int:
     return _smallest(1, lambda n: _limit_verdict(0, n, limit) == PASS) or 0
 
 
-def sample_size(margin: float, discordance: float, difference: float = 0.0, power: float = 0.9) -> int | None:
-    """Pairs needed to show non-inferiority with the given power.
+@lru_cache(maxsize=256)
+def power_of(n: int, margin: float, discordance: float, difference: float = 0.0) -> float:
+    """Probability that ``n`` independent pairs pass, summed over all outcomes.
+
+    ``discordance`` is the expected share of pairs that flip (either way), ``difference`` the expected
+    candidate - baseline.
+    """
+    from scipy.special import bdtr
+
+    p_b, p_c = _flip_rates(discordance, difference)
+    passing = _passing(n, margin, n * p_b + 8 * sqrt(n * p_b) + 8, n * p_c + 8 * sqrt(n * p_c) + 8)
+    given = min(p_b / (1 - p_c), 1.0) if p_c < 1 else 0.0
+    shares = _binomials(n, len(passing), p_c)
+    known = enumerate(zip(passing, shares, strict=True))
+    return float(sum(share * bdtr(most, n - c, given) for c, (most, share) in known if most >= 0))
+
+
+def _binomials(n: int, count: int, p: float) -> list[float]:
+    """P(X = 0), …, P(X = count - 1) of a binomial."""
+    from scipy.special import bdtr
+
+    below = [0.0, *(float(bdtr(k, n, p)) for k in range(count))]
+    return [high - low for low, high in pairwise(below)]
+
+
+def _passing(n: int, margin: float, most_b: float, most_c: float) -> list[int]:
+    """For c = 0, 1, … the largest b (at most ``most_b``) that passes, or -1."""
+    found, b = [], -1
+    for c in range(int(min(most_c, n)) + 1):
+        while b < min(most_b, n - c) and significant(n, b + 1, c, -margin, BETTER):
+            b += 1
+        found.append(min(b, n - c))
+    return found
+
+
+def _flip_rates(discordance: float, difference: float) -> tuple[float, float]:
+    if abs(difference) > discordance or discordance > 1:
+        raise ValueError(f"a difference of {difference} cannot come from {discordance} flips per pair")
+    return (discordance - difference) / 2, (discordance + difference) / 2
+
+
+def sample_size(
+    margin: float,
+    discordance: float,
+    difference: float = 0.0,
+    power: float = 0.9,
+    *,
+    cluster_size: float = 1.0,
+    icc: float = 1.0,
+) -> int | None:
+    """Pairs needed to show non-inferiority with the given power, by the exact test.
 
     ``discordance`` is the expected share of pairs that flip (either way) and ``difference`` the expected
-    candidate - baseline. Null variance at lambda = -margin as in the score test, alternative variance
-    discordance - difference^2 (Tango 1998, section 5; Liu et al. 2002, Statistics in Medicine 21:231-245).
-    None when the expected difference is at or below the margin.
+    candidate - baseline. Pairs come in clusters of ``cluster_size`` whose flips correlate by ``icc``; unless it is
+    known to be less, a cluster counts as one pair. The search starts at the normal approximation (null variance at
+    lambda = -margin as in the score test, alternative variance discordance - difference^2: Tango 1998, section 5; Liu
+    et al. 2002, Statistics in Medicine 21:231-245). None when the expected difference is at or below the margin.
     """
     if difference <= -margin:
         return None
-    if abs(difference) > discordance or discordance > 1:
-        raise ValueError(f"a difference of {difference} cannot come from {discordance} flips per pair")
-    b, c = (discordance - difference) / 2, (discordance + difference) / 2
-    null = 2 * tango_q(1.0, b, c, -margin) - margin * (1 + margin)
+    alone = _independent_size(margin, discordance, difference, power)
+    if cluster_size <= 1:
+        return alone
+
+    def enough(n: int) -> bool:
+        flips, extra = n * (discordance - difference**2), imagined(n, cluster_size, margin)
+        block = 1 + (cluster_size - 1) * icc
+        return n >= alone * (flips * block + extra * cluster_size) / (flips + extra) - 1e-9
+
+    return _smallest(alone, enough)
+
+
+@lru_cache(maxsize=256)
+def _independent_size(margin: float, discordance: float, difference: float, power: float) -> int:
+    p_b, p_c = _flip_rates(discordance, difference)
+    null = 2 * tango_q(1.0, p_b, p_c, -margin) - margin * (1 + margin)
     spread = Z * sqrt(null) + NormalDist().inv_cdf(power) * sqrt(discordance - difference**2)
-    return ceil((spread / (margin + difference)) ** 2 - 1e-9)
+    n = max(ceil((spread / (margin + difference)) ** 2 - 1e-9), zero_flip_floor(margin))
+    while n * discordance <= MANY_FLIPS and power_of(n, margin, discordance, difference) < power:
+        n = ceil(n * 1.01)
+    return n
 
 
-def why_n(n: int, margin: float, discordance: float, difference: float = 0.0, power: float = 0.9) -> str:
-    """One sentence that says what ``n`` items can decide."""
-    wanted = sample_size(margin, discordance, difference, power)
-    start = f"A margin of {100 * margin:g} points needs {zero_flip_floor(margin)} items even if no answer changes"
+MANY_FLIPS = 60
+"""Expected flips above which the normal approximation of the power will do."""
+
+
+def why_n(
+    n: int,
+    margin: float,
+    discordance: float,
+    difference: float = 0.0,
+    power: float = 0.9,
+    *,
+    clusters: int | None = None,
+) -> str:
+    """One sentence that says what ``n`` items (in so many clusters) can decide."""
+    apart = clusters if clusters is not None and clusters < n else None
+    size = n / apart if apart else 1.0
+    wanted = sample_size(margin, discordance, difference, power, cluster_size=size)
+    unit = "items" if apart is None else f"clusters (of {size:.3g} items each)"
+    start = f"A margin of {100 * margin:g} points needs {zero_flip_floor(margin)} {unit} even if no answer changes"
     if wanted is None:
         return f"{start}; at a difference of {100 * difference:+.1f} points no number of items would pass."
-    enough = "enough" if n >= wanted else f"too few by {wanted - n}"
+    have, wanted = (n, wanted) if apart is None else (apart, ceil(wanted / size - 1e-9))
+    enough = "enough" if have >= wanted else f"too few by {wanted - have}"
+    together = "" if apart is None else ", all of a cluster together"
+    held = f"{n} items" if apart is None else f"{apart} clusters ({n} items)"
     return (
         f"{start}, and {wanted} to pass with {100 * power:.0f} % probability if {100 * discordance:g} % of the answers "
-        f"change and the difference is {100 * difference:+.1f} points: {n} items are {enough}."
+        f"change and the difference is {100 * difference:+.1f} points{together}: {held} are {enough}."
     )
 
 

@@ -66,6 +66,8 @@ class Rule:
     """Fields of the safe reply that this rule wants otherwise than ``prompt.fallback``."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """The rule as written in the file."""
+    margin: float | None = None
+    """By how much less often than the baseline a candidate may keep it, as a share; None: the gate's default."""
 
     def judge(self, reply: Reply) -> Verdict:
         """The verdict on a well-formed reply to a turn in which the rule is in force."""
@@ -116,9 +118,14 @@ class RuleBook:
 
         return ParsedReply(None, reply_text, None if plain(reply_text).strip() else "the reply is empty")
 
-    def check(self, turn: Turn, reply_text: str, truncated: bool = False) -> tuple[Verdict, ...]:
-        """One verdict per rule in force. A reply that is cut off, empty or outside the contract fails them all."""
-        active = self.active(turn)
+    def check(
+        self, turn: Turn, reply_text: str, truncated: bool = False, active: Sequence[Rule] | None = None
+    ) -> tuple[Verdict, ...]:
+        """One verdict per rule in force. A reply that is cut off, empty or outside the contract fails them all.
+
+        ``active``: what ``self.active(turn)`` gave, where several replies to one turn are checked.
+        """
+        active = self.active(turn) if active is None else active
         if not active:
             return ()
         parsed = self.parse(reply_text)

@@ -163,7 +163,8 @@ class _Builder:
             return None
         sets = _decided(clauses, self.contract) if self.contract and spec.severity == "hard" else {}
         source = self.data["rules"][path[1]]
-        return Rule(spec.id, spec.severity, spec.text, spec.optional, condition, tuple(clauses), sets, fallback, source)
+        how = spec.optional, condition, tuple(clauses), sets, fallback, source, spec.margin
+        return Rule(spec.id, spec.severity, spec.text, *how)
 
     def _rule_fallback(self, path: Place, spec: RuleSpec) -> dict[str, Any]:
         given = {"reply": spec.fallback} if isinstance(spec.fallback, str) else dict(spec.fallback or {})

@@ -93,6 +93,7 @@ class RuleSpec(Args):
     id: Identifier
     severity: Literal["hard", "soft"]
     text: str = ""
+    margin: Annotated[float, Field(gt=0, lt=1, strict=True, allow_inf_nan=False)] | None = None
     optional: bool = False
     unless: OneOrMore | None = None
     when: WhenSpec = Field(default_factory=lambda: WhenSpec.model_validate({}))

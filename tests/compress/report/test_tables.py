@@ -77,3 +77,22 @@ def test_hard_rules_that_no_item_tests_are_told(capsys: pytest.CaptureFixture[st
     said = " ".join(capsys.readouterr().out.split())
     assert "In force in no item, so that nothing is shown: no-promise, refuse (hard)." in said
     assert "so that nothing is shown: never (hard)." in said
+
+
+def test_eighty_columns_keep_counts_flips_and_three_items(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    (candidate,) = make_proof("FAIL")["candidates"]
+    suites = [{**suite, "n": 123456, "flips": [1203, 4567]} for suite in candidate["suites"]]
+    rules = [{**rule, "n": 123456, "flips": [1203, 4567], "broken": []} for rule in candidate["rules"]]
+    rules[0]["broken"] = ["q7", "\x1b[31mq9", "[bold]q12"]
+    tables.print_gate({"verdict": "FAIL", "suites": suites, "rules": rules})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in ("accuracy", "adherence", "escalate-legal"):
+        (line,) = [line for line in lines if line.strip().startswith(name) and "%" in line and "FAIL" in line][:1]
+        assert "123456" in line
+        assert "1203 / 4567" in line
+    told = "escalate-legal: 4567 newly broken, e.g. q7, \ufffd[31mq9, [bold]q12"
+    assert told in " ".join(" ".join(lines).split())

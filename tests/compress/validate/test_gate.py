@@ -5,6 +5,8 @@ import pytest
 
 from compress.validate.gate import Answer, enforce_all, judge
 from compress.validate.items import Item
+from compress.validate.sequential import Looks, plan_looks
+from runtime.errors import RuleError
 from runtime.rules import Turn, read_rules
 
 BOOK = read_rules(
@@ -83,9 +85,9 @@ def test_few_identical_replies_do_not_decide():
     result = judge(BOOK, items, replies, replies)
     rules, suites = by_id(result)
     assert result.verdict == "INCONCLUSIVE"
-    assert suites["accuracy"].needed == 133
-    assert rules["polite"].needed == 52
-    assert any("about 133 would decide" in reason for reason in result.reasons)
+    assert suites["accuracy"].needed == 149
+    assert rules["polite"].needed == 59
+    assert any("about 149 would decide" in reason for reason in result.reasons)
 
 
 def test_a_worse_candidate_fails_and_the_rule_is_named():
@@ -166,7 +168,7 @@ def test_clusters_count_as_one_when_nothing_flips():
     _, suites = by_id(result)
     assert suites["accuracy"].design_effect == pytest.approx(10)
     assert result.verdict == "INCONCLUSIVE"
-    assert suites["accuracy"].needed == pytest.approx(1330, abs=10)
+    assert suites["accuracy"].needed == 1490
 
 
 def test_rules_of_one_item_are_a_cluster_of_the_pooled_suite():
@@ -174,7 +176,7 @@ def test_rules_of_one_item_are_a_cluster_of_the_pooled_suite():
     _, suites = by_id(judge(BOOK, items, replies, replies))
     assert suites["adherence"].n == 200
     assert suites["adherence"].design_effect == pytest.approx(2)
-    assert suites["adherence"].verdict == "INCONCLUSIVE"  # 100 items, not 200, against a floor of 133
+    assert suites["adherence"].verdict == "INCONCLUSIVE"  # 100 items, not 200, against a floor of 149
 
 
 def test_without_expected_answers_there_is_no_accuracy():
@@ -256,3 +258,64 @@ def test_lengths_must_match():
 def test_nothing_to_enforce_is_not_counted():
     soft = read_rules(BOOK.text.replace("severity: hard", "severity: soft"))
     assert judge(soft, [item(0)], [said()], [said()], mode="enforced").verdict == "n/a"
+
+
+def test_a_rule_has_its_own_margin():
+    wide = read_rules(BOOK.text.replace("  - id: polite\n", "  - id: polite\n    margin: 0.2\n"))
+    assert (wide.by_id["polite"].margin, wide.by_id["lawyer"].margin) == (0.2, None)
+    items, replies = world(400)
+    rude = [said("answer", "No.") if i % 10 == 1 else reply for i, reply in enumerate(replies)]
+    results = [by_id(judge(book, items, replies, rude)) for book in (BOOK, wide)]
+    assert [rules["polite"].verdict for rules, _ in results] == ["FAIL", "PASS"]
+    assert [rules["polite"].margin for rules, _ in results] == [0.05, 0.2]
+
+
+@pytest.mark.parametrize("margin", ["0", "1", "-0.1", "yes", ".inf", '"0.1"'])
+def test_a_margin_is_a_share(margin):
+    with pytest.raises(RuleError, match="margin"):
+        read_rules(BOOK.text.replace("  - id: polite\n", f"  - id: polite\n    margin: {margin}\n"))
+
+
+def test_the_worst_rule_is_named():
+    items, replies = world(400)
+    rude = [said("answer", "No.") if i % 100 == 1 else reply for i, reply in enumerate(replies)]
+    shown = judge(BOOK, items, replies, rude).to_json()["worst_rule"]
+    assert (shown["id"], shown["difference"], shown["n"]) == ("polite", pytest.approx(-0.01), 400)
+    assert 0.02 < shown["lost_at_most"] < 0.035  # the rule in force in 100 items, in which nothing changed
+    assert judge(BOOK, items, replies, replies, mode="enforced").worst_rule is None
+
+
+def test_what_is_asked_of_hard_rules_is_said():
+    items, replies = world(60)
+    model, recorded = (judge(BOOK, items, replies, replies, mode=mode).demands for mode in ("model", "recorded"))
+    assert "no worse than the baseline by 5 points" in model
+    assert "compress gate" in model
+    assert "at most 1 % of its replies" in recorded
+    assert "validate asks" in recorded
+
+
+def test_the_same_replies_that_fail_name_the_limit_and_the_baseline():
+    items, replies = world(40)
+    broken = [said("answer", "I promise. Sorry.") if i % 8 == 1 else reply for i, reply in enumerate(replies)]
+    (reason,) = [r for r in judge(BOOK, items, broken, broken, mode="recorded").reasons if r.startswith("no-promise")]
+    assert "kept 87.5 % -> 87.5 %, limit 1 % broken" in reason
+    assert "breaks it in 5 of 40, and at most 1 % may" in reason
+    assert "the baseline itself breaks it in 5 of 40: mend the baseline or the rule" in reason
+
+
+def test_what_would_decide_counts_clusters():
+    items = [item(i, cluster=f"c{i // 10}") for i in range(400)]
+    reasons = judge(BOOK, items, [said()] * 400, [said()] * 400).reasons
+    assert any("about 1490 in 149 clusters would decide" in reason for reason in reasons)
+
+
+def test_a_stream_is_judged_at_its_looks():
+    items, replies = world(1000, every=2)
+    for end, verdict in ((64, "INCONCLUSIVE"), (408, "PASS")):
+        looks = Looks(tuple(e for e in plan_looks(1000) if e <= end), complete=False)
+        found = judge(BOOK, items[:end], replies[:end], replies[:end], looks=looks)
+        assert found.verdict == verdict
+    worse = [said("answer", "No.")] * 64
+    assert judge(BOOK, items[:64], replies[:64], worse, looks=Looks((64,), complete=False)).verdict == "FAIL"
+    once = judge(BOOK, items[:64], replies[:64], replies[:64], looks=Looks((64,), complete=True))
+    assert by_id(once)[0]["polite"].needed == 86  # 59 at once: some of alpha went to the looks

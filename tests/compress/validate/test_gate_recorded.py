@@ -2,11 +2,18 @@
 """The gate on two files of recorded replies."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 
-from compress.errors import DataError, RuleError
+from compress.errors import DataError, ResourceError, RuleError
+from compress.validate import lines, outcomes, recorded
 from compress.validate.recorded import gate_files
+from runtime.rules import load_rules
 
 RULES = """
 version: 1
@@ -67,7 +74,7 @@ def test_equal_files_pass_when_they_are_long_enough(gate):
 def test_short_equal_files_do_not_decide(gate):
     result = gate([row(i) for i in range(40)], [row(i) for i in range(40)])
     assert result["verdict"] == "INCONCLUSIVE"
-    assert {r["id"]: r["needed"] for r in result["rules"]} == {"polite": 52, "no-promise": 299}
+    assert {r["id"]: r["needed"] for r in result["rules"]} == {"polite": 59, "no-promise": 299}
 
 
 def test_a_worse_file_fails(gate):
@@ -77,10 +84,10 @@ def test_a_worse_file_fails(gate):
 
 
 def test_expected_in_either_file_makes_an_accuracy_suite(gate):
-    known = [row(i, expected={"answer": "thanks", "match": "contains"}) for i in range(140)]
-    plain = [row(i) for i in range(140)]
+    known = [row(i, expected={"answer": "thanks", "match": "contains"}) for i in range(150)]
+    plain = [row(i) for i in range(150)]
     for result in (gate(known, plain), gate(plain, known)):
-        assert (result["suites"][0]["name"], result["suites"][0]["n"]) == ("accuracy", 140)
+        assert (result["suites"][0]["name"], result["suites"][0]["n"]) == ("accuracy", 150)
         assert result["suites"][0]["verdict"] == "PASS"
 
 
@@ -243,6 +250,121 @@ def test_bad_files_are_named_with_their_line(gate, baseline, candidate, message)
     with pytest.raises(DataError) as caught:
         gate(baseline, candidate)
     assert message in str(caught.value)
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Two processes however small the files are, in blocks of few lines."""
+    monkeypatch.setattr(recorded, "SMALL", 0)
+    monkeypatch.setattr(recorded, "CHUNK", 7)
+    monkeypatch.setattr(recorded, "cores", lambda: 2)
+    monkeypatch.setattr(lines, "BLOCK", 1000)
+
+
+def worse(rows):
+    return [{**r, "reply": "No, we promise."} if n % 20 == 0 else r for n, r in enumerate(rows)]
+
+
+def test_processes_give_the_result_of_one(gate, many, monkeypatch):
+    rows = [row(i, cluster=i // 3 if i % 2 else f"c{i}", expected={"answer": "thanks"}) for i in range(200)]
+    shuffled = sorted(worse(rows), key=lambda r: r["id"][::-1])
+    found = gate(rows, shuffled)
+    monkeypatch.setattr(recorded, "cores", lambda: 1)
+    assert gate(rows, shuffled) == found
+    assert [rule["flips"] for rule in found["rules"]] == [[0, 10], [0, 10]]
+    assert found["rules"][1]["broken"] == ["q0", "q20", "q40"]
+
+
+@pytest.mark.parametrize(
+    ("side", "at", "change", "message"),
+    [
+        (0, 150, {"lables": []}, "b.jsonl:151: unknown key 'lables'"),
+        (1, 60, {"reply": 3}, "c.jsonl:61: reply is a number"),
+        (1, 190, {"id": "q3"}, "c.jsonl:191: id 'q3' stands on line 4 too"),
+        (1, 120, {"id": "z"}, "b.jsonl:121: id 'q120' is not in"),
+        (1, 77, {"messages": [{"role": "user", "content": "?"}]}, "c.jsonl:78: messages of id 'q77' differ from"),
+        (0, 33, {"id": None}, "b.jsonl:34: id is None"),
+    ],
+)
+def test_processes_name_the_line_at_fault(gate, many, side, at, change, message):
+    files = [[row(i) for i in range(200)], [row(i) for i in range(200)]]
+    files[side][at] |= change
+    with pytest.raises(DataError) as caught:
+        gate(*files)
+    assert message in str(caught.value)
+
+
+def test_the_first_of_two_faults_is_named(gate, many):
+    rows = [row(i) for i in range(200)]
+    with pytest.raises(DataError, match=r"c\.jsonl:10: truncated is 1"):
+        gate(rows, [{**r, "truncated": 1} if n in (9, 180) else r for n, r in enumerate(rows)])
+
+
+def test_a_process_that_is_ended_is_told(gate, many, monkeypatch):
+    monkeypatch.setattr(recorded, "check_all", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ResourceError, match="ended from outside"):
+        gate([row(i) for i in range(60)], [row(i) for i in range(60)])
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    script = (
+        "import os, time\nfrom compress.validate.workers import spread\n"
+        "def job(n):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "list(spread(job, range(4), 2))\n"
+    )
+    with subprocess.Popen([sys.executable, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        parent.stdin.write(script)
+        parent.stdin.close()
+        children = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+    _, alive = psutil.wait_procs([psutil.Process(c) for c in children if psutil.pid_exists(c)], timeout=20)
+    assert not alive
+
+
+def test_a_truncated_reply_is_not_right(gate):
+    rows = [row(i, expected={"answer": "thanks"}) for i in range(40)]
+    result = gate(rows, [{**r, "truncated": True} for r in rows])
+    assert (result["suites"][0]["baseline"], result["suites"][0]["candidate"]) == (1.0, 0.0)
+
+
+def test_cases_show_both_replies_and_why(tmp_path, gate):
+    rows = [row(i, expected={"answer": "thanks"}) for i in range(90)]
+    gate(rows, worse(rows))
+    judged = recorded.judge_files(tmp_path / "b.jsonl", tmp_path / "c.jsonl", load_rules(tmp_path / "rules.yaml"))
+    found = judged.cases_json()
+    assert {name: [case["item"] for case in cases] for name, cases in found.items()} == {
+        name: ["q0", "q20", "q40", "q60", "q80"] for name in ("polite", "no-promise", "accuracy")
+    }
+    case = found["no-promise"][0]
+    assert (case["asked"], case["baseline"]["reply"]) == ("hello 0", "Thanks.")
+    assert case["candidate"] == {"reply": "No, we promise.", "passed": False, "why": case["candidate"]["why"]}
+    assert "promise" in case["candidate"]["why"]
+    assert found["accuracy"][0]["candidate"]["why"] == "the answer is 'thanks' (exact)"
+
+
+def test_few_cases_are_kept_however_many_there_are(tmp_path, gate):
+    rows = [row(i) for i in range(300)]
+    gate(rows, [{**r, "reply": "We promise " + "much " * 2000} for r in rows])
+    judged = recorded.judge_files(tmp_path / "b.jsonl", tmp_path / "c.jsonl", load_rules(tmp_path / "rules.yaml"))
+    assert {len(cases) for cases in judged.cases_json().values()} == {outcomes.SHOWN}
+    assert all(len(case.replies[1]) < outcomes.LONGEST + 50 for case in judged.cases)
+    assert [rule.flips for rule in judged.rules] == [(0, 300), (0, 300)]
+
+
+def test_half_characters_can_be_written(tmp_path, gate):
+    result = gate([row(0)], [row(0, "No \ud800", id="q0")])
+    assert json.dumps(result, ensure_ascii=False).encode()
+
+
+def test_a_stream_is_refused(gate, tmp_path):
+    (tmp_path / "rules.yaml").write_text(RULES)
+    os.mkfifo(tmp_path / "pipe")
+    writer = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        with pytest.raises(DataError, match="cannot be read twice"):
+            gate_files(tmp_path / "pipe", tmp_path / "pipe", tmp_path / "rules.yaml")
+    finally:
+        os.close(writer)
 
 
 def test_missing_files_and_bad_rules(gate, tmp_path):

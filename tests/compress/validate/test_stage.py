@@ -11,7 +11,8 @@ from validate_models import RULES, question
 from compress.artifact import Artifact, open_artifact, seal
 from compress.errors import UsageError
 from compress.stage import Job
-from compress.validate import listen
+from compress.validate import kept, listen
+from compress.validate.in_torch import HfRunner
 from compress.validate.params import ValidateParams
 from compress.validate.stage import Validate
 
@@ -22,7 +23,8 @@ def run(tmp: Path, candidates: Mapping[str, Path], baseline: Path, data: Path, *
     out, scratch = tmp / "out", tmp / "scratch"
     out.mkdir(parents=True)
     scratch.mkdir(exist_ok=True)
-    job = make_job(candidates, baseline, data, out, scratch, **params)
+    cache = params.pop("cache", None)
+    job = replace(make_job(candidates, baseline, data, out, scratch, **params), cache=cache)
     facts = Validate().run(job)
     assert facts["verdict"] == json.loads((out / "proof.json").read_text())["verdict"]
     return out
@@ -168,11 +170,76 @@ def test_a_killed_validation_asks_no_finished_model_again_and_ends_with_equal_by
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, {"copy": copy}, trained_hf, data, base=tiny_hf, samples=6)
     shutil.rmtree(tmp_path / "out")
-    monkeypatch.setattr(listen, "hear_baseline", None)  # the baseline's replies are in scratch
+    monkeypatch.setattr(listen, "hear_baseline", None)  # the baseline's replies are on disk
     out = run(tmp_path, {"copy": copy}, trained_hf, data, base=tiny_hf, samples=6)
     files = sorted(p.relative_to(passed) for p in passed.rglob("*") if p.is_file() and p.name != "measurements.json")
     for name in files:
         assert (out / name).read_bytes() == (passed / name).read_bytes(), name
+
+
+@pytest.fixture
+def few(tmp_path: Path, data: Path) -> Path:
+    """Forty of the items."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    lines = (data / "eval.jsonl").read_text().splitlines(keepends=True)[:40]
+    (folder / "eval.jsonl").write_text("".join(lines))
+    shutil.copyfile(data / "rules.yaml", folder / "rules.yaml")
+    return folder
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """How many prompts each call of the torch runner was given; call number ``stop_at`` is a kill."""
+    asked: list[int] = []
+    real = HfRunner.complete
+
+    def complete(self: HfRunner, prompts: Any, *rest: Any, **more: Any) -> Any:
+        if len(asked) == stop_at:
+            raise KeyboardInterrupt
+        asked.append(len(prompts))
+        return real(self, prompts, *rest, **more)
+
+    monkeypatch.setattr(HfRunner, "complete", complete)
+    return asked
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7])
+def test_a_validation_goes_on_behind_the_segment_where_it_was_killed(
+    tmp_path: Path, trained_hf: Path, few: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    monkeypatch.setattr(kept, "SEGMENT", 16)
+    copy = tmp_path / "copy"
+    shutil.copytree(trained_hf, copy)
+    whole = run(tmp_path / "whole", {"copy": copy}, trained_hf, few, samples=4)
+    with monkeypatch.context() as patch:
+        counted(patch, stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, {"copy": copy}, trained_hf, few, samples=4)
+    shutil.rmtree(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        again = counted(patch)
+        out = run(tmp_path, {"copy": copy}, trained_hf, few, samples=4)
+    every = [16, 16, 8] * 3  # the baseline twice, the candidate
+    assert again == every[stop_at:]
+    for path in sorted(p for p in whole.rglob("*") if p.is_file() and p.name != "measurements.json"):
+        name = path.relative_to(whole)
+        assert (out / name).read_bytes() == path.read_bytes(), name
+
+
+def test_a_baseline_answers_once_for_all_candidates(
+    tmp_path: Path, trained_hf: Path, damaged_hf: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, asked = tmp_path / "cache", counted(monkeypatch)
+    first = run(tmp_path / "first", {"a": damaged_hf}, trained_hf, few, cache=cache)
+    assert asked == [40, 40, 40]
+    second = run(tmp_path / "second", {"b": damaged_hf}, trained_hf, few, cache=cache)
+    assert asked == [40, 40, 40, 40]
+    one, two = read(first, "proof.json"), read(second, "proof.json")
+    assert one["candidates"][0]["drift"] == two["candidates"][0]["drift"]
+    assert (one["baseline"], one["a_a"]) == (two["baseline"], two["a_a"])
+    (few / "rules.yaml").write_text((few / "rules.yaml").read_text().replace("Answer in JSON.", "Reply in JSON."))
+    run(tmp_path / "third", {"a": damaged_hf}, trained_hf, few, cache=cache)
+    assert asked[4:] == [40, 40, 40]  # another prompt is another question
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +279,7 @@ def test_parity_is_read_where_it_was_proved(
     assert (candidate["parity"]["starts"], candidate["parity"]["failed"]) == (8, False)
     assert [at[0] for at in told] == sorted(at[0] for at in told)
     assert {note for _, _, note in told} == {
-        *(f"tune: {what}" for what in ("loading", "answers", "answers again", "logits", "rules")),
+        *(f"tune: {what}" for what in ("loading", "answers", "answers again", "logits", "rules", "other wordings")),
         *(f"gguf: {what}" for what in ("loading", "answers", "rules", "drift")),
     }
     with pytest.raises(UsageError, match="parity is a gguf artifact"):
@@ -232,6 +299,33 @@ def test_a_gguf_is_judged_in_the_runtime_that_ships(tmp_path: Path, gguf: Path, 
     assert measured["gguf"]["tokens_per_s"] > 0
     assert "torch" not in measured["gguf"]["versions"]
     assert measured["gguf"]["peak_rss_bytes"] < measured["tune"]["peak_rss_bytes"]
+
+
+def test_asking_stops_when_the_verdict_is_sure(tmp_path: Path, trained_hf: Path, damaged_hf: Path, data: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained_hf, copy)
+    out = run(tmp_path / "run", {"a-copy": copy, "b-damaged": damaged_hf}, trained_hf, data, sequential=True)
+    proof = read(out, "proof.json")
+    first, second = proof["candidates"]
+    assert (first["verdict"], first["asked"], first["looks"][-1]) == ("PASS", 300, 300), first["reasons"]
+    assert second["verdict"] == "FAIL"
+    assert second["asked"] <= 119
+    assert (proof["n_items"], proof["chosen"]) == (300, "a-copy")
+    assert "Stopped after" in proof["why_n"]
+    rows = [json.loads(line) for line in (out / "replies" / "b-damaged.jsonl").read_text().splitlines()]
+    assert len(rows) == second["asked"]
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert [row["id"] for row in rows[:3]] != ["q0", "q1", "q2"], "a beginning must be drawn, not taken"
+    early = [suite for suite in first["suites"] if suite["name"] == "accuracy"]
+    assert early[0]["low"] > -early[0]["margin"]
+
+
+def test_wordings_stand_beside_the_candidates(passed: Path) -> None:
+    rows = {row["name"]: row for row in read(passed, "proof.json")["wording"]}
+    assert list(rows) == ["blank lines", "general sentence", "greeting", "the baseline again", "copy"]
+    assert {row["n"] for row in rows.values()} == {48}
+    assert rows["copy"]["rule_flips"] == [0, 0]
+    assert max(rows[name]["text_changed"] for name in ("blank lines", "general sentence", "greeting")) > 0
 
 
 def test_missing_rules_and_items_are_named(tmp_path: Path, trained_hf: Path, data: Path) -> None:

@@ -1,0 +1,209 @@
+"""The verdict as a document, a page, Markdown and JUnit."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from report_data import make_proof
+
+from compress.report.verdict import of_gate, of_proof, rows
+from compress.report.verdict_files import FORMATS, write
+
+HOSTILE = "</div><script>alert(1)</script>\n````\n# @team #1 | a\x1b[31m\x00\ufffe"
+
+
+def case(item: str, before: bool, after: bool, reply: str = "Fine.") -> dict[str, Any]:
+    sides = [
+        {"reply": reply, "passed": passed, "why": "" if passed else "must any_word: none of them"}
+        for passed in (before, after)
+    ]
+    return {"item": item, "asked": "Where is it?", "baseline": sides[0], "candidate": sides[1]}
+
+
+def row(verdict: str, **more: Any) -> dict[str, Any]:
+    found = {"n": 200, "baseline": 1.0, "candidate": 0.9, "low": -0.14, "high": -0.07, "margin": 0.02, "needed": None}
+    return {**found, "verdict": verdict, "clusters": 200, "note": "", "flips": [0, 20], "broken": ["q1", "q2"], **more}
+
+
+def document(reply: str = "Fine.") -> dict[str, Any]:
+    result = {
+        "verdict": "FAIL",
+        "reasons": ["adherence: fell"],
+        "hard_rules_not_in_force": ["never"],
+        "suites": [
+            {"name": "accuracy", **row("FAIL", difference=-0.1)},
+            {"name": "adherence", **row("INCONCLUSIVE", difference=-0.1, needed=900)},
+        ],
+        "rules": [
+            {"id": "polite", "severity": "hard", "mode": "recorded", **row("FAIL", difference=[-0.1, -0.14, -0.07])}
+            | {"low": 0.86, "high": 0.93, "margin": None},
+            {"id": "never", "severity": "hard", "mode": "recorded", **row("n/a", n=0, difference=None)},
+            {"id": "short", "severity": "soft", "mode": "model", **row("PASS", difference=[-0.1, -0.14, -0.07])},
+        ],
+    }
+    cases = {
+        "accuracy": [case("q9", True, False, reply)],
+        "polite": [case("q1", True, False, reply), case("q2", False, False, reply), case("q3", False, True, reply)],
+        "short": [case("q4", True, False, reply)],
+    }
+    return of_gate(result, cases, "old.jsonl", "new.jsonl")
+
+
+class Page(HTMLParser):
+    """Checks nesting and collects text, tags and what would leave the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.requests: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.requests += [name for name, _ in attrs if name in ("src", "href", "action", "data")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_rules_stand_below_their_suites_with_differences_flips_and_cases() -> None:
+    (candidate,) = document()["candidates"]
+    assert [(suite, what) for suite, what, _ in rows(candidate)] == [
+        ("accuracy", ""),
+        ("adherence", ""),
+        ("adherence", "polite"),
+        ("adherence", "never"),
+        ("soft adherence", ""),
+        ("soft adherence", "short"),
+    ]
+    found = {what or suite: entry for suite, what, entry in rows(candidate)}
+    assert found["adherence"]["more"] == 700
+    assert found["accuracy"]["more"] is None
+    assert found["polite"]["difference"] == {"estimate": -0.1, "low": -0.14, "high": -0.07}
+    assert found["polite"]["own"] == {"low": 0.86, "high": 0.93}
+    assert {kind: [c["item"] for c in cases] for kind, cases in found["polite"]["cases"].items()} == {
+        "broken": ["q1"],
+        "mended": ["q3"],
+        "both": ["q2"],
+    }
+    assert (found["accuracy"]["cases"]["broken"][0]["item"], candidate["idle"]) == ("q9", ["never"])
+
+
+def test_a_proof_becomes_the_same_document() -> None:
+    proof = make_proof("FAIL")
+    cases = {"gguf-Q4_K_M": {"model": {"escalate-legal": [case("q7", True, False)]}, "enforced": {}}}
+    (candidate,) = of_proof(proof, cases)["candidates"]
+    found = {(suite, what): entry for suite, what, entry in rows(candidate)}
+    assert found["adherence", "escalate-legal"]["cases"]["broken"][0]["item"] == "q7"
+    assert found["adherence", "escalate-legal"]["flips"] == [1, 3]
+    assert found["enforced", "escalate-legal"]["own"] == {"low": 0.0, "high": 0.004}
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_every_format_is_written_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new folder" / f"v{suffix}"
+    write(document(HOSTILE), path)
+    assert path.stat().st_size > 1000
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    first = path.read_bytes()
+    write(document(HOSTILE), path)
+    assert path.read_bytes() == first
+
+
+def test_the_page_escapes_what_models_say_and_asks_nothing_of_the_network() -> None:
+    page = Page(FORMATS[".html"](document(HOSTILE)))
+    assert not page.open
+    assert not page.requests
+    assert "script" not in page.tags
+    assert HOSTILE.split("\n")[0] in page.words
+    wanted = ["old.jsonl", "new.jsonl", "about 700 more would decide", "Newly broken", "q1", "Broken by both", "q2"]
+    wanted += ["must any_word: none of them", "\u221210.0 [\u221214.0, \u22127.0]", "own share 86.00 %"]
+    for shown in wanted:
+        assert shown in page.words, shown
+
+
+def test_json_is_the_document_itself() -> None:
+    assert json.loads(FORMATS[".json"](document(HOSTILE))) == document(HOSTILE)
+
+
+def test_markdown_keeps_replies_inside_their_fences() -> None:
+    text = FORMATS[".md"](document(HOSTILE))
+    outside, fence = [], ""
+    for line in text.split("\n"):
+        mark = re.match(r"`{3,}", line)
+        if mark and not fence:
+            fence = mark[0]
+        elif fence and line == fence:
+            fence = ""
+        elif not fence:
+            outside.append(line)
+    assert fence == ""
+    assert not [line for line in outside if "script" in line or "@team" in line]
+    assert "| **accuracy** |" in text
+    assert "`````text" in text
+    assert not [line for line in outside if line.startswith("|") and line.count(" | ") != 8]
+
+
+def test_markdown_of_many_cases_fits_a_comment() -> None:
+    told = document("word " * 2000)
+    (candidate,) = told["candidates"]
+    suite = candidate["suites"][1]
+    suite["rules"] = [{**suite["rules"][0], "id": f"rule-{n}"} for n in range(40)]
+    text = FORMATS[".md"](told)
+    assert len(text) < 65_536
+    assert "further rules have cases" in text
+
+
+def test_junit_counts_failures_and_errors_and_holds_no_forbidden_character() -> None:
+    root = ElementTree.fromstring(FORMATS[".xml"](document(HOSTILE)))
+    assert {name: root.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "6",
+        "failures": "2",
+        "errors": "1",
+        "skipped": "2",
+    }
+    suites = {suite.get("name"): suite for suite in root}
+    assert list(suites) == ["new.jsonl: accuracy", "new.jsonl: adherence", "new.jsonl: soft adherence"]
+    failure = suites["new.jsonl: adherence"].find("testcase[@name='polite']/failure")
+    assert failure is not None
+    assert failure.text is not None
+    assert "q1 (newly broken)" in failure.text
+    assert "q2 (broken by both)" in failure.text
+    passed = suites["new.jsonl: soft adherence"].find("testcase[@name='short']")
+    assert passed is not None
+    assert [child.tag for child in passed] == ["system-out"]
+
+
+def test_a_candidate_that_was_not_reached_fails_no_build() -> None:
+    told = document()
+    told["candidates"][0]["verdict"] = "n/a"
+    root = ElementTree.fromstring(FORMATS[".xml"](told))
+    assert (root.get("failures"), root.get("errors"), root.get("skipped")) == ("0", "0", "6")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium-headless-shell") is None, reason="needs chromium-headless-shell")
+def test_a_browser_shows_the_page_without_a_complaint(tmp_path: Path) -> None:
+    path = tmp_path / "v.html"
+    write(document(HOSTILE), path)
+    command = ["chromium-headless-shell", "--no-sandbox", "--headless", "--disable-gpu", "--enable-logging=stderr"]
+    shown = subprocess.run(
+        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=100, check=True
+    )
+    assert "CONSOLE" not in shown.stderr
+    assert "about 700 more would decide" in shown.stdout
+    assert "<script" not in shown.stdout
