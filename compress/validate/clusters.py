@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-WEIGHT = 0.14
+WEIGHT = 0.16
 """Flips of the imagined cluster, as a share of the flips that a difference of the size of the margin would bring."""
 FEWEST = 0.5
 """Fewest flips of the imagined cluster; the most are as many as a cluster of average size has items."""

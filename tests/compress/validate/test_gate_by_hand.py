@@ -119,7 +119,7 @@ def deff_by_hand(values, names, margin):
     many = len(groups)
     robust = sum(sum(group) ** 2 for group in groups.values()) * (many / (many - 1) if many > 1 else 1)
     alone = sum(value * value for group in groups.values() for value in group)
-    flips = min(max(0.14 * margin * n, 0.5), typical)
+    flips = min(max(0.16 * margin * n, 0.5), typical)
     return max((robust + flips * typical) / (alone + flips), 1.0)
 
 
