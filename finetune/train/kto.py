@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.errors import UsageError
 from compress.stage import Job
-from finetune.train import preference
+from finetune.train import preference, together
 from finetune.train.objective import IGNORED, Example
 from finetune.train.objective import Row as Tokens
 from finetune.train.params import KtoParams
-from finetune.train.preferring import Preferring, logps
+from finetune.train.preferring import Preferring, all_logps
 from finetune.train.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ class Points(Preferring):
 
     def prepare(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         """With ``kl`` = max(0, mean log-ratio of the crossed replies), one number for the whole batch."""
-        numbers = [int(number) for number in inputs["number"]]
+        numbers = [int(number) for number in together.gathered(inputs["number"])]
         places = [self.mixed[pair] for pair in _next(numbers)]
-        now = logps(self.trainer, [self.crossed[place] for place in places])
+        now = all_logps(self.trainer, [self.crossed[place] for place in places])
         kl = max(0.0, float((now - self.more_reference[places]).mean()))
         inputs = super().prepare(model, inputs)
-        return {**inputs, "kl": inputs["reference"].new_full((len(numbers),), kl)}
+        return {**inputs, "kl": inputs["reference"].new_full((len(inputs["labels"]),), kl)}
 
 
 def _next(batch: Sequence[int]) -> list[tuple[int, int]]:

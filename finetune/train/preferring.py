@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress import launch
 from compress.errors import UsageError
 from compress.stage import Job
-from finetune.train import batches
+from finetune.train import batches, together
 from finetune.train.objective import Example, Objective
 from finetune.train.objective import Row as Tokens
 from finetune.train.pairs import apart, read_examples
@@ -63,12 +64,14 @@ class Preferring(Objective):
 
         self.trainer = trainer
         place = self.job.scratch / REFERENCE
-        if not place.is_file():
+        if not together.smallest(place.is_file()):
             rows = [*self.flat, *self.held_rows, *self.more_rows()]
-            values = logps(trainer, rows, self.job.progress) if self.with_reference else np.zeros(len(rows))
-            partial = place.with_suffix(".partial.npy")
-            np.save(partial, values.astype(np.float32), allow_pickle=False)
-            partial.rename(place)
+            values = all_logps(trainer, rows, self.job.progress) if self.with_reference else np.zeros(len(rows))
+            if launch.place().leads:
+                partial = place.with_suffix(".partial.npy")
+                np.save(partial, values.astype(np.float32), allow_pickle=False)
+                partial.rename(place)
+            together.wait()
         known = np.load(place, allow_pickle=False)
         self.reference = torch.from_numpy(known[: len(self.flat)])
         self.held_reference = known[len(self.flat) : len(self.flat) + len(self.held_rows)]
@@ -106,7 +109,7 @@ class Preferring(Objective):
         import torch
         from scipy.stats import binomtest
 
-        values = torch.from_numpy(logps(trainer, self.held_rows, self.job.progress).astype(np.float32))
+        values = torch.from_numpy(all_logps(trainer, self.held_rows, self.job.progress).astype(np.float32))
         lengths = torch.tensor([sum(label >= 0 for label in row["labels"]) for row in self.held_rows])
         known = torch.from_numpy(self.held_reference)
         replies = Replies(values, lengths, known, torch.zeros(len(values)))
@@ -140,6 +143,15 @@ def logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatAr
                 progress(done, len(order), "reading replies")
     model.train(training)
     return found
+
+
+def all_logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatArray:
+    """The same as ``logps`` for rows that every process has; each of them reads a part."""
+    import torch
+
+    found, places = np.zeros(len(rows)), together.mine(range(len(rows)))
+    found[list(places)] = logps(trainer, [rows[i] for i in places], progress)
+    return together.summed(torch.from_numpy(found)).numpy()
 
 
 def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]], limit: int) -> list[list[Tokens]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -11,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress import launch
 from compress.extras import need
 from compress.memory import trim
 from compress.stage import Job
-from finetune.train import adapters, batches, freezing, gpu, merge
+from finetune.train import adapters, batches, freezing, gpu, merge, together
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
@@ -61,6 +63,7 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     watch = Watch(job, objective, objective.examples(tokenizer))
     examples = watch.taught
     on_cpu = not torch.cuda.is_available()
+    together.join(str(job.scratch), on_cpu=on_cpu)
     fit = gpu.Fit(batches.AT_ONCE, False) if on_cpu else _fit(job, examples, objective.rows)
     model = merge.load_base(
         job.input.path,
@@ -76,13 +79,14 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     facts = watch.end(trainer)
     adapter = job.scratch / "adapter"
-    if p.method != "full":
+    if p.method != "full" and launch.place().leads:
         shutil.rmtree(adapter, ignore_errors=True)
         adapters.save(trainer.model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None)
     facts |= objective.end(trainer)
     if trainer.plan is not None:
         blocks = trainer.model.config.get_text_config().num_hidden_layers
         facts |= freezing.told(trainer.plan, trainer.learnable, blocks)
+    together.leave()
     seconds, steps = time.monotonic() - started, int(trainer.state.global_step)
     mean = sum(map(length, examples)) / len(examples)
     done = steps - (int(last.name.split("-")[1]) if last else 0)
@@ -131,9 +135,11 @@ def length(example: Example) -> int:
 
 
 def in_order(examples: Sequence[Example], steps: int, batch: int, seed: int) -> list[dict[str, Any]]:
-    """The rows as the steps read them, in an order of our own that does not depend on where a run resumed."""
-    plan = batches.plan_batches(list(map(length, examples)), steps, batch, seed)
-    return [row for chosen in plan for i in chosen for row in examples[i]]
+    """The rows as the steps read them, in an order of our own that does not depend on where a run resumed. Several
+    processes take a part of each batch, with rows of like length in all parts."""
+    plan, world = batches.plan_batches(list(map(length, examples)), steps, batch, seed), launch.place().world
+    dealt = ([i for start in range(world) for i in chosen[start::world]] for chosen in plan)
+    return [row for chosen in dealt for i in chosen for row in examples[i]]
 
 
 def _trainer(
@@ -195,7 +201,7 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
         quick = {name: f * (p.adapter.ratio if ".lora_B." in name else 1) for name, f in found.factors.items()}
         found = replace(found, factors=quick)
     trainer.plan = found
-    freezing.apply(trainer.learnable, trainer.plan, 0)
+    freezing.apply(trainer.learnable, trainer.plan, steps)  # DDP looks once at what will learn at some time
     trainer.add_callback(_unfreezer(trainer))
 
 
@@ -227,6 +233,7 @@ def _unfreezer(trainer: Any) -> Any:
 
 def _objective_trainer() -> Any:
     """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
+    import torch
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -251,8 +258,6 @@ def _objective_trainer() -> Any:
         def create_optimizer(self, *given: Any, **named: Any) -> Any:
             """AdamW over the weights that learn at some time, each at its own rate."""
             if self.optimizer is None and self.plan is not None:
-                import torch
-
                 args = self.args
                 parts = freezing.groups(self.learnable, self.plan, args.learning_rate)
                 self.optimizer = torch.optim.AdamW(
@@ -264,9 +269,17 @@ def _objective_trainer() -> Any:
             """Gradients of the parts of a batch add up to those of the whole."""
             step = super().training_step
             inputs = self.objective.prepare(model, self._prepare_inputs(inputs))
-            count = self.objective.count(inputs)
-            rows = batches.rows_at_once(inputs["input_ids"], self.at_once, self.objective.rows)
-            return sum(step(model, part, count) for part in batches.split(inputs, rows))
+            count = self._of_all(self.objective.count(inputs))
+            rows = together.smallest(batches.rows_at_once(inputs["input_ids"], self.at_once, self.objective.rows))
+            *parts, last = batches.split(inputs, rows)
+            with self.accelerator.no_sync(model) if parts else contextlib.nullcontext():
+                loss = sum(step(model, part, count) for part in parts)
+            return loss + step(model, last, count)
+
+        def _of_all(self, count: Any) -> Any:
+            """What makes the mean over the processes, which accelerate takes, a mean over their whole batch."""
+            world = launch.place().world
+            return count if world == 1 else together.summed(torch.as_tensor(count).float()) / world
 
     return ObjectiveTrainer
 
@@ -285,7 +298,9 @@ def _arguments(
     return SFTConfig(
         output_dir=str(job.scratch),
         max_steps=steps,
-        per_device_train_batch_size=p.batch * rows,
+        per_device_train_batch_size=together.share(p.batch) * rows,
+        ddp_find_unused_parameters=p.unfreeze is not None,  # what does not learn yet has no gradient to wait for
+        ddp_broadcast_buffers=False,
         remove_unused_columns=False,
         learning_rate=rate,
         optim=ALIASES.get(p.optimizer, p.optimizer),
@@ -328,6 +343,9 @@ def _callback(job: Job[Any], objective: Objective) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            together.wait()
+            if not launch.place().leads:
+                return
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
                     _sync(path)
@@ -347,10 +365,12 @@ def _sync(path: Path) -> None:
 
 def _last_checkpoint(scratch: Path) -> Path | None:
     """The latest whole checkpoint; half-written ones are removed."""
+    together.wait()
     whole = []
     for folder in scratch.glob("checkpoint-*"):
         if (folder / WHOLE).is_file():
             whole.append(folder)
-        else:
+        elif launch.place().leads:
             shutil.rmtree(folder)
+    together.wait()
     return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)

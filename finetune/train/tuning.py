@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from compress import launch
 from compress.artifact import MEASUREMENTS
 from compress.errors import UsageError
 from compress.extras import need
@@ -32,6 +33,7 @@ class Tuning(Stage[P]):
 
     accepts = frozenset({"hf"})
     produces = "hf"
+    together = True
     uses = frozenset({"rules", "train"})
     modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
     libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
@@ -69,6 +71,8 @@ class Tuning(Stage[P]):
         objective, counts = self.objective(job)
         merge.require_finite(job.input.path)
         result = training.train(job, objective, p.rate or self.default_rate(p.method, job.input.path))
+        if not launch.place().leads:
+            return {}
         memory = gpu.highest()
         facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts, **result.facts}
         if p.method == "full":

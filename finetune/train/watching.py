@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compress import launch
 from compress.errors import HoldfastError, UsageError
 from compress.json_files import write_json
 from compress.stage import Job
+from finetune.train import together
 from finetune.train.batches import rows_at_once, split
 from finetune.train.objective import Example, Objective
 
@@ -49,7 +51,8 @@ class Watch:
         value, agrees, n = measure(trainer, self.objective, self.held, self.job.params.batch)
         best = min((entry[1] for entry in self.measured), default=math.inf)
         self.measured.append([step, round(value, 6), agrees, n])
-        write_json(self.job.scratch / MEASURED, self.measured)
+        if launch.place().leads:
+            write_json(self.job.scratch / MEASURED, self.measured)
         if self.how.patience is None:
             return True
         if value < best:
@@ -106,27 +109,30 @@ def measure(trainer: Any, objective: Objective, held: Sequence[Example], batch: 
     model = trainer.model
     total = count = 0.0
     objective.agreed = []
-    training = model.training
+    training, part_of = model.training, together.mine(held)
     model.eval()
     with torch.no_grad(), trainer.compute_loss_context_manager():
-        for start in range(0, len(held), batch):
-            rows = [row for example in held[start : start + batch] for row in example]
+        for start in range(0, len(part_of), batch):
+            rows = [row for example in part_of[start : start + batch] for row in example]
             inputs = objective.prepare(model, trainer._prepare_inputs(trainer.data_collator(rows)))
             count += float(objective.count(inputs))
             for part in split(inputs, rows_at_once(inputs["input_ids"], trainer.at_once, objective.rows)):
                 total += float(objective.loss(model, part))
     model.train(training)
-    agreed = objective.agreed
-    return total / count, round(sum(agreed) / len(agreed), 4) if agreed else None, len(held)
+    sums = torch.tensor([total, count, sum(objective.agreed), len(objective.agreed)], dtype=torch.float64)
+    total, count, agreed, pairs = together.summed(sums).tolist()
+    return total / count, round(agreed / pairs, 4) if pairs else None, len(held)
 
 
 def save_trained(trainer: Any, place: Path) -> None:
     """The weights that learn, float32."""
     from safetensors.torch import save_file
 
-    partial = place.with_suffix(".tmp")
-    save_file({name: w.detach().contiguous() for name, w in _trained(trainer).items()}, partial)
-    partial.replace(place)
+    if launch.place().leads:
+        partial = place.with_suffix(".tmp")
+        save_file({name: w.detach().contiguous() for name, w in _trained(trainer).items()}, partial)
+        partial.replace(place)
+    together.wait()
 
 
 def load_trained(trainer: Any, place: Path) -> None:
