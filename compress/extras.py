@@ -18,6 +18,7 @@ EXTRA_OF = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxruntime_genai": "onnx",
+    "optuna": "search",
     "peft": "train",
     "safetensors": "train",
     "sentencepiece": "train",

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Row = dict[str, Any]
-"""``input_ids`` and ``labels``, lists of one length, and perhaps numbers."""
+"""``input_ids`` and ``labels``, lists of one length, perhaps numbers, and (until ``watching``) ``GROUP``."""
 Example = Sequence[Row]
 """One conversation, or the two replies of a pair."""
 IGNORED = -100
+GROUP = "group"
+"""Key of a row that names the question; examples of one question are not split by validation."""
 
 
 class Objective(ABC):

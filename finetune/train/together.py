@@ -1,7 +1,7 @@
 """Several processes that train one model: where they meet, and sums over what each of them has.
 
-The launcher (``accelerate launch``, torchrun) says who takes part; accelerate wraps the model (DDP, FSDP) in the group
-that ``join`` opens. Every stage, and every training of a search, opens a group of its own, so that one launch carries
+The launcher (``accelerate launch``, torchrun) says who takes part; accelerate wraps the model (DDP) in the group that
+``join`` opens. Every stage, and every training of a search, opens a group of its own, so that one launch carries
 any number of them.
 """
 
@@ -17,6 +17,11 @@ from compress.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+OTHERS = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron",
+}
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others."""
 
@@ -29,6 +34,10 @@ def join(meeting: str, *, on_cpu: bool) -> None:
     import torch
     from torch import distributed
 
+    for setting, name in OTHERS.items():
+        if os.environ.get(setting, "").lower() == "true":
+            what = f"the launcher asks for {name}; here every process holds the whole model (DDP)"
+            raise UsageError(what, next="start without it: accelerate launch --multi_gpu")
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         store = distributed.TCPStore(

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +50,15 @@ class Result:
     """What the objective has measured."""
 
 
-def train(job: Job[Any], objective: Objective, rate: float) -> Result:
-    """Fine-tune by ``objective`` from the last whole checkpoint in ``job.scratch``."""
+def train(
+    job: Job[Any],
+    objective: Objective,
+    rate: float,
+    judge: Callable[[int, float, float | None], None] | None = None,
+    fold: tuple[int, int] | None = None,
+) -> Result:
+    """Fine-tune by ``objective`` from the last whole checkpoint in ``job.scratch``; ``judge`` and ``fold`` as in
+    ``watching.Watch``."""
     torch, p = need("torch"), job.params
     for module in ("peft", "trl", "bitsandbytes", "datasets"):
         need(module)
@@ -60,7 +67,7 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     set_seed(job.seed)
     quiet()
     tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
-    watch = Watch(job, objective, objective.examples(tokenizer))
+    watch = Watch(job, objective, objective.examples(tokenizer), judge, fold)
     examples = watch.taught
     on_cpu = not torch.cuda.is_available()
     together.join(str(job.scratch), on_cpu=on_cpu)

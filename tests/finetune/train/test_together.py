@@ -9,14 +9,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from numpy.linalg import norm  # noqa: E402
-from ranks import train  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
+from numpy.linalg import norm
+from ranks import train
+from safetensors.numpy import load_file
 
-from compress.artifact import seal  # noqa: E402
-from compress.errors import UsageError  # noqa: E402
-from compress.launch import Place, place  # noqa: E402
-from finetune.train import together  # noqa: E402
+from compress.artifact import seal
+from compress.errors import UsageError
+from compress.launch import Place, place
+from finetune.train import together
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"Question {i}" + " please" * (i % 7) + "?"},
@@ -85,6 +85,10 @@ def test_a_launcher_says_who_takes_part(monkeypatch):
     assert together.mine([0, 1, 2, 3, 4, 5, 6, 7]) == [3, 7]
     with pytest.raises(UsageError, match="batch is 6: 4 processes"):
         together.share(6)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="the launcher asks for FSDP"):
+        together.join("here", on_cpu=True)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UsageError, match="MASTER_ADDR does not say where they meet"):
         together.join("here", on_cpu=True)

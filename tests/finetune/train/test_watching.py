@@ -14,6 +14,7 @@ from compress.errors import HoldfastError, UsageError  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.train import watching  # noqa: E402
+from finetune.train.rows import asked  # noqa: E402
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": "Yes."}],
@@ -87,10 +88,24 @@ def test_a_loss_that_is_no_number_ends_the_training(small_base, tmp_path):
 
 
 def test_shares_that_leave_nothing_are_refused():
-    with pytest.raises(UsageError, match=r"validation\.share 0\.05 of 4 examples leaves nothing"):
-        watching.apart([[{}]] * 4, 0.05, seed=1)
-    taught, held = watching.apart([[{"i": i}] for i in range(40)], 0.25, seed=1)
-    assert (len(taught), len(held)) == (30, 10)
+    with pytest.raises(UsageError, match=r"validation\.share 0\.05 of 4 examples of 4 questions leaves nothing"):
+        watching.part("abcd", 0.05, seed=1)
+    with pytest.raises(UsageError, match="leaves nothing"):
+        watching.part("aaaa", 0.5, seed=1)
+    assert len(watching.part(range(40), 0.25, seed=1)) == 10
+
+
+def test_answers_to_one_question_stay_together():
+    groups = [i // 3 for i in range(60)]
+    assert watching.part(groups, 0.3, seed=1) < set(groups)
+    found = watching.parts(groups, 4, seed=1)
+    assert sorted(group for part in found for group in part) == list(range(20))
+    assert [len(part) for part in found] == [5] * 4
+    with pytest.raises(UsageError, match="60 examples ask 20 questions, too few for 21 folds"):
+        watching.parts(groups, 21, seed=1)
+    twins = [{"messages": [{"role": "system", "content": s}, {"role": "user", "content": "Where?"},
+                           {"role": "assistant", "content": "Here."}]} for s in ("A", "B")]  # fmt: skip
+    assert asked(twins[0]) == asked(twins[1])
 
 
 @pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("constant", 1e-2), ("linear", 0.0)])
