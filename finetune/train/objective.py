@@ -23,6 +23,8 @@ class Objective(ABC):
 
     rows: int = 1
     """Rows of an example."""
+    packed: int | None = None
+    """Longest row into which several examples of a batch go; None: each has a row of its own."""
     agreed: list[bool]
     """Whether the model prefers the chosen reply, of the pairs measured last (``watching.measure``)."""
 
@@ -63,5 +65,6 @@ class Labels(Objective):
         return count
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        loss: Tensor = model(input_ids=inputs["input_ids"], scored_labels=inputs["labels"], use_cache=False).loss
+        given = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
+        loss: Tensor = model(**given, scored_labels=inputs["labels"], use_cache=False).loss
         return loss

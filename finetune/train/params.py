@@ -221,6 +221,9 @@ class TuningParams(Params):
 class SftParams(TuningParams):
     loss_on: Literal["last", "all"] = "last"
     """Which assistant turns of a conversation are learnt; those with ``weight: 0`` never are."""
+    packing: bool = False
+    """Let conversations of a batch share rows of up to ``max_length`` tokens, without seeing each other: the same
+    losses, less padding where lengths differ much."""
 
 
 class PreferenceParams(TuningParams):

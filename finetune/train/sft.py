@@ -32,6 +32,7 @@ class Conversations(Labels):
 
     def __init__(self, rows: list[Row], p: SftParams) -> None:
         self.given, self.p = rows, p
+        self.packed = p.max_length if p.packing else None
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
         return tokenise(tokenizer, self.given, self.p.max_length, every_turn=self.p.loss_on == "all")

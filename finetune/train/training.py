@@ -174,7 +174,7 @@ def _trainer(
         model=model,
         args=_arguments(job, rate, on_cpu, steps, objective.rows, checkpointing=fit.checkpointing),
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
-        data_collator=batches.collate(tokenizer.pad_token_id or 0),
+        data_collator=_collate(tokenizer.pad_token_id or 0, objective),
         processing_class=tokenizer,
         callbacks=[_callback(job, objective)],
     )
@@ -191,6 +191,10 @@ def _trainer(
     if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1 or faster:
         _freeze(trainer, p, steps, max(1, len(examples) // p.batch))
     return trainer
+
+
+def _collate(pad: int, objective: Objective) -> Any:
+    return batches.collate(pad) if objective.packed is None else batches.pack(pad, objective.packed)
 
 
 def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
