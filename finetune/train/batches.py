@@ -64,11 +64,13 @@ def pack(pad: int, limit: int) -> Callable[[list[dict[str, Any]]], dict[str, Any
         import torch
 
         made: list[dict[str, list[int]]] = []
+        place: dict[str, list[int]] | None
         for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
             size = len(row["input_ids"])
             place = next((m for m in made if len(m["input_ids"]) + size <= limit), None)
             if place is None:
-                made.append(place := {"input_ids": [], "labels": [], "position_ids": []})
+                place = {"input_ids": [], "labels": [], "position_ids": []}
+                made.append(place)
             place["input_ids"] += row["input_ids"]
             place["labels"] += [IGNORED, *row["labels"][1:]]  # nothing before it tells the first token
             place["position_ids"] += range(size)
