@@ -25,8 +25,11 @@ class Objective(ABC):
     """Rows of an example."""
     packed: int | None = None
     """Longest row into which several examples of a batch go; None: each has a row of its own."""
-    agreed: list[bool]
-    """Whether the model prefers the chosen reply, of the pairs measured last (``watching.measure``)."""
+    rules: Sequence[str] = ()
+    """The rules that rejected replies break, where it is known."""
+    agreed: list[tuple[str | None, bool]]
+    """Of the pairs measured last (``watching.measure``): the rule that the rejected reply breaks, and whether the model
+    prefers the chosen one."""
 
     @abstractmethod
     def examples(self, tokenizer: Any) -> Sequence[Example]:

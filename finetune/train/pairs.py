@@ -15,6 +15,8 @@ from finetune.train.rows import Row, training_rows
 from runtime.rules import load_rules
 
 LABEL_RANGE = (0.0, 1.0)
+BREAKS = "breaks"
+"""Key of a mutated row: the one rule that its reply breaks."""
 
 
 def read_pairs(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
@@ -69,7 +71,7 @@ def mutated(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
         if found:
             rule = min(found, key=lambda name: (by_rule[name], rng.random()))
             by_rule[rule] += 1
-            made.append((row, answered(row, found[rule])))
+            made.append((row, {**answered(row, found[rule]), BREAKS: rule}))
     if not made:
         what = f"no reply of {len(rows)} can be changed so that it breaks one rule alone"
         raise DataError("training data", None, what, next="give fixtures that break each rule, or rejected replies")

@@ -160,6 +160,8 @@ class TuningParams(Params):
     """Each block's learning rate over that of the block above it."""
     validation: Validation | None = None
     """Keep a part of the data out and measure its loss; stop early with ``patience``."""
+    log_to: list[Literal["mlflow", "tensorboard"]] = Field(default_factory=list)
+    """Programs that get the figures of every step in a file of theirs, in the artifact's ``logs`` folder."""
     search: Search | None = None
     """Train with several values of some parameters, keep the best model and tell what each trial measured."""
     cross_validation: CrossValidation | None = None

@@ -15,7 +15,7 @@ from compress.stage import Job
 from finetune.train import batches, together
 from finetune.train.objective import Example, Objective
 from finetune.train.objective import Row as Tokens
-from finetune.train.pairs import apart, read_examples
+from finetune.train.pairs import BREAKS, apart, read_examples
 from finetune.train.preference import Replies, agrees
 from finetune.train.rows import Row, short_enough, tokenise_all
 
@@ -54,6 +54,8 @@ class Preferring(Objective):
         made = _tokens(tokenizer, self.given, self.p.max_length)
         self.held_rows = [row for pair in _tokens(tokenizer, self.held, self.p.max_length) for row in pair]
         self.flat = [row for example in made for row in example]
+        self.broken = [row.pop(BREAKS, None) for row in self.flat]
+        self.rules = sorted({rule for rule in self.broken if rule is not None})
         for number, row in enumerate(self.flat):
             row["number"] = float(number)
         return list(made)
@@ -82,7 +84,7 @@ class Preferring(Objective):
         return []
 
     def prepare(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        numbers = inputs.pop("number").long().cpu()
+        numbers = inputs["number"].long().cpu()
         return {**inputs, "reference": self.reference[numbers].to(inputs["input_ids"].device)}
 
     def count(self, inputs: dict[str, Any]) -> int:
@@ -94,8 +96,12 @@ class Preferring(Objective):
         )
         replies = Replies(sums, lengths, inputs["reference"], inputs["good"])
         if self.rows == 2:
-            seen = self.hits if replies.logps.requires_grad else self.agreed
-            seen += agrees(replies, with_reference=self.with_reference).tolist()
+            right = agrees(replies, with_reference=self.with_reference).tolist()
+            if replies.logps.requires_grad:
+                self.hits += right
+            else:
+                rejected = [self.broken[int(number)] for number in inputs["number"][1::2]]
+                self.agreed += zip(rejected, right, strict=True)
         return self.losses(replies, inputs).sum()
 
     def note(self) -> str:
@@ -160,7 +166,13 @@ def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]], limit:
         return []
     flat = [(row, label) for example in given for row, label in example]
     rows = iter(zip(tokenise_all(tokenizer, [row for row, _ in flat]), flat, strict=True))
-    made = [[{**tokens, "good": label} for tokens, (_, label) in _take(rows, len(example))] for example in given]
+    made = [
+        [
+            {**tokens, "good": label, **({BREAKS: row[BREAKS]} if BREAKS in row else {})}
+            for tokens, (row, label) in _take(rows, len(example))
+        ]
+        for example in given
+    ]
     return short_enough(made, limit)
 
 

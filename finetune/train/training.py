@@ -176,7 +176,7 @@ def _trainer(
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
         data_collator=_collate(tokenizer.pad_token_id or 0, objective),
         processing_class=tokenizer,
-        callbacks=[_callback(job, objective)],
+        callbacks=[_callback(job, objective, p.batch * sum(map(length, examples)) / len(examples))],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_watcher(trainer, watch))
@@ -223,7 +223,7 @@ def _watcher(trainer: Any, watch: Watch) -> Any:
         """Measures and stops."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
-            if "loss" in (logs or {}) and not watch.step(trainer, state.global_step, float(logs["loss"])):
+            if "loss" in (logs or {}) and not watch.step(trainer, state.global_step, logs):
                 control.should_training_stop = True
             return control
 
@@ -339,17 +339,30 @@ def _arguments(
     )
 
 
-def _callback(job: Job[Any], objective: Objective) -> Any:
+def _callback(job: Job[Any], objective: Objective, tokens: float) -> Any:
+    """``tokens`` of a step."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Shows progress, and marks a checkpoint as whole once it is on disk."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.first, self.started = state.global_step, time.monotonic()
+
+        def pace(self, step: int, steps: int) -> str:
+            """Tokens per second and what is left."""
+            seconds = time.monotonic() - self.started
+            if step <= self.first or seconds <= 0:
+                return ""
+            left = (steps - step) * seconds / (step - self.first)
+            return f", {(step - self.first) * tokens / seconds:,.0f} tokens/s, {left / 60:.1f} min left"
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if state.global_step % INTERVAL and state.global_step < state.max_steps:
                 return
             trim()  # batches of other lengths leave holes: without this the heap grows by a half in 50 steps
             note = f"loss {recent_loss(state.log_history):.3f}{objective.note()}"
+            note += self.pace(state.global_step, state.max_steps)
             job.progress(state.global_step, state.max_steps, note)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -64,8 +64,8 @@ class Tuning(Stage[P]):
         if job.data is None or not (job.data.path / "train.jsonl").is_file():
             what = f"finetune.{type(self).__name__.lower()} has no training data"
             raise UsageError(what, next="give data.train in the pipeline file")
-        if job.params.search is not None:
-            need("optuna")
+        for module in ["optuna"] * (job.params.search is not None) + job.params.log_to:
+            need(module)
         if job.params.optimizer.endswith("_8bit") and not need("torch").cuda.is_available():
             what = f"optimizer: {job.params.optimizer} needs a CUDA device"
             raise UsageError(what, next="set optimizer: adamw")

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from compress.json_files import write_json
 from compress.stage import Job
 from finetune.train import together
 from finetune.train.batches import rows_at_once, split
+from finetune.train.logs import Logs
 from finetune.train.objective import GROUP, Example, Objective
 
 log = logging.getLogger(__name__)
+TOLD = ("loss", "learning_rate", "grad_norm")
+"""What other programs get of each step."""
 HISTORY = "training.json"
-"""In the artifact: ``loss`` and ``learning_rate`` of each step, ``validation``: [step, loss, agreement or null, n]."""
+"""In the artifact: ``loss`` and ``learning_rate`` of each step, ``validation``: [step, loss, agreement or null, n];
+``rules``: rule -> [step, pairs on which the model prefers the reply that keeps it, pairs]."""
 MEASURED, BEST = "validation.json", "best.safetensors"
 """In the scratch folder."""
 
@@ -56,6 +60,8 @@ class Watch:
             [e for e, g in zip(examples, groups, strict=True) if (g in held) is side] for side in (False, True)
         )
         self.measured: list[list[Any]] = []
+        self.rules: dict[str, list[list[int]]] = {}
+        self.logs = Logs(job.params.log_to, job.scratch)
         self.stopped: str | None = None
 
     def begin(self, step: int) -> None:
@@ -63,23 +69,31 @@ class Watch:
         place = self.job.scratch / MEASURED
         if place.is_file():
             found = json.loads(place.read_text(encoding="utf-8"))
-            self.measured = [entry for entry in found if entry[0] <= step]
+            self.measured = [entry for entry in found["measured"] if entry[0] <= step]
+            self.rules = {rule: [e for e in entries if e[0] <= step] for rule, entries in found["rules"].items()}
         for at, value, agrees, _ in self.measured:
             if self.judge is not None:
                 self.judge(at, value, agrees)
 
-    def step(self, trainer: Any, step: int, loss: float) -> bool:
-        """Whether training should go on after ``step``, whose loss was ``loss``."""
+    def step(self, trainer: Any, step: int, logged: Mapping[str, float]) -> bool:
+        """Whether training should go on after ``step``, of which ``logged`` tells the loss and what else is known."""
+        loss = float(logged["loss"])
         if not math.isfinite(loss):
             self._lost(step, loss)
             return False
+        told = {f"train/{name}": float(logged[name]) for name in TOLD if name in logged}
         if self.how is None or step % self.how.every:
+            self.logs.write(step, told)
             return True
-        value, agrees, n = measure(trainer, self.objective, self.held, self.job.params.batch)
+        value, agrees, n, rules = measure(trainer, self.objective, self.held, self.job.params.batch)
         best = min((entry[1] for entry in self.measured), default=math.inf)
         self.measured.append([step, round(value, 6), agrees, n])
+        for rule, found in rules.items():
+            self.rules.setdefault(rule, []).append([step, *found])
+        told |= {"validation/loss": value} | ({} if agrees is None else {"validation/agreement": agrees})
+        self.logs.write(step, told | {f"rules/{rule}": right / count for rule, (right, count) in rules.items()})
         if launch.place().leads:
-            write_json(self.job.scratch / MEASURED, self.measured)
+            write_json(self.job.scratch / MEASURED, {"measured": self.measured, "rules": self.rules})
         if self.judge is not None:
             self.judge(step, value, agrees)
         if self.how.patience is None:
@@ -111,7 +125,7 @@ class Watch:
                 load_trained(trainer, self.job.scratch / BEST)
                 facts["best_step"] = best[0]
         if self.fold is not None:
-            loss, agrees, n = measure(trainer, self.objective, self.held, self.job.params.batch)
+            loss, agrees, n, _ = measure(trainer, self.objective, self.held, self.job.params.batch)
             facts |= {"validation_loss": round(loss, 6), "validation_n": n}
             facts |= {} if agrees is None else {"validation_agreement": agrees}
         if self.stopped:
@@ -122,7 +136,8 @@ class Watch:
             "learning_rate": [float(f"{entry['learning_rate']:.6g}") for entry in steps],
             "validation": self.measured,
         }
-        write_json(self.job.out / HISTORY, history)
+        write_json(self.job.out / HISTORY, history | ({"rules": self.rules} if self.rules else {}))
+        self.logs.end(self.job.out)
         return facts
 
 
@@ -164,8 +179,11 @@ def parts(groups: Sequence[Any], count: int, seed: int) -> list[set[Any]]:
     return found
 
 
-def measure(trainer: Any, objective: Objective, held: Sequence[Example], batch: int) -> tuple[float, float | None, int]:
-    """(mean loss, share of pairs on which the model agrees or None, how many examples); no gradient."""
+def measure(
+    trainer: Any, objective: Objective, held: Sequence[Example], batch: int
+) -> tuple[float, float | None, int, dict[str, tuple[int, int]]]:
+    """(mean loss, share of pairs on which the model agrees or None, how many examples, and for each rule: of how many
+    pairs whose rejected reply breaks it the model prefers the other one, and their number); no gradient."""
     import torch
 
     model = trainer.model
@@ -181,9 +199,14 @@ def measure(trainer: Any, objective: Objective, held: Sequence[Example], batch: 
             for part in split(inputs, rows_at_once(inputs["input_ids"], trainer.at_once, objective.rows)):
                 total += float(objective.loss(model, part))
     model.train(training)
-    sums = torch.tensor([total, count, sum(objective.agreed), len(objective.agreed)], dtype=torch.float64)
-    total, count, agreed, pairs = together.summed(sums).tolist()
-    return total / count, round(agreed / pairs, 4) if pairs else None, len(held)
+    sums = [total, count, sum(right for _, right in objective.agreed), len(objective.agreed)]
+    for rule in objective.rules:
+        of_rule = [right for broken, right in objective.agreed if broken == rule]
+        sums += [sum(of_rule), len(of_rule)]
+    total, count, agreed, pairs, *each = together.summed(torch.tensor(sums, dtype=torch.float64)).tolist()
+    rules = zip(objective.rules, each[0::2], each[1::2], strict=True)
+    found = {rule: (int(right), int(n)) for rule, right, n in rules if n}
+    return total / count, round(agreed / pairs, 4) if pairs else None, len(held), found
 
 
 def save_trained(trainer: Any, place: Path) -> None:
