@@ -25,13 +25,7 @@ def training_rows(job: Job[Any]) -> tuple[list[Row], dict[str, int]]:
 
     Raises DataError naming the rules if no row keeps them.
     """
-    assert job.data is not None
-    path = job.data.path / "train.jsonl"
-    with open(path, encoding="utf-8") as handle:
-        rows = [json.loads(line) for line in handle]
-    for number, row in enumerate(rows, 1):
-        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
-            raise DataError(path, number, "a training row must end with an assistant message")
+    rows = read_rows(job)
     counts = {"rows": len(rows)}
     if job.rules is not None:
         book = load_rules(job.rules)
@@ -44,6 +38,20 @@ def training_rows(job: Job[Any]) -> tuple[list[Row], dict[str, int]]:
             raise DataError("training data", None, what, next="mend the answers, or the rule")
     random.Random(job.seed).shuffle(rows)
     return rows, counts
+
+
+def read_rows(job: Job[Any]) -> list[Row]:
+    """The training split. Raises DataError with the line of a row that has no answer to learn from."""
+    assert job.data is not None
+    path = job.data.path / "train.jsonl"
+    with open(path, encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle]
+    if not rows:
+        raise DataError(path, None, "has no rows", next="give data.train some")
+    for number, row in enumerate(rows, 1):
+        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
+            raise DataError(path, number, "a training row must end with an assistant message")
+    return rows
 
 
 def tokenise(tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False) -> list[list[Tokens]]:

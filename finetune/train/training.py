@@ -16,7 +16,7 @@ from compress import launch
 from compress.extras import need
 from compress.memory import trim
 from compress.stage import Job
-from finetune.train import adapters, batches, freezing, gpu, merge, together
+from finetune.train import adapters, batches, freezing, gpu, merge, starting, together
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
@@ -67,10 +67,13 @@ def train(
     set_seed(job.seed)
     quiet()
     tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
+    starting.require_template(job.input.path, tokenizer)
     watch = Watch(job, objective, objective.examples(tokenizer), judge, fold)
     examples = watch.taught
+    starting.require_ends(job.input.path, tokenizer, examples)
     on_cpu = not torch.cuda.is_available()
     together.join(str(job.scratch), on_cpu=on_cpu)
+    starting.require_same(job)
     fit = gpu.Fit(batches.AT_ONCE, False) if on_cpu else _fit(job, examples, objective.rows)
     model = merge.load_base(
         job.input.path,
