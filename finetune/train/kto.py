@@ -39,16 +39,10 @@ class Points(Preferring):
         return preference.kto(replies, beta=self.p.beta, kl=kl, wanted=self.p.wanted, unwanted=self.p.unwanted)
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
-        self.check_validation()
         made = super().examples(tokenizer)
         if len(self.flat) < 2 or self.p.batch * self.rows < 2:
             raise UsageError("finetune.kto needs at least two replies in a batch", next="raise batch")
         return made
-
-    def check_validation(self) -> None:
-        if self.p.validation is not None:
-            what = "finetune.kto has no loss for a part of the data alone: its KL term goes by whole batches"
-            raise UsageError(what, next="leave validation out, or use held_out")
 
     def more_rows(self) -> list[Tokens]:
         """The prompts of every batch with the reply of the row behind, whose log-ratios estimate the KL divergence."""

@@ -255,6 +255,13 @@ class KtoParams(PreferenceParams):
     unwanted: float = Field(1.0, gt=0)
     """Weight of the others."""
 
+    @model_validator(mode="after")
+    def _has_no_loss_of_a_part(self) -> Self:
+        if self.validation is not None or self.cross_validation is not None:
+            what = "finetune.kto has no loss for a part of the data alone: its KL term goes by whole batches"
+            raise ValueError(f"{what}; leave validation and cross_validation out, or use held_out")
+        return self
+
 
 class OrpoParams(PreferenceParams):
     weight: float = Field(0.1, gt=0)

@@ -90,7 +90,7 @@ def smallest(value: int) -> int:
     import torch
     from torch import distributed
 
-    found = torch.tensor(value)
+    found = torch.tensor(int(value))
     distributed.all_reduce(found, op=distributed.ReduceOp.MIN)
     return int(found)
 

@@ -20,7 +20,7 @@ from compress.extras import need
 from compress.json_files import write_json
 from compress.outline import Outline
 from compress.stage import Job, JobOutline, Needs, Stage
-from finetune.train import costs, gpu, merge, training, trials
+from finetune.train import costs, gpu, merge, together, training, trials
 from finetune.train.costs import PROBES
 from finetune.train.objective import Objective
 from finetune.train.params import TuningParams
@@ -64,6 +64,7 @@ class Tuning(Stage[P]):
         if job.data is None or not (job.data.path / "train.jsonl").is_file():
             what = f"finetune.{type(self).__name__.lower()} has no training data"
             raise UsageError(what, next="give data.train in the pipeline file")
+        together.share(job.params.batch)
         for module in ["optuna"] * (job.params.search is not None) + job.params.log_to:
             need(module)
         if job.params.optimizer.endswith("_8bit") and not need("torch").cuda.is_available():

@@ -19,7 +19,7 @@ from compress.errors import HoldfastError
 from compress.registry import load_stage
 from compress.stage import Job
 from finetune.train import trials
-from finetune.train.params import DpoParams, Search, SftParams
+from finetune.train.params import DpoParams, KtoParams, Search, SftParams
 from finetune.train.searching import STUDY, Pruned, Study, spread
 
 OVER = {
@@ -107,6 +107,9 @@ def test_a_search_that_cannot_work_is_refused(given, what):
         SftParams(search={"over": {"rank": {"of": [4]}}})
     with pytest.raises(ValidationError, match="in a stage of its own"):
         SftParams(search={"over": {"rank": {"of": [4]}}}, validation=VALIDATION, cross_validation={"folds": 3})
+    for how in ({"validation": VALIDATION}, {"cross_validation": {"folds": 3}}):
+        with pytest.raises(ValidationError, match="no loss for a part of the data alone"):
+            KtoParams(**how)
     assert DpoParams(search={"over": {"beta": {"low": 0.1, "high": 1}}, "measure": "held_out"}, held_out=8)
 
 
@@ -138,19 +141,20 @@ def run(base, root, name="sft", progress=None, **how):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_search_ends_with_the_same_bytes_and_the_best_model(small_base, tmp_path):
     pytest.importorskip("optuna")
     over = {"rate": {"low": 1e-6, "high": 3e-2, "log": True}}
-    how = {"search": {"over": over, "trials": 6, "random": 2}, "validation": {"share": 0.25, "every": 2}}
+    how = {"search": {"over": over, "trials": 4, "random": 2}, "validation": {"share": 0.25, "every": 2}}
     facts = run(small_base, tmp_path / "whole", **how)
 
     def die(done, total, note=""):
-        if note.startswith("trial 4") and done >= 8:
+        if note.startswith("trial 3") and done >= 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(small_base, tmp_path / "killed", progress=die, **how)
-    assert json.loads((tmp_path / "killed" / "scratch" / STUDY).read_text())["trials"][2]
+    assert json.loads((tmp_path / "killed" / "scratch" / STUDY).read_text())["trials"][1]
     assert run(small_base, tmp_path / "killed", **how) == facts
     sides = [tmp_path / side / "out" for side in ("whole", "killed")]
     for name in ("model.safetensors", STUDY, "training.json", "adapter/adapter_model.safetensors"):
