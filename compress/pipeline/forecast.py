@@ -160,11 +160,11 @@ def check_resources(planned: Sequence[PlannedStage], root: Path, *, available: i
         )
     room = psutil.virtual_memory().available if available is None else available
     for node, needs in sorted(known, key=lambda pair: -pair[1].ram_bytes):
-        times = launch.place().neighbours if load_stage(node.use).together else 1
-        if needs.ram_bytes * times > room:
+        wanted = needs.ram_bytes * (launch.place().neighbours if load_stage(node.use).together else 1)
+        if wanted > room:
             smaller = f"; {HELP[node.use]} would make the stage smaller" if node.use in HELP else ""
             raise ResourceError(
-                f"too little memory for stage {node.id!r}: about {_gb(needs.ram_bytes * times)} needed, {_gb(room)} available",
+                f"too little memory for stage {node.id!r}: about {_gb(wanted)} needed, {_gb(room)} available",
                 next=f"close other programs or run on a larger machine{smaller}",
             )
 
