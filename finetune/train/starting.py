@@ -41,8 +41,8 @@ def require_ends(folder: Path, tokenizer: Any, examples: Sequence[Example]) -> N
 
 def require_same(job: Job[Any]) -> None:
     """Raise UsageError where the scratch folder holds a training with other settings."""
-    assert job.data is not None
-    given = job.params.model_dump(mode="json") | {"seed": job.seed, "model": job.input.digest, "data": job.data.digest}
+    given = job.params.model_dump(mode="json") | {"seed": job.seed, "model": job.input.digest}
+    given["data"] = job.data.digest if job.data else None
     given["rules"] = sha256_file(job.rules) if job.rules else None
     place = job.scratch / BEGAN
     began = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else given

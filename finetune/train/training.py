@@ -74,7 +74,7 @@ def train(
     on_cpu = not torch.cuda.is_available()
     together.join(str(job.scratch), on_cpu=on_cpu)
     starting.require_same(job)
-    fit = gpu.Fit(batches.AT_ONCE, False) if on_cpu else _fit(job, examples, objective.rows)
+    fit = gpu.Fit(batches.AT_ONCE, False) if on_cpu else _fit(job, examples, objective)
     model = merge.load_base(
         job.input.path,
         four_bit=p.method == "qlora",
@@ -105,7 +105,7 @@ def train(
     return Result(trainer.model, adapter, loss, steps, int(mean * p.batch * done), seconds, probes, facts)
 
 
-def _fit(job: Job[Any], examples: Sequence[Example], rows: int) -> gpu.Fit:
+def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gpu.Fit:
     """How batches go through the model on the first GPU."""
     import torch
 
@@ -114,8 +114,8 @@ def _fit(job: Job[Any], examples: Sequence[Example], rows: int) -> gpu.Fit:
     model = folder_outline(job.input.path).model
     if model is None:
         return gpu.Fit(gpu.MOST, True)
-    longest = max(len(row["input_ids"]) for example in examples for row in example)
-    return gpu.fitted(model, job.params, -(-longest // 8) * 8, rows, torch.cuda.mem_get_info()[0])
+    longest = objective.packed or max(len(row["input_ids"]) for example in examples for row in example)
+    return gpu.fitted(model, job.params, -(-longest // 8) * 8, objective.rows, torch.cuda.mem_get_info()[0])
 
 
 def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
