@@ -26,6 +26,8 @@ from compress.json_files import digest_json, read_json, write_json
 
 RECORD = "artifact.json"
 MEASUREMENTS = "measurements.json"
+LOGS = "logs"
+"""Folder of what a training wrote for other programs as it went: with times, so outside the digest."""
 OUTSIDE_DIGEST = frozenset({RECORD, MEASUREMENTS})
 KINDS = ("adapter", "bundle", "calibration", "data", "gguf", "gptq", "hf", "imatrix", "onnx", "parity", "proof")
 
@@ -66,7 +68,8 @@ def list_files(folder: Path, *, links: bool = False) -> list[Path]:
             raise ArtifactError(
                 f"{path} is a link; an artifact holds its own files", next="replace the link by its file"
             )
-        if path.is_file() and path.relative_to(folder).as_posix() not in OUTSIDE_DIGEST:
+        inside = path.relative_to(folder)
+        if path.is_file() and inside.as_posix() not in OUTSIDE_DIGEST and inside.parts[0] != LOGS:
             found.append(path)
     return found
 

@@ -25,6 +25,7 @@ STAGES = {
     "finetune.sft": "finetune.train.sft:Sft",
     "finetune.simpo": "finetune.train.simpo:Simpo",
     "finetune.ulma": "finetune.train.ulma:Ulma",
+    "finetune.vocabulary": "finetune.train.vocabulary:Vocabulary",
     "prune.depth": "compress.prune.depth:DepthPrune",
     "prune.sparse": "compress.prune.sparse:SparsePrune",
     "prune.width": "compress.prune.width:WidthPrune",

@@ -135,6 +135,8 @@ class Stage(ABC, Generic[P]):
     uses: ClassVar[frozenset[str]] = frozenset()
     """What else it reads, of {"rules", "train", "calibration", "eval"}: changing anything else does not re-run it."""
     calibrates: ClassVar[bool] = False
+    together: ClassVar[bool] = False
+    """Whether all processes of one launch run it (``compress.launch``); any other stage the first one runs alone."""
     modules: ClassVar[frozenset[str]] = frozenset()
     """Import names it needs, checked by ``plan``."""
     libraries: ClassVar[frozenset[str]] = frozenset()

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from compress import launch
 from compress.cli import console
 from compress.errors import EXIT_GATE_FAIL, EXIT_GATE_INCONCLUSIVE, EXIT_OK
 
@@ -114,7 +115,8 @@ def run(
 
         artifact = run_stage(stage, sources or [], values or [], out, data or [], rules, seed, work_dir)
         summary = {"kind": artifact.kind, "path": str(artifact.path), "digest": artifact.digest}
-        console.emit(summary) if json else typer.echo(f"{artifact.kind} {artifact.path}")
+        if launch.place().leads:
+            console.emit(summary) if json else typer.echo(f"{artifact.kind} {artifact.path}")
 
 
 @app.command()

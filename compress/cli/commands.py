@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress import launch
 from compress.artifact import Artifact, open_artifact
 from compress.cli import console
 from compress.cli.single import deliver, parse_data, single_graph
@@ -24,8 +25,8 @@ REPORT = "report.html"
 
 
 def threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Cores this process may use: its part of them, where a launcher started several."""
+    return max(1, len(os.sched_getaffinity(0)) // launch.place().neighbours)
 
 
 def _store(work_dir: Path) -> Store:
@@ -109,6 +110,8 @@ def run_pipeline(config: Path, overrides: Sequence[str], work_dir: Path, *, on: 
     folder = work_dir / "runs" / loaded.spec.name
     state = RunState(run=str(folder), name=loaded.spec.name, config=str(config))
     _execute(graph, store, folder, state)
+    if not launch.place().leads:
+        return state
     if any(not stage.cached for stage in state.stages.values()) or not (folder / REPORT).is_file():
         _take_out(state, folder)
     else:
@@ -166,11 +169,13 @@ def run_stage(
     work_dir: Path,
 ) -> Artifact:
     """``compress run`` and ``compress package``."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    leads = launch.place().leads
+    if leads and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty", next="choose another --out")
     parameters = dict(parse_assignment(value) for value in values)
     graph, node = single_graph(use, sources, parameters, data=parse_data(data), rules=rules, seed=seed)
-    return deliver(_run_single(graph, node, work_dir), out)
+    made = _run_single(graph, node, work_dir)
+    return deliver(made, out) if leads else made
 
 
 def _run_single(graph: Graph, node: str, work_dir: Path) -> Artifact:

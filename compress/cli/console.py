@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from compress import launch
 from compress.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, HoldfastError, ResourceError
 
 if TYPE_CHECKING:
@@ -124,9 +125,20 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 90 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
-def observer() -> PlainObserver | BarObserver:
-    """Bars on a terminal, plain lines otherwise."""
+def observer() -> PlainObserver | BarObserver | Silent:
+    """Bars on a terminal, plain lines otherwise; nothing beside a process that leads."""
+    if not launch.place().leads:
+        return Silent()
     return BarObserver() if sys.stderr.isatty() else PlainObserver()
+
+
+class Silent:
+    """Says nothing."""
+
+    def started(self, node: Node, number: int, total: int) -> None: ...
+    def progress(self, done: int, total: int, text: str) -> None: ...
+    def finished(self, node: Node, state: StageState) -> None: ...
+    def close(self) -> None: ...
 
 
 class PlainObserver:

@@ -16,6 +16,8 @@ from compress.errors import HoldfastError
 from compress.pipeline.worker import Task, run_task
 
 logger = logging.getLogger(__name__)
+POLL_S = 0.2
+"""Seconds between looks at what ends a stage from outside."""
 PRELOAD = ("torch", "transformers", "compress.pipeline.worker")
 Progress = Callable[[int, int, str], None]
 
@@ -59,8 +61,8 @@ class LocalExecutor:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload([m for m in PRELOAD if importlib.util.find_spec(m.split(".")[0])])
 
-    def run(self, task: Task, progress: Progress) -> Outcome:
-        """Run ``task``; raises StageError when it fails. KeyboardInterrupt stops the child."""
+    def run(self, task: Task, progress: Progress, until: Callable[[], bool] | None = None) -> Outcome:
+        """Run ``task``; raises StageError when it fails. KeyboardInterrupt stops the child, and so does ``until``."""
         events, child_events = self.context.Pipe(duplex=False)
         child_lifeline, lifeline = self.context.Pipe(duplex=False)
         process = self.context.Process(target=run_task, args=(task, child_events, child_lifeline), daemon=False)
@@ -68,7 +70,9 @@ class LocalExecutor:
         child_events.close()
         child_lifeline.close()
         try:
-            outcome = _listen(events, progress)
+            outcome = _listen(events, progress, until)
+            if outcome is not None and until is not None:
+                process.terminate()
             process.join()
         except KeyboardInterrupt:
             process.terminate()
@@ -82,8 +86,11 @@ class LocalExecutor:
         return outcome
 
 
-def _listen(events: Connection, progress: Progress) -> Outcome | None:
+def _listen(events: Connection, progress: Progress, until: Callable[[], bool] | None) -> Outcome | None:
     while True:
+        while until is not None and not events.poll(POLL_S):
+            if until():
+                return Outcome(0.0, 0, True)
         try:
             message: tuple[Any, ...] = events.recv()
         except EOFError:
@@ -91,7 +98,8 @@ def _listen(events: Connection, progress: Progress) -> Outcome | None:
         if message[0] == "progress":
             progress(*message[1:])
         elif message[0] == "warning":
-            logger.warning("warning: %s", message[1])  # without a handler of the caller's, a line on stderr
+            if until is None:  # otherwise the process that leads says it
+                logger.warning("warning: %s", message[1])  # without a handler of the caller's, a line on stderr
         elif message[0] == "done":
             return Outcome(*message[1:])
         else:

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from compress import launch
 from compress.artifact import Artifact, sniff_kind
 from compress.errors import HoldfastError, MissingExtra, ResourceError, UnsupportedArchitecture
 from compress.extras import EXTRA_OF, missing
@@ -159,10 +160,11 @@ def check_resources(planned: Sequence[PlannedStage], root: Path, *, available: i
         )
     room = psutil.virtual_memory().available if available is None else available
     for node, needs in sorted(known, key=lambda pair: -pair[1].ram_bytes):
-        if needs.ram_bytes > room:
+        wanted = needs.ram_bytes * (launch.place().neighbours if load_stage(node.use).together else 1)
+        if wanted > room:
             smaller = f"; {HELP[node.use]} would make the stage smaller" if node.use in HELP else ""
             raise ResourceError(
-                f"too little memory for stage {node.id!r}: about {_gb(needs.ram_bytes)} needed, {_gb(room)} available",
+                f"too little memory for stage {node.id!r}: about {_gb(wanted)} needed, {_gb(room)} available",
                 next=f"close other programs or run on a larger machine{smaller}",
             )
 

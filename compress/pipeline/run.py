@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from compress import launch
 from compress.artifact import Artifact, open_artifact
 from compress.errors import ArtifactError, HoldfastError
 from compress.json_files import write_json
-from compress.pipeline.executors import LocalExecutor, Outcome
+from compress.pipeline.executors import POLL_S, LocalExecutor, Outcome
 from compress.pipeline.plan import Graph, Node
 from compress.pipeline.store import Fingerprints, Store, run_key
 from compress.pipeline.worker import Task
@@ -201,7 +203,7 @@ class Run:
         artifact = self.store.get(key)
         outcome = Outcome(0.0, 0, True)
         if artifact is None:
-            outcome = self.executor.run(self._task(node, key), self.observer.progress)
+            outcome = self._make(node, key)
             artifact = self.store.get(key)
         if artifact is None:
             raise ArtifactError(f"{self.store.path(key)} vanished", next="run the same command again")
@@ -218,6 +220,22 @@ class Run:
             peak_rss_bytes=made.get("peak_rss_bytes", outcome.peak_rss_bytes),
             size_bytes=artifact.size_bytes(),
         )
+
+    def _make(self, node: Node, key: str) -> Outcome:
+        """Run the stage; beside a process that leads, take part in it or wait until that one has made the artifact."""
+        task, here = self._task(node, key), launch.place()
+        if here.leads:
+            return self.executor.run(task, self.observer.progress)
+
+        def made() -> bool:
+            return self.store.path(key).is_dir()
+
+        if load_stage(node.use).together:
+            task = replace(task, log=task.log.with_suffix(f".{here.rank}.log"))
+            self.executor.run(task, self.observer.progress, until=made)
+        while not made():
+            time.sleep(POLL_S)
+        return Outcome(0.0, 0, True)
 
     def _task(self, node: Node, key: str) -> Task:
         stage = load_stage(node.use)
@@ -256,7 +274,9 @@ class Run:
 
     @staticmethod
     def save(state: RunState, folder: Path) -> None:
-        """Write the run's lock file atomically."""
+        """Write the run's lock file atomically, once for all processes of a launch."""
+        if not launch.place().leads:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / LOCK, state.to_json())
 

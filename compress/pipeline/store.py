@@ -50,6 +50,10 @@ class Store:
         """Where the artifact of ``key`` is, or will be."""
         return self.root / key
 
+    def partial(self, key: str) -> Path:
+        """Where the artifact of ``key`` is worked on."""
+        return self.root / ".partial" / key
+
     def get(self, key: str, *, verify: bool = False) -> Artifact | None:
         """The finished artifact of ``key``; None when there is none.
 
@@ -65,7 +69,7 @@ class Store:
         locks = self.root / ".locks"
         locks.mkdir(exist_ok=True)
         with FileLock(locks / key):
-            place = Workplace(self.root / ".partial" / key)
+            place = Workplace(self.partial(key))
             shutil.rmtree(place.out, ignore_errors=True)
             place.out.mkdir(parents=True)
             place.scratch.mkdir(exist_ok=True)
@@ -75,7 +79,7 @@ class Store:
 
     def owner(self, key: str) -> dict[str, Any] | None:
         """``{pid, host}`` of the last process that worked on ``key``."""
-        path = self.root / ".partial" / key / "owner.json"
+        path = self.partial(key) / "owner.json"
         try:
             owner: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError):

@@ -13,6 +13,7 @@ import logging
 import os
 import resource
 import signal
+import tempfile
 import threading
 import time
 import traceback
@@ -22,10 +23,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from compress import launch
 from compress.artifact import MEASUREMENTS, Artifact
 from compress.errors import HoldfastError
 from compress.json_files import write_json
-from compress.pipeline.store import Store
+from compress.pipeline.store import Store, Workplace
 from compress.registry import load_stage
 from compress.stage import Job, Params
 
@@ -120,6 +122,8 @@ def _os_error(task: Task, error: OSError) -> HoldfastError:
 
 
 def _run(task: Task, events: Connection) -> tuple[Any, ...]:
+    if not launch.place().leads:
+        return _take_part(task, events)
     store = Store(task.store)
     started = time.monotonic()
     with store.workplace(task.key) as place:
@@ -141,6 +145,17 @@ def _run(task: Task, events: Connection) -> tuple[Any, ...]:
             inputs=task.recorded_inputs,
             facts=facts,
         )
+    return ("done", time.monotonic() - started, peak_rss_bytes(), False)
+
+
+def _take_part(task: Task, events: Connection) -> tuple[Any, ...]:
+    """Run a stage beside the process that leads, which alone holds the lock and commits."""
+    stage, started = load_stage(task.use), time.monotonic()
+    with tempfile.TemporaryDirectory() as out:
+        job = _job(task, Path(out), Workplace(Store(task.store).partial(task.key)).scratch, events)
+        _seed(task)
+        stage.check(job)
+        stage.run(job)
     return ("done", time.monotonic() - started, peak_rss_bytes(), False)
 
 

@@ -144,7 +144,38 @@ def _training(name: str, stage: Json) -> dict[str, Any] | None:
             percent=True,
         ),
     ]  # fmt: skip
-    return {"name": name, "plots": [Markup(svg) for svg in drawn if svg]}  # noqa: S704 - plots escape their labels
+    study = _study(name, Path(stage["path"]), facts)
+    drawn += [_rule(rule, entries) for rule, entries in history.get("rules", {}).items()] + [study.pop("plot")]
+    pictures = [Markup(svg) for svg in drawn if svg]  # noqa: S704 - plots escape their labels
+    return {"name": name, "plots": pictures, **study, "folds": facts.get("cross_validation")}
+
+
+def _study(name: str, folder: Path, facts: Json) -> dict[str, Any]:
+    """What a search tried: a row for each trial, and the value of those that came to their end."""
+    study = _read(folder / "study.json") or {"trials": [], "best": None, "measure": ""}
+    ended = [(i, trial["value"]) for i, trial in enumerate(study["trials"]) if trial["value"] is not None]
+    plot = plots.lines(
+        [("trials", ended)], title=f"Trials of {name}", x_label="trial", y_label=study["measure"],
+        marks=[(study["best"], "best")] if ended else [],
+    )  # fmt: skip
+    columns = sorted({key for trial in study["trials"] for key in trial["values"]})
+    return {
+        "plot": plot,
+        "trials": study["trials"],
+        "columns": columns,
+        "best": study["best"],
+        "measure": study["measure"],
+    }
+
+
+def _rule(rule: str, entries: Sequence[Sequence[int]]) -> str:
+    """The share of a rule's pairs whose margin is positive, with its interval."""
+    held = [(step, None, right / n, n) for step, right, n in entries]
+    title = f"Pairs that break {rule}: positive margin (n = {entries[-1][2]})"
+    return plots.lines(
+        [("margin > 0", [(e[0], e[2]) for e in held]), *_bounds(held)], title=title, x_label="step",
+        y_label="share of pairs", percent=True,
+    )  # fmt: skip
 
 
 def _smooth(values: Sequence[float], width: int = 10) -> list[float]:

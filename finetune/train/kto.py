@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.errors import UsageError
 from compress.stage import Job
-from finetune.train import preference
+from finetune.train import preference, together
 from finetune.train.objective import IGNORED, Example
 from finetune.train.objective import Row as Tokens
 from finetune.train.params import KtoParams
-from finetune.train.preferring import Preferring, logps
+from finetune.train.preferring import Preferring, all_logps
 from finetune.train.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class Kto(Tuning[KtoParams]):
     """Learns from replies that are wanted and replies that are not; the reference is the model before training."""
 
     Params = KtoParams
+    version = 2
     rows = 2
     referenced = True
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}
@@ -38,16 +39,10 @@ class Points(Preferring):
         return preference.kto(replies, beta=self.p.beta, kl=kl, wanted=self.p.wanted, unwanted=self.p.unwanted)
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
-        self.check_validation()
         made = super().examples(tokenizer)
         if len(self.flat) < 2 or self.p.batch * self.rows < 2:
             raise UsageError("finetune.kto needs at least two replies in a batch", next="raise batch")
         return made
-
-    def check_validation(self) -> None:
-        if self.p.validation is not None:
-            what = "finetune.kto has no loss for a part of the data alone: its KL term goes by whole batches"
-            raise UsageError(what, next="leave validation out, or use held_out")
 
     def more_rows(self) -> list[Tokens]:
         """The prompts of every batch with the reply of the row behind, whose log-ratios estimate the KL divergence."""
@@ -64,12 +59,12 @@ class Points(Preferring):
 
     def prepare(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         """With ``kl`` = max(0, mean log-ratio of the crossed replies), one number for the whole batch."""
-        numbers = [int(number) for number in inputs["number"]]
+        numbers = [int(number) for number in together.gathered(inputs["number"])]
         places = [self.mixed[pair] for pair in _next(numbers)]
-        now = logps(self.trainer, [self.crossed[place] for place in places])
+        now = all_logps(self.trainer, [self.crossed[place] for place in places])
         kl = max(0.0, float((now - self.more_reference[places]).mean()))
         inputs = super().prepare(model, inputs)
-        return {**inputs, "kl": inputs["reference"].new_full((len(numbers),), kl)}
+        return {**inputs, "kl": inputs["reference"].new_full((len(inputs["labels"]),), kl)}
 
 
 def _next(batch: Sequence[int]) -> list[tuple[int, int]]:

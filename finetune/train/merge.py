@@ -75,7 +75,7 @@ def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | No
     torch = need("torch")
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     extra: dict[str, Any] = {"quantization_config": quantization_config(compute)} if four_bit else {}
     settled = held(folder).config
     if settled.get("tie_word_embeddings") != read_config(folder).get("tie_word_embeddings"):

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Row = dict[str, Any]
-"""``input_ids`` and ``labels``, lists of one length, and perhaps numbers."""
+"""``input_ids`` and ``labels``, lists of one length, perhaps numbers, and (until ``watching``) ``GROUP``."""
 Example = Sequence[Row]
 """One conversation, or the two replies of a pair."""
 IGNORED = -100
+GROUP = "group"
+"""Key of a row that names the question; examples of one question are not split by validation."""
 
 
 class Objective(ABC):
@@ -21,8 +23,13 @@ class Objective(ABC):
 
     rows: int = 1
     """Rows of an example."""
-    agreed: list[bool]
-    """Whether the model prefers the chosen reply, of the pairs measured last (``watching.measure``)."""
+    packed: int | None = None
+    """Longest row into which several examples of a batch go; None: each has a row of its own."""
+    rules: Sequence[str] = ()
+    """The rules that rejected replies break, where it is known."""
+    agreed: list[tuple[str | None, bool]]
+    """Of the pairs measured last (``watching.measure``): the rule that the rejected reply breaks, and whether the model
+    prefers the chosen one."""
 
     @abstractmethod
     def examples(self, tokenizer: Any) -> Sequence[Example]:
@@ -61,5 +68,6 @@ class Labels(Objective):
         return count
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        loss: Tensor = model(input_ids=inputs["input_ids"], scored_labels=inputs["labels"], use_cache=False).loss
+        given = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
+        loss: Tensor = model(**given, scored_labels=inputs["labels"], use_cache=False).loss
         return loss

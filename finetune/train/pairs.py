@@ -11,15 +11,17 @@ from typing import Any
 from compress.errors import DataError, UsageError
 from compress.stage import Job
 from finetune.data import augment
-from finetune.train.rows import Row, training_rows
+from finetune.train.rows import Row, read_rows, training_rows
 from runtime.rules import load_rules
 
 LABEL_RANGE = (0.0, 1.0)
+BREAKS = "breaks"
+"""Key of a mutated row: the one rule that its reply breaks."""
 
 
 def read_pairs(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
     """(conversation with the chosen reply, the same with the rejected one) in a fixed random order; and counts."""
-    rows = _rows(job)
+    rows = read_rows(job)
     given = [row for row in rows if isinstance(row.get("rejected"), str)]
     way = job.params.pairs
     if way == "given" or (way == "auto" and given):
@@ -37,13 +39,6 @@ def read_pairs(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
         made, counts = mutated(job)
     random.Random(job.seed).shuffle(made)
     return made, counts
-
-
-def _rows(job: Job[Any]) -> list[Row]:
-    assert job.data is not None
-    with open(job.data.path / "train.jsonl", encoding="utf-8") as handle:
-        rows = [json.loads(line) for line in handle]
-    return [row for row in rows if row.get("messages") and row["messages"][-1].get("role") == "assistant"]
 
 
 def answered(row: Row, reply: str) -> Row:
@@ -69,7 +64,7 @@ def mutated(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
         if found:
             rule = min(found, key=lambda name: (by_rule[name], rng.random()))
             by_rule[rule] += 1
-            made.append((row, answered(row, found[rule])))
+            made.append((row, {**answered(row, found[rule]), BREAKS: rule}))
     if not made:
         what = f"no reply of {len(rows)} can be changed so that it breaks one rule alone"
         raise DataError("training data", None, what, next="give fixtures that break each rule, or rejected replies")
@@ -79,7 +74,7 @@ def mutated(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
 def read_examples(job: Job[Any], *, pairwise: bool) -> tuple[list[list[tuple[Row, float]]], dict[str, Any]]:
     """Pairs of (conversation, label), the chosen one (1) first; or, unless ``pairwise``, single ones of rows that have
     a ``label`` and no rejected reply."""
-    labelled = [] if pairwise or job.params.pairs == "mutations" else _labelled(_rows(job))
+    labelled = [] if pairwise or job.params.pairs == "mutations" else _labelled(read_rows(job))
     if not labelled:
         made, counts = read_pairs(job)
         return [[(good, 1.0), (bad, 0.0)] for good, bad in made], counts

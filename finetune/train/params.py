@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from compress.stage import Params
 
@@ -29,6 +31,77 @@ class Validation(Params):
     """Steps between measurements."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many measurements without a better one, and keep the best weights; null trains to the end."""
+
+
+class Space(Params):
+    """Values that a search may try: from ``low`` to ``high`` (whole numbers where both are), or one ``of`` a list."""
+
+    low: int | float | None = None
+    """The least one."""
+    high: int | float | None = None
+    """The greatest one."""
+    log: bool = False
+    """As many tries between 0.001 and 0.01 as between 0.01 and 0.1."""
+    of: list[Any] | None = Field(None, min_length=1)
+    """The values themselves."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Space:
+        ranged = self.low is not None and self.high is not None
+        if ranged == (self.of is not None) or (self.of is not None and (self.low, self.high) != (None, None)):
+            raise ValueError("takes low and high, or of")
+        if self.low is not None and self.high is not None and (self.low >= self.high or (self.log and self.low <= 0)):
+            raise ValueError("low must be below high, and above 0 with log")
+        return self
+
+    def ends(self) -> list[Any]:
+        """Values that must all be valid."""
+        return [self.low, self.high] if self.of is None else self.of
+
+    def distribution(self, optuna: Any) -> Any:
+        """As Optuna knows it; a value that is a list or an object goes as its JSON."""
+        if self.of is not None:
+            return optuna.distributions.CategoricalDistribution(
+                [json.dumps(value, sort_keys=True) for value in self.of]
+            )
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        kind = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
+        return kind(self.low, self.high, log=self.log)
+
+    def given(self, value: Any) -> Any:
+        """The other way round."""
+        return value if self.of is None else json.dumps(value, sort_keys=True)
+
+    def value(self, given: Any) -> Any:
+        """What Optuna's value stands for; numbers with six digits, as they are written."""
+        if self.of is not None:
+            return json.loads(given)
+        assert self.low is not None
+        assert self.high is not None
+        return given if isinstance(given, int) else min(max(float(f"{given:.6g}"), self.low), self.high)
+
+
+class Search(Params):
+    """Try several values of parameters and keep the model that measures best."""
+
+    over: dict[str, Space] = Field(min_length=1)
+    """Parameter -> the values to try; parts of a parameter with a dot, e.g. ``adapter.kind``."""
+    trials: int = Field(20, ge=2)
+    """Trainings in all."""
+    random: int = Field(5, ge=1)
+    """Trials that are drawn at random before the others are proposed, and that none may be ended for."""
+    measure: Literal["loss", "agreement", "held_out"] = "loss"
+    """What is best: the validation loss; the share of validation pairs on which the model agrees; the same of the pairs
+    of ``held_out``, at the end alone."""
+    prune: bool = True
+    """End a trial whose measurement is worse than the median of the earlier ones' at the same step."""
+
+
+class CrossValidation(Params):
+    """Train on all parts of the data but one and measure that one, each in turn."""
+
+    folds: int = Field(5, ge=2)
+    """Parts; what answers one question is in one of them."""
 
 
 class Unfreeze(Params):
@@ -87,6 +160,12 @@ class TuningParams(Params):
     """Each block's learning rate over that of the block above it."""
     validation: Validation | None = None
     """Keep a part of the data out and measure its loss; stop early with ``patience``."""
+    log_to: list[Literal["mlflow", "tensorboard"]] = Field(default_factory=list)
+    """Programs that get the figures of every step in a file of theirs, in the artifact's ``logs`` folder."""
+    search: Search | None = None
+    """Train with several values of some parameters, keep the best model and tell what each trial measured."""
+    cross_validation: CrossValidation | None = None
+    """Measure by k-fold cross-validation before the training on all data."""
     augment: bool = True
     """Counterfactual toggles of optional rules and varied system prompts."""
     checkpoint_every: int = Field(100, ge=1)
@@ -106,10 +185,47 @@ class TuningParams(Params):
             raise ValueError(f"freezing, layer_decay and lora+ go with optimizer: adamw, not {self.optimizer}")
         return self
 
+    @model_validator(mode="after")
+    def _search_can_work(self) -> Self:
+        if self.search is None:
+            return self
+        if self.cross_validation is not None:
+            raise ValueError("search measures by validation; cross-validate what it found in a stage of its own")
+        if self.search.measure != "held_out" and self.validation is None:
+            raise ValueError(f"search.measure {self.search.measure} needs validation: a part that is only measured")
+        if self.search.measure == "held_out" and not getattr(self, "held_out", 0):
+            raise ValueError("search.measure held_out needs held_out: pairs kept out of training")
+        for name, space in self.search.over.items():
+            if name.split(".")[0] in ("search", "cross_validation", "validation", "held_out", "pairs"):
+                raise ValueError(f"search.over: {name} must stay the same, or trials cannot be compared")
+            for value in space.ends():
+                try:
+                    self.with_values({name: value})
+                except ValidationError as error:
+                    said = error.errors()[0]
+                    place = ".".join(map(str, said["loc"])) or name
+                    raise ValueError(f"search.over: {name} cannot be {value!r} ({place}: {said['msg']})") from None
+        return self
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """The same without ``search``, with other values of some parameters (names with dots lead inside)."""
+        given = self.model_dump(exclude={"search"})
+        for name, value in values.items():
+            *outer, last = name.split(".")
+            inner = given
+            for part in outer:
+                inner[part] = inner.get(part) or {}
+                inner = inner[part]
+            inner[last] = value
+        return type(self).model_validate(given)
+
 
 class SftParams(TuningParams):
     loss_on: Literal["last", "all"] = "last"
     """Which assistant turns of a conversation are learnt; those with ``weight: 0`` never are."""
+    packing: bool = False
+    """Let conversations of a batch share rows of up to ``max_length`` tokens, without seeing each other: the same
+    losses, less padding where lengths differ much."""
 
 
 class PreferenceParams(TuningParams):
@@ -138,6 +254,13 @@ class KtoParams(PreferenceParams):
     """Weight of the wanted replies."""
     unwanted: float = Field(1.0, gt=0)
     """Weight of the others."""
+
+    @model_validator(mode="after")
+    def _has_no_loss_of_a_part(self) -> Self:
+        if self.validation is not None or self.cross_validation is not None:
+            what = "finetune.kto has no loss for a part of the data alone: its KL term goes by whole batches"
+            raise ValueError(f"{what}; leave validation and cross_validation out, or use held_out")
+        return self
 
 
 class OrpoParams(PreferenceParams):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress import launch
 from compress.errors import UsageError
 from compress.stage import Job
-from finetune.train import batches
+from finetune.train import batches, together
 from finetune.train.objective import Example, Objective
 from finetune.train.objective import Row as Tokens
-from finetune.train.pairs import apart, read_examples
+from finetune.train.pairs import BREAKS, apart, read_examples
 from finetune.train.preference import Replies, agrees
 from finetune.train.rows import Row, short_enough, tokenise_all
 
@@ -53,6 +54,8 @@ class Preferring(Objective):
         made = _tokens(tokenizer, self.given, self.p.max_length)
         self.held_rows = [row for pair in _tokens(tokenizer, self.held, self.p.max_length) for row in pair]
         self.flat = [row for example in made for row in example]
+        self.broken = [row.pop(BREAKS, None) for row in self.flat]
+        self.rules = sorted({rule for rule in self.broken if rule is not None})
         for number, row in enumerate(self.flat):
             row["number"] = float(number)
         return list(made)
@@ -63,12 +66,14 @@ class Preferring(Objective):
 
         self.trainer = trainer
         place = self.job.scratch / REFERENCE
-        if not place.is_file():
+        if not together.smallest(place.is_file()):
             rows = [*self.flat, *self.held_rows, *self.more_rows()]
-            values = logps(trainer, rows, self.job.progress) if self.with_reference else np.zeros(len(rows))
-            partial = place.with_suffix(".partial.npy")
-            np.save(partial, values.astype(np.float32), allow_pickle=False)
-            partial.rename(place)
+            values = all_logps(trainer, rows, self.job.progress) if self.with_reference else np.zeros(len(rows))
+            if launch.place().leads:
+                partial = place.with_suffix(".partial.npy")
+                np.save(partial, values.astype(np.float32), allow_pickle=False)
+                partial.rename(place)
+            together.wait()
         known = np.load(place, allow_pickle=False)
         self.reference = torch.from_numpy(known[: len(self.flat)])
         self.held_reference = known[len(self.flat) : len(self.flat) + len(self.held_rows)]
@@ -79,7 +84,7 @@ class Preferring(Objective):
         return []
 
     def prepare(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        numbers = inputs.pop("number").long().cpu()
+        numbers = inputs["number"].long().cpu()
         return {**inputs, "reference": self.reference[numbers].to(inputs["input_ids"].device)}
 
     def count(self, inputs: dict[str, Any]) -> int:
@@ -91,8 +96,12 @@ class Preferring(Objective):
         )
         replies = Replies(sums, lengths, inputs["reference"], inputs["good"])
         if self.rows == 2:
-            seen = self.hits if replies.logps.requires_grad else self.agreed
-            seen += agrees(replies, with_reference=self.with_reference).tolist()
+            right = agrees(replies, with_reference=self.with_reference).tolist()
+            if replies.logps.requires_grad:
+                self.hits += right
+            else:
+                rejected = [self.broken[int(number)] for number in inputs["number"][1::2]]
+                self.agreed += zip(rejected, right, strict=True)
         return self.losses(replies, inputs).sum()
 
     def note(self) -> str:
@@ -106,7 +115,7 @@ class Preferring(Objective):
         import torch
         from scipy.stats import binomtest
 
-        values = torch.from_numpy(logps(trainer, self.held_rows, self.job.progress).astype(np.float32))
+        values = torch.from_numpy(all_logps(trainer, self.held_rows, self.job.progress).astype(np.float32))
         lengths = torch.tensor([sum(label >= 0 for label in row["labels"]) for row in self.held_rows])
         known = torch.from_numpy(self.held_reference)
         replies = Replies(values, lengths, known, torch.zeros(len(values)))
@@ -142,13 +151,28 @@ def logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatAr
     return found
 
 
+def all_logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatArray:
+    """The same as ``logps`` for rows that every process has; each of them reads a part."""
+    import torch
+
+    found, places = np.zeros(len(rows)), together.mine(range(len(rows)))
+    found[list(places)] = logps(trainer, [rows[i] for i in places], progress)
+    return together.summed(torch.from_numpy(found)).numpy()
+
+
 def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]], limit: int) -> list[list[Tokens]]:
     """Tokens and labels of each example's rows, with ``good``."""
     if not given:
         return []
     flat = [(row, label) for example in given for row, label in example]
     rows = iter(zip(tokenise_all(tokenizer, [row for row, _ in flat]), flat, strict=True))
-    made = [[{**tokens, "good": label} for tokens, (_, label) in _take(rows, len(example))] for example in given]
+    made = [
+        [
+            {**tokens, "good": label, **({BREAKS: row[BREAKS]} if BREAKS in row else {})}
+            for tokens, (row, label) in _take(rows, len(example))
+        ]
+        for example in given
+    ]
     return short_enough(made, limit)
 
 

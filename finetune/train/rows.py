@@ -11,12 +11,13 @@ from typing import Any
 from compress.errors import DataError
 from compress.stage import Job
 from finetune.data import augment
+from finetune.train.objective import GROUP
 from runtime.rules import load_rules
 
 log = logging.getLogger(__name__)
 Row = augment.Row
-Tokens = dict[str, list[int]]
-"""``input_ids``, and ``labels`` of the same length: -100 where there is no loss."""
+Tokens = dict[str, Any]
+"""``input_ids``, ``labels`` of the same length (-100 where there is no loss), and ``GROUP``."""
 
 
 def training_rows(job: Job[Any]) -> tuple[list[Row], dict[str, int]]:
@@ -24,13 +25,7 @@ def training_rows(job: Job[Any]) -> tuple[list[Row], dict[str, int]]:
 
     Raises DataError naming the rules if no row keeps them.
     """
-    assert job.data is not None
-    path = job.data.path / "train.jsonl"
-    with open(path, encoding="utf-8") as handle:
-        rows = [json.loads(line) for line in handle]
-    for number, row in enumerate(rows, 1):
-        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
-            raise DataError(path, number, "a training row must end with an assistant message")
+    rows = read_rows(job)
     counts = {"rows": len(rows)}
     if job.rules is not None:
         book = load_rules(job.rules)
@@ -43,6 +38,20 @@ def training_rows(job: Job[Any]) -> tuple[list[Row], dict[str, int]]:
             raise DataError("training data", None, what, next="mend the answers, or the rule")
     random.Random(job.seed).shuffle(rows)
     return rows, counts
+
+
+def read_rows(job: Job[Any]) -> list[Row]:
+    """The training split. Raises DataError with the line of a row that has no answer to learn from."""
+    assert job.data is not None
+    path = job.data.path / "train.jsonl"
+    with open(path, encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle]
+    if not rows:
+        raise DataError(path, None, "has no rows", next="give data.train some")
+    for number, row in enumerate(rows, 1):
+        if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
+            raise DataError(path, number, "a training row must end with an assistant message")
+    return rows
 
 
 def tokenise(tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False) -> list[list[Tokens]]:
@@ -64,7 +73,16 @@ def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = Fals
     labels = [[-100] * len(ids) for ids in fulls]
     places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, every_turn)]
     _mark(tokenizer, rows, places, fulls, labels)
-    return [{"input_ids": ids, "labels": marks} for ids, marks in zip(fulls, labels, strict=True)]
+    return [
+        {"input_ids": ids, "labels": marks, GROUP: asked(row)}
+        for row, ids, marks in zip(rows, fulls, labels, strict=True)
+    ]
+
+
+def asked(row: Row) -> str:
+    """What the user says in a conversation: the same in the twins that differ by their system prompt."""
+    said = [[message["role"], message["content"]] for message in row["messages"][:-1] if message["role"] != "system"]
+    return json.dumps([said, row.get("facts")], sort_keys=True)
 
 
 def short_enough(examples: Sequence[list[Tokens]], limit: int) -> list[list[Tokens]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress import launch
 from compress.extras import need
 from compress.memory import trim
 from compress.stage import Job
-from finetune.train import adapters, batches, freezing, gpu, merge
+from finetune.train import adapters, batches, freezing, gpu, merge, starting, together
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
@@ -48,8 +50,15 @@ class Result:
     """What the objective has measured."""
 
 
-def train(job: Job[Any], objective: Objective, rate: float) -> Result:
-    """Fine-tune by ``objective`` from the last whole checkpoint in ``job.scratch``."""
+def train(
+    job: Job[Any],
+    objective: Objective,
+    rate: float,
+    judge: Callable[[int, float, float | None], None] | None = None,
+    fold: tuple[int, int] | None = None,
+) -> Result:
+    """Fine-tune by ``objective`` from the last whole checkpoint in ``job.scratch``; ``judge`` and ``fold`` as in
+    ``watching.Watch``."""
     torch, p = need("torch"), job.params
     for module in ("peft", "trl", "bitsandbytes", "datasets"):
         need(module)
@@ -58,10 +67,14 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     set_seed(job.seed)
     quiet()
     tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
-    watch = Watch(job, objective, objective.examples(tokenizer))
+    starting.require_template(job.input.path, tokenizer)
+    watch = Watch(job, objective, objective.examples(tokenizer), judge, fold)
     examples = watch.taught
+    starting.require_ends(job.input.path, tokenizer, examples)
     on_cpu = not torch.cuda.is_available()
-    fit = gpu.Fit(batches.AT_ONCE, False) if on_cpu else _fit(job, examples, objective.rows)
+    together.join(str(job.scratch), on_cpu=on_cpu)
+    starting.require_same(job)
+    fit = gpu.Fit(batches.AT_ONCE, False) if on_cpu else _fit(job, examples, objective)
     model = merge.load_base(
         job.input.path,
         four_bit=p.method == "qlora",
@@ -76,13 +89,14 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     facts = watch.end(trainer)
     adapter = job.scratch / "adapter"
-    if p.method != "full":
+    if p.method != "full" and launch.place().leads:
         shutil.rmtree(adapter, ignore_errors=True)
         adapters.save(trainer.model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None)
     facts |= objective.end(trainer)
     if trainer.plan is not None:
         blocks = trainer.model.config.get_text_config().num_hidden_layers
         facts |= freezing.told(trainer.plan, trainer.learnable, blocks)
+    together.leave()
     seconds, steps = time.monotonic() - started, int(trainer.state.global_step)
     mean = sum(map(length, examples)) / len(examples)
     done = steps - (int(last.name.split("-")[1]) if last else 0)
@@ -91,7 +105,7 @@ def train(job: Job[Any], objective: Objective, rate: float) -> Result:
     return Result(trainer.model, adapter, loss, steps, int(mean * p.batch * done), seconds, probes, facts)
 
 
-def _fit(job: Job[Any], examples: Sequence[Example], rows: int) -> gpu.Fit:
+def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gpu.Fit:
     """How batches go through the model on the first GPU."""
     import torch
 
@@ -100,8 +114,8 @@ def _fit(job: Job[Any], examples: Sequence[Example], rows: int) -> gpu.Fit:
     model = folder_outline(job.input.path).model
     if model is None:
         return gpu.Fit(gpu.MOST, True)
-    longest = max(len(row["input_ids"]) for example in examples for row in example)
-    return gpu.fitted(model, job.params, -(-longest // 8) * 8, rows, torch.cuda.mem_get_info()[0])
+    longest = objective.packed or max(len(row["input_ids"]) for example in examples for row in example)
+    return gpu.fitted(model, job.params, -(-longest // 8) * 8, objective.rows, torch.cuda.mem_get_info()[0])
 
 
 def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
@@ -131,9 +145,11 @@ def length(example: Example) -> int:
 
 
 def in_order(examples: Sequence[Example], steps: int, batch: int, seed: int) -> list[dict[str, Any]]:
-    """The rows as the steps read them, in an order of our own that does not depend on where a run resumed."""
-    plan = batches.plan_batches(list(map(length, examples)), steps, batch, seed)
-    return [row for chosen in plan for i in chosen for row in examples[i]]
+    """The rows as the steps read them, in an order of our own that does not depend on where a run resumed. Several
+    processes take a part of each batch, with rows of like length in all parts."""
+    plan, world = batches.plan_batches(list(map(length, examples)), steps, batch, seed), launch.place().world
+    dealt = ([i for start in range(world) for i in chosen[start::world]] for chosen in plan)
+    return [row for chosen in dealt for i in chosen for row in examples[i]]
 
 
 def _trainer(
@@ -161,9 +177,9 @@ def _trainer(
         model=model,
         args=_arguments(job, rate, on_cpu, steps, objective.rows, checkpointing=fit.checkpointing),
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
-        data_collator=batches.collate(tokenizer.pad_token_id or 0),
+        data_collator=_collate(tokenizer.pad_token_id or 0, objective),
         processing_class=tokenizer,
-        callbacks=[_callback(job, objective)],
+        callbacks=[_callback(job, objective, p.batch * sum(map(length, examples)) / len(examples))],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_watcher(trainer, watch))
@@ -178,6 +194,10 @@ def _trainer(
     if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1 or faster:
         _freeze(trainer, p, steps, max(1, len(examples) // p.batch))
     return trainer
+
+
+def _collate(pad: int, objective: Objective) -> Any:
+    return batches.collate(pad) if objective.packed is None else batches.pack(pad, objective.packed)
 
 
 def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
@@ -195,7 +215,7 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
         quick = {name: f * (p.adapter.ratio if ".lora_B." in name else 1) for name, f in found.factors.items()}
         found = replace(found, factors=quick)
     trainer.plan = found
-    freezing.apply(trainer.learnable, trainer.plan, 0)
+    freezing.apply(trainer.learnable, trainer.plan, steps)  # DDP looks once at what will learn at some time
     trainer.add_callback(_unfreezer(trainer))
 
 
@@ -206,7 +226,7 @@ def _watcher(trainer: Any, watch: Watch) -> Any:
         """Measures and stops."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
-            if "loss" in (logs or {}) and not watch.step(trainer, state.global_step, float(logs["loss"])):
+            if "loss" in (logs or {}) and not watch.step(trainer, state.global_step, logs):
                 control.should_training_stop = True
             return control
 
@@ -227,6 +247,7 @@ def _unfreezer(trainer: Any) -> Any:
 
 def _objective_trainer() -> Any:
     """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
+    import torch
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -251,8 +272,6 @@ def _objective_trainer() -> Any:
         def create_optimizer(self, *given: Any, **named: Any) -> Any:
             """AdamW over the weights that learn at some time, each at its own rate."""
             if self.optimizer is None and self.plan is not None:
-                import torch
-
                 args = self.args
                 parts = freezing.groups(self.learnable, self.plan, args.learning_rate)
                 self.optimizer = torch.optim.AdamW(
@@ -264,9 +283,17 @@ def _objective_trainer() -> Any:
             """Gradients of the parts of a batch add up to those of the whole."""
             step = super().training_step
             inputs = self.objective.prepare(model, self._prepare_inputs(inputs))
-            count = self.objective.count(inputs)
-            rows = batches.rows_at_once(inputs["input_ids"], self.at_once, self.objective.rows)
-            return sum(step(model, part, count) for part in batches.split(inputs, rows))
+            count = self._of_all(self.objective.count(inputs))
+            rows = together.smallest(batches.rows_at_once(inputs["input_ids"], self.at_once, self.objective.rows))
+            *parts, last = batches.split(inputs, rows)
+            with self.accelerator.no_sync(model) if parts else contextlib.nullcontext():
+                loss = sum(step(model, part, count) for part in parts)
+            return loss + step(model, last, count)
+
+        def _of_all(self, count: Any) -> Any:
+            """What makes the mean over the processes, which accelerate takes, a mean over their whole batch."""
+            world = launch.place().world
+            return count if world == 1 else together.summed(torch.as_tensor(count).float()) / world
 
     return ObjectiveTrainer
 
@@ -285,7 +312,9 @@ def _arguments(
     return SFTConfig(
         output_dir=str(job.scratch),
         max_steps=steps,
-        per_device_train_batch_size=p.batch * rows,
+        per_device_train_batch_size=together.share(p.batch) * rows,
+        ddp_find_unused_parameters=p.unfreeze is not None,  # what does not learn yet has no gradient to wait for
+        ddp_broadcast_buffers=False,
         remove_unused_columns=False,
         learning_rate=rate,
         optim=ALIASES.get(p.optimizer, p.optimizer),
@@ -313,21 +342,37 @@ def _arguments(
     )
 
 
-def _callback(job: Job[Any], objective: Objective) -> Any:
+def _callback(job: Job[Any], objective: Objective, tokens: float) -> Any:
+    """``tokens`` of a step."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Shows progress, and marks a checkpoint as whole once it is on disk."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.first, self.started = state.global_step, time.monotonic()
+
+        def pace(self, step: int, steps: int) -> str:
+            """Tokens per second and what is left."""
+            seconds = time.monotonic() - self.started
+            if step <= self.first or seconds <= 0:
+                return ""
+            left = (steps - step) * seconds / (step - self.first)
+            return f", {(step - self.first) * tokens / seconds:,.0f} tokens/s, {left / 60:.1f} min left"
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if state.global_step % INTERVAL and state.global_step < state.max_steps:
                 return
             trim()  # batches of other lengths leave holes: without this the heap grows by a half in 50 steps
             note = f"loss {recent_loss(state.log_history):.3f}{objective.note()}"
+            note += self.pace(state.global_step, state.max_steps)
             job.progress(state.global_step, state.max_steps, note)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            together.wait()
+            if not launch.place().leads:
+                return
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
                     _sync(path)
@@ -347,10 +392,12 @@ def _sync(path: Path) -> None:
 
 def _last_checkpoint(scratch: Path) -> Path | None:
     """The latest whole checkpoint; half-written ones are removed."""
+    together.wait()
     whole = []
     for folder in scratch.glob("checkpoint-*"):
         if (folder / WHOLE).is_file():
             whole.append(folder)
-        else:
+        elif launch.place().leads:
             shutil.rmtree(folder)
+    together.wait()
     return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)

@@ -9,16 +9,18 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from compress import launch
 from compress.artifact import MEASUREMENTS
 from compress.errors import UsageError
 from compress.extras import need
 from compress.json_files import write_json
 from compress.outline import Outline
 from compress.stage import Job, JobOutline, Needs, Stage
-from finetune.train import costs, gpu, merge, training
+from finetune.train import costs, gpu, merge, together, training, trials
 from finetune.train.costs import PROBES
 from finetune.train.objective import Objective
 from finetune.train.params import TuningParams
@@ -32,6 +34,7 @@ class Tuning(Stage[P]):
 
     accepts = frozenset({"hf"})
     produces = "hf"
+    together = True
     uses = frozenset({"rules", "train"})
     modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
     libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
@@ -51,12 +54,19 @@ class Tuning(Stage[P]):
         return costs.outline(job)
 
     def needs(self, job: JobOutline[P]) -> Needs:
-        return costs.needs(job, costs.augmented(job), self.rows, referenced=self.referenced)
+        found = costs.needs(job, costs.augmented(job), self.rows, referenced=self.referenced)
+        p = job.params
+        times = p.search.trials if p.search else p.cross_validation.folds + 1 if p.cross_validation else 1
+        more = self.outline(job).disk_bytes if p.search else 0
+        return replace(found, disk_bytes=found.disk_bytes + more, work=found.work * times)
 
     def check(self, job: Job[P]) -> None:
         if job.data is None or not (job.data.path / "train.jsonl").is_file():
             what = f"finetune.{type(self).__name__.lower()} has no training data"
             raise UsageError(what, next="give data.train in the pipeline file")
+        together.share(job.params.batch)
+        for module in ["optuna"] * (job.params.search is not None) + job.params.log_to:
+            need(module)
         if job.params.optimizer.endswith("_8bit") and not need("torch").cuda.is_available():
             what = f"optimizer: {job.params.optimizer} needs a CUDA device"
             raise UsageError(what, next="set optimizer: adamw")
@@ -64,18 +74,35 @@ class Tuning(Stage[P]):
             merge.check_base(job.input.path)
 
     def run(self, job: Job[P]) -> Mapping[str, Any]:
-        started, p = time.monotonic(), job.params
         need("torch").set_num_threads(job.threads)
-        objective, counts = self.objective(job)
         merge.require_finite(job.input.path)
-        result = training.train(job, objective, p.rate or self.default_rate(p.method, job.input.path))
-        memory = gpu.highest()
-        facts = {"method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts, **result.facts}
-        if p.method == "full":
+        if job.params.search is not None:
+            return trials.search(self, job)
+        folds = {} if job.params.cross_validation is None else trials.folds(self, job)
+        result, facts = self.tune(job)
+        return facts | self.finish(job, result) | folds if launch.place().leads else {}
+
+    def tune(
+        self, job: Job[P], judge: trials.Judge | None = None, fold: tuple[int, int] | None = None
+    ) -> tuple[training.Result, dict[str, Any]]:
+        """What training left, and its facts; ``judge`` and ``fold`` as in ``watching.Watch``."""
+        p = job.params
+        objective, counts = self.objective(job)
+        result = training.train(
+            job, objective, p.rate or self.default_rate(p.method, job.input.path), judge=judge, fold=fold
+        )
+        return result, {
+            "method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts, **result.facts
+        }  # fmt: skip
+
+    def finish(self, job: Job[P], result: training.Result) -> dict[str, Any]:
+        """Write the model and its adapter into ``job.out``; more facts."""
+        started, memory, facts = time.monotonic(), gpu.highest(), dict[str, Any]()
+        if job.params.method == "full":
             merge.save_merged(result.model, job.input.path, job.out)
         else:
             facts["merge_max_logit_gap"] = _merge(job, result)
-        seconds = time.monotonic() - started
+        seconds = result.seconds + time.monotonic() - started
         rate = round(result.tokens / result.seconds) if result.seconds else None
         write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate, **memory})
         return facts

@@ -6,30 +6,62 @@ import json
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress import launch
 from compress.errors import HoldfastError, UsageError
 from compress.json_files import write_json
 from compress.stage import Job
+from finetune.train import together
 from finetune.train.batches import rows_at_once, split
-from finetune.train.objective import Example, Objective
+from finetune.train.logs import Logs
+from finetune.train.objective import GROUP, Example, Objective
 
 log = logging.getLogger(__name__)
+TOLD = ("loss", "learning_rate", "grad_norm")
+"""What other programs get of each step."""
 HISTORY = "training.json"
-"""In the artifact: ``loss`` and ``learning_rate`` of each step, ``validation``: [step, loss, agreement or null, n]."""
+"""In the artifact: ``loss`` and ``learning_rate`` of each step, ``validation``: [step, loss, agreement or null, n];
+``rules``: rule -> [step, pairs on which the model prefers the reply that keeps it, pairs]."""
 MEASURED, BEST = "validation.json", "best.safetensors"
 """In the scratch folder."""
 
 
-class Watch:
-    """Holds examples out, measures their loss every so many steps, keeps the best weights where training may stop."""
+class Diverged(HoldfastError):
+    """A loss that is no number, and no better weights to go back to."""
 
-    def __init__(self, job: Job[Any], objective: Objective, examples: Sequence[Example]) -> None:
+
+class Watch:
+    """Holds examples out, measures their loss every so many steps, keeps the best weights where training may stop.
+
+    ``judge`` is told each measurement (step, loss, agreement) and may end the training by an exception; ``fold``: hold
+    this part of so many out and measure it at the end.
+    """
+
+    def __init__(
+        self,
+        job: Job[Any],
+        objective: Objective,
+        examples: Sequence[Example],
+        judge: Callable[[int, float, float | None], None] | None = None,
+        fold: tuple[int, int] | None = None,
+    ) -> None:
         self.job, self.objective, self.how = job, objective, job.params.validation
-        self.taught, self.held = apart(examples, self.how.share if self.how else 0.0, job.seed)
+        self.judge, self.fold = judge, fold
+        groups = [group_of(example) for example in examples]
+        if fold is not None:
+            held = parts(groups, fold[1], job.seed)[fold[0]]
+        else:
+            held = part(groups, self.how.share if self.how else 0.0, job.seed)
+        self.taught, self.held = (
+            [e for e, g in zip(examples, groups, strict=True) if (g in held) is side] for side in (False, True)
+        )
         self.measured: list[list[Any]] = []
+        self.rules: dict[str, list[list[int]]] = {}
+        self.logs = Logs(job.params.log_to, job.scratch)
         self.stopped: str | None = None
 
     def begin(self, step: int) -> None:
@@ -37,19 +69,33 @@ class Watch:
         place = self.job.scratch / MEASURED
         if place.is_file():
             found = json.loads(place.read_text(encoding="utf-8"))
-            self.measured = [entry for entry in found if entry[0] <= step]
+            self.measured = [entry for entry in found["measured"] if entry[0] <= step]
+            self.rules = {rule: [e for e in entries if e[0] <= step] for rule, entries in found["rules"].items()}
+        for at, value, agrees, _ in self.measured:
+            if self.judge is not None:
+                self.judge(at, value, agrees)
 
-    def step(self, trainer: Any, step: int, loss: float) -> bool:
-        """Whether training should go on after ``step``, whose loss was ``loss``."""
+    def step(self, trainer: Any, step: int, logged: Mapping[str, float]) -> bool:
+        """Whether training should go on after ``step``, of which ``logged`` tells the loss and what else is known."""
+        loss = float(logged["loss"])
         if not math.isfinite(loss):
             self._lost(step, loss)
             return False
+        told = {f"train/{name}": float(logged[name]) for name in TOLD if name in logged}
         if self.how is None or step % self.how.every:
+            self.logs.write(step, told)
             return True
-        value, agrees, n = measure(trainer, self.objective, self.held, self.job.params.batch)
+        value, agrees, n, rules = measure(trainer, self.objective, self.held, self.job.params.batch)
         best = min((entry[1] for entry in self.measured), default=math.inf)
         self.measured.append([step, round(value, 6), agrees, n])
-        write_json(self.job.scratch / MEASURED, self.measured)
+        for rule, found in rules.items():
+            self.rules.setdefault(rule, []).append([step, *found])
+        told |= {"validation/loss": value} | ({} if agrees is None else {"validation/agreement": agrees})
+        self.logs.write(step, told | {f"rules/{rule}": right / count for rule, (right, count) in rules.items()})
+        if launch.place().leads:
+            write_json(self.job.scratch / MEASURED, {"measured": self.measured, "rules": self.rules})
+        if self.judge is not None:
+            self.judge(step, value, agrees)
         if self.how.patience is None:
             return True
         if value < best:
@@ -64,7 +110,7 @@ class Watch:
         kept = (self.job.scratch / BEST).is_file()
         if not kept:
             what = f"the loss of step {step} is {loss}: training has diverged"
-            raise HoldfastError(what, next="lower rate, or set validation: {patience: 3} to keep the best weights")
+            raise Diverged(what, next="lower rate, or set validation: {patience: 3} to keep the best weights")
         self.stopped = f"the loss of step {step} is {loss}"
         log.warning("%s; the best weights measured so far are kept", self.stopped)
 
@@ -73,10 +119,15 @@ class Watch:
         facts: dict[str, Any] = {}
         if self.measured and self.how is not None:
             best = min(self.measured, key=lambda entry: entry[1])
-            facts["validation_loss"] = best[1] if self.how.patience else self.measured[-1][1]
+            _, loss, agrees, n = best if self.how.patience else self.measured[-1]
+            facts |= {"validation_loss": loss} | ({} if agrees is None else {"validation_agreement": agrees})
             if self.how.patience:
                 load_trained(trainer, self.job.scratch / BEST)
                 facts["best_step"] = best[0]
+        if self.fold is not None:
+            loss, agrees, n, _ = measure(trainer, self.objective, self.held, self.job.params.batch)
+            facts |= {"validation_loss": round(loss, 6), "validation_n": n}
+            facts |= {} if agrees is None else {"validation_agreement": agrees}
         if self.stopped:
             facts["stopped"] = self.stopped
         steps = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -85,48 +136,88 @@ class Watch:
             "learning_rate": [float(f"{entry['learning_rate']:.6g}") for entry in steps],
             "validation": self.measured,
         }
-        write_json(self.job.out / HISTORY, history)
+        write_json(self.job.out / HISTORY, history | ({"rules": self.rules} if self.rules else {}))
+        self.logs.end(self.job.out)
         return facts
 
 
-def apart(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(what is trained on, what is only measured). Raises UsageError if either is empty and should not be."""
-    count = round(share * len(examples))
-    if share and not 0 < count < len(examples):
-        what = f"validation.share {share:g} of {len(examples)} examples leaves nothing to measure or to learn"
-        raise UsageError(what, next="give more rows or another share")
-    held = set(random.Random(f"validation {seed}").sample(range(len(examples)), count))
-    return [e for i, e in enumerate(examples) if i not in held], [e for i, e in enumerate(examples) if i in held]
+def group_of(example: Example) -> Any:
+    """What stays on one side of a split: examples that answer the same question. It is taken off the example."""
+    named = [row.pop(GROUP, None) for row in example]
+    return named[0] or tuple(example[0]["input_ids"])
 
 
-def measure(trainer: Any, objective: Objective, held: Sequence[Example], batch: int) -> tuple[float, float | None, int]:
-    """(mean loss, share of pairs on which the model agrees or None, how many examples); no gradient."""
+def part(groups: Sequence[Any], share: float, seed: int) -> set[Any]:
+    """The groups that are only measured, of about ``share`` of the examples. Raises UsageError if that leaves nothing
+    to measure or to learn."""
+    sizes, count = Counter(groups), round(share * len(groups))
+    order, held, taken = list(sizes), set[Any](), 0
+    random.Random(f"validation {seed}").shuffle(order)
+    while taken < count and order:
+        held.add(order.pop())
+        taken = sum(sizes[group] for group in held)
+    if share and not (held and order):
+        what = f"validation.share {share:g} of {len(groups)} examples of {len(sizes)} questions"
+        raise UsageError(f"{what} leaves nothing to measure or to learn", next="give more rows or another share")
+    return held
+
+
+def parts(groups: Sequence[Any], count: int, seed: int) -> list[set[Any]]:
+    """``count`` parts of like size. Raises UsageError for fewer groups than parts."""
+    sizes = Counter(groups)
+    if len(sizes) < count:
+        what = f"{len(groups)} examples ask {len(sizes)} questions, too few for {count} folds"
+        raise UsageError(what, next="lower cross_validation.folds or give more rows")
+    order = list(sizes)
+    random.Random(f"folds {seed}").shuffle(order)
+    found = [set[Any]() for _ in range(count)]
+    filled = [0] * count
+    for group in order:
+        least = filled.index(min(filled))
+        found[least].add(group)
+        filled[least] += sizes[group]
+    return found
+
+
+def measure(
+    trainer: Any, objective: Objective, held: Sequence[Example], batch: int
+) -> tuple[float, float | None, int, dict[str, tuple[int, int]]]:
+    """(mean loss, share of pairs on which the model agrees or None, how many examples, and for each rule: of how many
+    pairs whose rejected reply breaks it the model prefers the other one, and their number); no gradient."""
     import torch
 
     model = trainer.model
     total = count = 0.0
     objective.agreed = []
-    training = model.training
+    training, part_of = model.training, together.mine(held)
     model.eval()
     with torch.no_grad(), trainer.compute_loss_context_manager():
-        for start in range(0, len(held), batch):
-            rows = [row for example in held[start : start + batch] for row in example]
+        for start in range(0, len(part_of), batch):
+            rows = [row for example in part_of[start : start + batch] for row in example]
             inputs = objective.prepare(model, trainer._prepare_inputs(trainer.data_collator(rows)))
             count += float(objective.count(inputs))
             for part in split(inputs, rows_at_once(inputs["input_ids"], trainer.at_once, objective.rows)):
                 total += float(objective.loss(model, part))
     model.train(training)
-    agreed = objective.agreed
-    return total / count, round(sum(agreed) / len(agreed), 4) if agreed else None, len(held)
+    sums = [total, count, sum(right for _, right in objective.agreed), len(objective.agreed)]
+    for rule in objective.rules:
+        of_rule = [right for broken, right in objective.agreed if broken == rule]
+        sums += [sum(of_rule), len(of_rule)]
+    total, count, agreed, pairs, *each = together.summed(torch.tensor(sums, dtype=torch.float64)).tolist()
+    rules = zip(objective.rules, each[0::2], each[1::2], strict=True)
+    found = {rule: (int(right), int(n)) for rule, right, n in rules if n}
+    return total / count, round(agreed / pairs, 4) if pairs else None, len(held), found
 
 
 def save_trained(trainer: Any, place: Path) -> None:
     """The weights that learn, float32."""
     from safetensors.torch import save_file
 
-    partial = place.with_suffix(".tmp")
-    save_file({name: w.detach().contiguous() for name, w in _trained(trainer).items()}, partial)
-    partial.replace(place)
+    if launch.place().leads:
+        partial = place.with_suffix(".tmp")
+        save_file({name: w.detach().contiguous() for name, w in _trained(trainer).items()}, partial)
+        partial.replace(place)
+    together.wait()
 
 
 def load_trained(trainer: Any, place: Path) -> None:

@@ -76,9 +76,14 @@ def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -
     name, stage = "tune", {**state["stages"]["proof"], "kind": "hf", "path": str(tmp_path / "tune")}
     state["stages"] = {name: stage, **state["stages"]}
     history = {"loss": [3.0, 2.0, 1.0], "learning_rate": [1e-3, 5e-4, 1e-4], "validation": [[2, 1.8, 0.75, 40]]}
+    history["rules"] = {"no-<promise>": [[2, 9, 12]]}
+    ended = {"values": {"rate": 0.001}, "state": "done", "value": 1.75, "measured": []}
+    study = {"measure": "loss", "best": 0, "trials": [ended, {**ended, "state": "pruned", "value": None}]}
     Path(stage["path"]).mkdir(parents=True, exist_ok=True)
     (Path(stage["path"]) / "training.json").write_text(json.dumps(history))
-    facts = {"facts": {"unfrozen_at": {"4": 2}}}
+    (Path(stage["path"]) / "study.json").write_text(json.dumps(study))
+    folds = {"folds": [{"loss": 1.5, "n": 20}, {"loss": 2.5, "n": 21}], "loss": {"mean": 2.0, "deviation": 0.70711}}
+    facts = {"facts": {"unfrozen_at": {"4": 2}, "cross_validation": folds}}
     (Path(stage["path"]) / "artifact.json").write_text(json.dumps(facts))
     text = write_run_report(state, tmp_path / "r.html").read_text()
     page = Page(text)
@@ -86,6 +91,12 @@ def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -
     assert "validation: 1.8 at 2" in page.words
     assert "block 4" in page.words
     assert "agrees: 75 % at 2; low: 59.8" in page.words
+    assert "Pairs that break no-<promise>: positive margin (n = 12)" in page.words
+    assert "margin > 0: 75 % at 2; low: 46.77 % at 2; high: 91.11" in page.words
+    assert "What the search tried, by loss" in page.words
+    assert "pruned" in page.words
+    assert "Trials of tune" in page.words
+    assert "loss 2 ± 0.707" in page.words
     assert not page.open
 
 

@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from tiny_families import PLAIN, save_tiny
 from torch.nn import functional
+from transformers import AutoModelForCausalLM
 
 from compress.model import head_loss
-from finetune.train.loss import IGNORED, label_loss
+from finetune.train import batches
+from finetune.train.loss import IGNORED, label_loss, score_labels
+from finetune.train.params import SftParams
+from finetune.train.sft import Conversations
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])
@@ -37,3 +42,42 @@ def test_no_label_no_loss():
     none.backward()
     assert float(none.detach()) == 0
     assert not hidden.grad.any()
+
+
+def test_packed_rows_keep_every_token_once_and_no_label_of_a_first_one():
+    rows = [{"input_ids": [n] * n, "labels": [n] * n} for n in (3, 9, 5, 2, 7)]
+    batch = batches.pack(0, 12)(rows)
+    assert batch["input_ids"].tolist() == [[9] * 9 + [3] * 3 + [0] * 4, [7] * 7 + [5] * 5 + [0] * 4, [2] * 2 + [0] * 14]
+    assert batch["position_ids"].tolist()[0] == [*range(9), *range(3), *range(4)]
+    assert batch["labels"].tolist()[0] == [-100] + [9] * 8 + [-100] + [3] * 2 + [-100] * 4
+
+
+@pytest.mark.parametrize("family", PLAIN)
+def test_packed_conversations_do_not_see_each_other(family, tmp_path):
+    """The loss of a batch and its gradient are those of its conversations, each alone in the model."""
+    save_tiny(family, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager", dtype=torch.float32).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    score_labels(model)
+    draw = torch.Generator().manual_seed(2)
+    rows = []
+    for size in (5, 11, 8, 3, 14):
+        ids = torch.randint(3, 90, (size,), generator=draw).tolist()
+        rows.append({"input_ids": ids, "labels": [IGNORED] * 2 + ids[2:]})
+    batch = batches.pack(0, 24)(rows)
+    assert len(batch["labels"]) == 2
+    found = step(model, batch)
+    alone = [step(model, batches.collate(0)([row])) for row in rows]
+    assert found[0] == pytest.approx(sum(loss for loss, _ in alone), rel=2e-3)
+    slopes = sum(slope for _, slope in alone)
+    assert float((found[1] - slopes).norm() / slopes.norm()) < 2e-2
+
+
+def step(model, batch):
+    """Loss and gradient of every weight."""
+    model.zero_grad()
+    loss = Conversations([], SftParams()).loss(model, batch)
+    loss.backward()
+    return float(loss.detach()), torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from random import Random
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from compress.artifact import seal  # noqa: E402
+from compress.artifact import LOGS, seal  # noqa: E402
 from compress.errors import HoldfastError, UsageError  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.train import watching  # noqa: E402
+from finetune.train.rows import asked  # noqa: E402
+from finetune.world import stage as world  # noqa: E402
+from runtime.rules import load_rules  # noqa: E402
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": "Yes."}],
@@ -21,17 +26,17 @@ ROWS = [
 ]  # fmt: skip
 
 
-def run(base, root, name="sft", progress=None, **how):
+def run(base, root, name="sft", progress=None, rows=ROWS, rules=None, **how):
     for part in ("out", "scratch", "data"):
         (root / part).mkdir(parents=True, exist_ok=True)
-    (root / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (root / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = seal(root / "data", kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
     stage = load_stage(f"finetune.{name}")
     given = {"steps": 12, "batch": 4, "checkpoint_every": 4, "rate": 1e-2, "rank": 4, "method": "lora", **how}
     more = {"progress": progress} if progress else {}
     job = Job(
         params=stage.Params(**given), out=root / "out", scratch=root / "scratch", inputs=(base,), data=data, seed=1,
-        threads=1, **more,
+        threads=1, rules=rules, **more,
     )  # fmt: skip
     return stage.run(job), json.loads((root / "out" / watching.HISTORY).read_text())
 
@@ -86,11 +91,78 @@ def test_a_loss_that_is_no_number_ends_the_training(small_base, tmp_path):
     assert "lower rate" in caught.value.next
 
 
+RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
+
+
+@pytest.mark.slow
+def test_each_rule_has_its_margin(small_base, tmp_path):
+    book = load_rules(RULES)
+    rows = [world.plain_row(row) for row in world.make_rows(book, Random(1), world.TRAINING_MIX, 60, evaluation=False)]
+    how = {"pairs": "mutations", "augment": False, "steps": 4, "validation": {"share": 0.4, "every": 2}}
+    _, history = run(small_base, tmp_path, "dpo", rows=rows, rules=RULES, **how)
+    assert len(history["rules"]) >= 4
+    for step, place in ((2, 0), (4, 1)):
+        of_step = [entries[place] for entries in history["rules"].values()]
+        assert {entry[0] for entry in of_step} == {step}
+        agreed, n = history["validation"][place][2:]
+        assert sum(entry[2] for entry in of_step) == n
+        assert sum(entry[1] for entry in of_step) == round(agreed * n)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_other_programs_read_the_figures_of_every_step_once(small_base, tmp_path):
+    pytest.importorskip("tensorboard")
+    mlflow = pytest.importorskip("mlflow")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    how = {"validation": {"share": 0.2, "every": 4}}
+    _, plain = run(small_base, tmp_path / "plain", **how)
+
+    def die(done, total, note=""):
+        if done >= 10 and "loss" in note:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small_base, tmp_path / "b", log_to=["tensorboard", "mlflow"], progress=die, **how)
+    _, history = run(small_base, tmp_path / "b", log_to=["tensorboard", "mlflow"], **how)
+    assert history == plain
+    logs = tmp_path / "b" / "out" / LOGS
+    events = EventAccumulator(str(logs / "tensorboard"))
+    events.Reload()
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{logs / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("training").experiment_id])
+    for name, wanted in (
+        ("train/loss", list(enumerate(history["loss"], 1))),
+        ("validation/loss", [(entry[0], entry[1]) for entry in history["validation"]]),
+    ):
+        for read in (events.Scalars(name), client.get_metric_history(found.info.run_id, name)):
+            assert [entry.step for entry in read] == [step for step, _ in wanted]
+            assert [entry.value for entry in read] == pytest.approx([value for _, value in wanted], rel=1e-4)
+    whole = [seal(tmp_path / side / "out", kind="hf", stage="t", stage_version=1, params={}, inputs={}, facts={})
+             for side in ("plain", "b")]  # fmt: skip
+    assert whole[0].digest == whole[1].digest
+
+
 def test_shares_that_leave_nothing_are_refused():
-    with pytest.raises(UsageError, match=r"validation\.share 0\.05 of 4 examples leaves nothing"):
-        watching.apart([[{}]] * 4, 0.05, seed=1)
-    taught, held = watching.apart([[{"i": i}] for i in range(40)], 0.25, seed=1)
-    assert (len(taught), len(held)) == (30, 10)
+    with pytest.raises(UsageError, match=r"validation\.share 0\.05 of 4 examples of 4 questions leaves nothing"):
+        watching.part("abcd", 0.05, seed=1)
+    with pytest.raises(UsageError, match="leaves nothing"):
+        watching.part("aaaa", 0.5, seed=1)
+    assert len(watching.part(range(40), 0.25, seed=1)) == 10
+
+
+def test_answers_to_one_question_stay_together():
+    groups = [i // 3 for i in range(60)]
+    assert watching.part(groups, 0.3, seed=1) < set(groups)
+    found = watching.parts(groups, 4, seed=1)
+    assert sorted(group for part in found for group in part) == list(range(20))
+    assert [len(part) for part in found] == [5] * 4
+    with pytest.raises(UsageError, match="60 examples ask 20 questions, too few for 21 folds"):
+        watching.parts(groups, 21, seed=1)
+    twins = [{"messages": [{"role": "system", "content": s}, {"role": "user", "content": "Where?"},
+                           {"role": "assistant", "content": "Here."}]} for s in ("A", "B")]  # fmt: skip
+    assert asked(twins[0]) == asked(twins[1])
 
 
 @pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("constant", 1e-2), ("linear", 0.0)])
