@@ -37,6 +37,13 @@ class Constraint(Protocol):
     def accept(self, token: int) -> None:
         """Move on by a permitted token."""
 
+    def forced(self) -> list[int]:
+        """Tokens that spell what must come next; empty where there is a choice, or where the library cannot tell."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow but the end."""
+
     def close(self) -> None:
         """Free native memory."""
 
@@ -67,6 +74,8 @@ class Backend(Protocol):
     """Whether the tokenizer takes characters for one another that NFKC does (full-width brackets for brackets)."""
     grammars: bool
     """Whether `constraint` works."""
+    drafts: bool
+    """Whether several tokens of one sequence, with logits for each, cost less than one after another."""
     shares: bool
     """Whether `copy` works."""
 
@@ -89,7 +98,8 @@ class Backend(Protocol):
         """Forget all but the first ``length`` tokens of a slot."""
 
     def constraint(self, grammar: str) -> Constraint:
-        """Compile a GBNF grammar (root rule ``root``); UsageError when it does not parse or is not supported.
+        """Compile a grammar in llguidance's dialect or, with llama.cpp, in GBNF (root rule ``root``); UsageError when
+        it does not parse or is not supported.
 
         Any thread may call it.
         """

@@ -22,11 +22,12 @@ import numpy as np
 from ...errors import ArtifactError, ResourceError, UsageError
 from ..chat import of_gguf
 from ..gguf_model import check_model
+from ..grammar import MARK, Grammars
 from ..text import half_character
 from .base import Span
 
 if TYPE_CHECKING:
-    from .base import Rows
+    from .base import Constraint, Rows
 
 log = logging.getLogger(__name__)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the binding does not name
@@ -85,6 +86,7 @@ class LlamaBackend:
     name = "llama.cpp"
     shares = True
     grammars = True
+    drafts = True
 
     def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
         header = check_model(path)
@@ -110,6 +112,7 @@ class LlamaBackend:
         self.batch = 512
         self._open_context(threads or _threads(lib.llama_model_size(self._model)))
         self._read_vocabulary()
+        self._grammars = Grammars(self)
 
     def _affordable(self, slots: int) -> int:
         """``slots``, or fewer when their KV caches would take more than a quarter of the machine's memory."""
@@ -257,7 +260,9 @@ class LlamaBackend:
     def cut(self, slot: int, length: int) -> None:
         lib.llama_memory_seq_rm(self._memory, slot, length, -1)
 
-    def constraint(self, grammar: str) -> Grammar:
+    def constraint(self, grammar: str) -> Constraint:
+        if grammar.startswith(MARK):
+            return self._grammars.matcher(grammar)
         _check_grammar(grammar)
         return Grammar(self._vocab, self.n_vocab, grammar)
 
@@ -321,6 +326,13 @@ class Grammar:
 
     def accept(self, token: int) -> None:
         lib.llama_sampler_accept(self._sampler, token)
+
+    def forced(self) -> list[int]:
+        return []
+
+    @property
+    def complete(self) -> bool:
+        return False
 
     def close(self) -> None:
         self._free()
