@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .engine.chat import DEFAULT, Chat
 from .engine.forgery import Forgery
 from .engine.requests import Request
-from .engine.sampling import Sampling
+from .engine.sampling import Chances
 from .engine.scheduler import Scheduler, as_matrix
 from .engine.template import STILL, Message, render
 from .errors import UsageError
@@ -43,8 +42,10 @@ class Session:
         manifest: Manifest | None = None,
         name: str = "model",
         queue: int = 1024,
+        lookup: bool = True,
     ) -> None:
-        """``template``: the default chat template instead of the model's own."""
+        """``template``: the default chat template instead of the model's own; ``lookup``: decode drafts where it pays
+        (see `engine.lookup`)."""
         self.engine = backend
         given = {DEFAULT: template} if template else {}
         self.chat_files = Chat({**backend.chat.templates, **given}, backend.chat.special)
@@ -52,6 +53,7 @@ class Session:
         self.rules = rules
         self.manifest = manifest
         self.name = name
+        self.lookup = lookup
         self.clock: datetime | None = None
         """What templates that write the date are told; None is the present."""
         self._one_list = threading.Lock()
@@ -106,17 +108,32 @@ class Session:
         assert self.template is not None
         return self.engine.encode(render(self.template, clean, special=self.chat_files.special, now=now or self.clock))
 
-    def request(self, messages: Messages, how: Settings, **more: Any) -> Request:
-        """A generation that has not been submitted yet."""
+    def request(self, messages: Messages, how: Settings, *, said: str = "", **more: Any) -> Request:
+        """A generation that has not been submitted yet. ``said``: the reply's beginning, from which it goes on."""
+        begun = self._begun(said) if said else []
+        constraint = None if how.grammar is None else self.engine.constraint(how.grammar)
+        for token in begun if constraint is not None else ():
+            constraint.accept(token)
         return Request(
-            self.encode_chat(messages),
+            self.encode_chat(messages) + begun,
             max_tokens=how.max_tokens,
-            sampling=Sampling(how.temperature, how.top_p, how.seed),
+            sampling=how.sampling,
             stops=how.stops,
-            constraint=None if how.grammar is None else self.engine.constraint(how.grammar),
+            constraint=constraint,
             deadline=None if how.timeout is None else time.monotonic() + how.timeout,
+            chances=None if how.logprobs is None else Chances(how.logprobs),
+            drafts=self.lookup,
             **more,
         )
+
+    def _begun(self, said: str) -> list[int]:
+        """Tokens that spell ``said`` in the middle of a text: some tokenizers put a space in front of every text."""
+        ids, piece = self.engine.encode(said), self.engine.piece
+        if ids and piece(ids[0])[:1] == b" " and not said.startswith(" "):
+            rest = piece(ids[0])[1:]
+            first = [token for token in range(self.engine.n_vocab) if rest and piece(token) == rest][:1]
+            ids[:1] = first if first or not rest else ids[:1]
+        return ids
 
     # ---- many prompts, for measuring ----
 
@@ -198,11 +215,41 @@ class Session:
         grammar: str | None = None,
         timeout: float | None = None,
         enforce: bool = True,
+        **more: Any,
     ) -> Reply:
         """Answer. With rules: their system prompt stands in front when the caller gives none, and (``enforce``)
-        what they decide is set, what breaks a hard rule is retried once and then replaced by the safe reply."""
-        how = Settings(max_tokens, temperature, top_p, seed, stop, grammar, timeout)
+        the reply keeps to the contract's grammar, what the rules decide is set, what breaks a hard rule is retried once
+        and then replaced by the safe reply. ``more``: the further fields of `Settings` (``top_k``, ``min_p``,
+        ``presence_penalty``, ``frequency_penalty``, ``repetition_penalty``, ``logprobs``)."""
+        how = Settings(max_tokens, temperature, top_p, seed, stop, grammar, timeout, **more)
         return Exchange(self, messages, facts or {}, how).reply(enforce=enforce)
+
+    def choices(
+        self,
+        messages: Messages,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        n: int,
+        enforce: bool = True,
+        **options: Any,
+    ) -> list[Reply]:
+        """``n`` replies to one question, decoded together; the prompt is read once. With a ``seed`` the i-th reply
+        (from 0) is the one that ``seed + i`` gives."""
+        turns = self.turns(messages, facts, n=n, **options)
+        requests = [(turn.structured() if enforce else turn).prepare() for turn in turns]
+        self.scheduler.submit(requests)
+        try:
+            return [turn.reply(enforce=enforce) for turn in turns]
+        finally:
+            for turn in turns:
+                turn.cancel()
+
+    def turns(
+        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, n: int, **options: Any
+    ) -> list[Exchange]:
+        """``n`` turns with the same question that have not been started, each with its own seed where one is given."""
+        how = Settings(**options)
+        return [Exchange(self, messages, facts or {}, how.choice(i)) for i in range(n)]
 
     async def achat(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Reply:
         """`chat` without blocking the event loop."""
@@ -216,20 +263,9 @@ class Session:
     def stream(
         self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
     ) -> Iterator[str]:
-        """The reply in pieces of text. Where rules are enforced it comes in one piece, after it was checked.
-        Leaving the loop early cancels the request."""
-        turn = self.turn(messages, facts, **options)
-        if enforce and self.rules is not None:
-            yield turn.reply(enforce=True).raw
-            return
-        pieces: queue.SimpleQueue[str] = queue.SimpleQueue()
-        request = turn.submit(pieces.put)
-        try:
-            while piece := pieces.get():
-                yield piece
-            request.wait()
-        finally:
-            turn.cancel()
+        """The reply in pieces of text. Where rules are enforced the pieces are sentences, each sent once the reply up to
+        its end was checked. Leaving the loop early cancels the request."""
+        yield from self.turn(messages, facts, **options).flow(enforce=enforce)
 
     async def astream(
         self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any

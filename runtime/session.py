@@ -61,23 +61,26 @@ def load(
     queue: int = 1024,
     trust: bool = False,
     template: str | None = None,
+    lookup: bool = True,
 ) -> Session:
     """Load a bundle, a .gguf file, a folder with one, or an onnxruntime-genai folder.
 
     ``threads``: decode threads (by default what suits the model's size); ``slots``: replies decoded together;
     ``context``: tokens per conversation; ``rules``: a rule file for a model without one; ``queue``: requests that
-    may wait before Overloaded; ``template``: the name of a chat template where the model has several. A bundle is
-    verified and self-tested first (``trust`` skips both).
+    may wait before Overloaded; ``template``: the name of a chat template where the model has several; ``lookup``:
+    decode what a reply may say next together with what it said, where that pays. A bundle is verified and self-tested
+    first (``trust`` skips both).
     Raises ArtifactError naming the culprit, MissingExtra naming the pip command, UsageError for an unknown template.
     """
     path = Path(path)
     if (path / MANIFEST).is_file():
         session = _open_bundle(path, threads=threads, slots=slots, context=context, queue=queue, trust=trust)
+        session.lookup = lookup
         session.choose_template(template)
         return session
     kind, model = find_model(path)
     backend = open_backend(kind, model, threads=threads, slots=slots, context=context)
-    session = Session(backend, rules=_rule_book(rules), name=path.stem, queue=queue)
+    session = Session(backend, rules=_rule_book(rules), name=path.stem, queue=queue, lookup=lookup)
     session.choose_template(template)
     return session
 

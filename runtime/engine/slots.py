@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .lookup import Draft
+
 if TYPE_CHECKING:
     from .backends.base import Backend
     from .requests import Counters, Request
@@ -25,6 +27,8 @@ class Slot:
     """Tokens to copy from ``donor`` once it holds them."""
     next: int = -1
     """The token chosen last and not decoded yet; -1 while the prompt is being read."""
+    draft: Draft = field(default_factory=Draft)
+    """What the reply may say after ``next``: decoded with it in the next step."""
     used_at: int = 0
 
 
@@ -57,6 +61,7 @@ class Slots:
         """Take the request off a slot, which keeps its tokens."""
         self._clock += 1
         request, slot.request, slot.next, slot.donor, slot.used_at = slot.request, None, -1, None, self._clock
+        slot.draft = Draft()
         self.live.remove(slot)
         assert request is not None
         return request

@@ -24,7 +24,7 @@ class Counting:
 
     name, version, chat = "counting", "1", Chat()
     n_vocab, context, batch, memory_bytes = N_VOCAB, 600, 512, 0
-    stops, controls, added, shares, grammars, folds = frozenset({STOP}), (), (), True, False, False
+    stops, controls, added, shares, grammars, folds, drafts = frozenset({STOP}), (), (), True, False, False, True
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots
