@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .engine.chat import DEFAULT, Chat
 from .engine.forgery import Forgery
+from .engine.prefixes import common
 from .engine.requests import Request
 from .engine.sampling import Chances
 from .engine.scheduler import Scheduler, as_matrix
@@ -24,9 +25,14 @@ from .reply import Completion, Reply, Settings
 if TYPE_CHECKING:
     from .bundle.manifest import Manifest
     from .engine.backends.base import Backend, Rows
+    from .engine.prefixes import Prefixes
     from .rules import RuleBook
 
 Messages = Sequence[Message]
+MOST_CHOICES = 128
+"""Replies to one question."""
+HEADS = 64
+"""System prompts whose tokens are remembered."""
 Progress = Callable[[int, int], None]
 
 
@@ -43,9 +49,10 @@ class Session:
         name: str = "model",
         queue: int = 1024,
         lookup: bool = True,
+        prefixes: Prefixes | None = None,
     ) -> None:
         """``template``: the default chat template instead of the model's own; ``lookup``: decode drafts where it pays
-        (see `engine.lookup`)."""
+        (see `engine.lookup`); ``prefixes``: where system prompts are kept over restarts."""
         self.engine = backend
         given = {DEFAULT: template} if template else {}
         self.chat_files = Chat({**backend.chat.templates, **given}, backend.chat.special)
@@ -57,7 +64,8 @@ class Session:
         self.clock: datetime | None = None
         """What templates that write the date are told; None is the present."""
         self._one_list = threading.Lock()
-        self.scheduler = Scheduler(backend, queue=queue)
+        self._heads: dict[str, list[int]] = {}
+        self.scheduler = Scheduler(backend, queue=queue, prefixes=prefixes)
         self.threads = ThreadPoolExecutor(backend.slots + min(queue, 256), "holdfast-wait")
         """For async callers: a thread per reply that waits or runs (asyncio's own pool has a handful)."""
 
@@ -112,10 +120,12 @@ class Session:
         """A generation that has not been submitted yet. ``said``: the reply's beginning, from which it goes on."""
         begun = self._begun(said) if said else []
         constraint = None if how.grammar is None else self.engine.constraint(how.grammar)
-        for token in begun if constraint is not None else ():
-            constraint.accept(token)
+        if constraint is not None:
+            for token in begun:
+                constraint.accept(token)
+        ids = self.encode_chat(messages)
         return Request(
-            self.encode_chat(messages) + begun,
+            ids + begun,
             max_tokens=how.max_tokens,
             sampling=how.sampling,
             stops=how.stops,
@@ -123,8 +133,23 @@ class Session:
             deadline=None if how.timeout is None else time.monotonic() + how.timeout,
             chances=None if how.logprobs is None else Chances(how.logprobs),
             drafts=self.lookup,
+            head=self._head(messages, ids),
             **more,
         )
+
+    def _head(self, messages: Messages, ids: Sequence[int]) -> int:
+        """How many tokens of a prompt are the system message's and what the template puts before it."""
+        if not messages or messages[0].get("role") != "system":
+            return 0
+        text = str(messages[0]["content"])
+        length = common(self._heads.get(text, ()), ids)
+        if length == 0 or length < len(self._heads[text]):  # not seen yet, or the template tells another day
+            beginnings = [self.encode_chat([messages[0], {"role": "user", "content": word}]) for word in ("a", "7 b")]
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            self._heads[text] = beginnings[0][: common(*beginnings)]
+            length = common(self._heads[text], ids)
+        return length
 
     def _begun(self, said: str) -> list[int]:
         """Tokens that spell ``said`` in the middle of a text: some tokenizers put a space in front of every text."""
@@ -249,6 +274,8 @@ class Session:
     ) -> list[Exchange]:
         """``n`` turns with the same question that have not been started, each with its own seed where one is given."""
         how = Settings(**options)
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_CHOICES:
+            raise UsageError(f"n is {n!r:.80}", next=f"ask for 1 to {MOST_CHOICES} replies")
         return [Exchange(self, messages, facts or {}, how.choice(i)) for i in range(n)]
 
     async def achat(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Reply:
@@ -263,8 +290,8 @@ class Session:
     def stream(
         self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
     ) -> Iterator[str]:
-        """The reply in pieces of text. Where rules are enforced the pieces are sentences, each sent once the reply up to
-        its end was checked. Leaving the loop early cancels the request."""
+        """The reply in pieces of text. Where rules are enforced the pieces are sentences, each sent once the reply
+        up to its end was checked. Leaving the loop early cancels the request."""
         yield from self.turn(messages, facts, **options).flow(enforce=enforce)
 
     async def astream(

@@ -259,7 +259,6 @@ class Exchange:
             **more,
         )
 
-
     def _logprobs(self, request: Request) -> tuple[TokenLogprob, ...] | None:
         if request.chances is None:
             return None
@@ -269,7 +268,8 @@ class Exchange:
             return TokenLogprob(piece(token).decode("utf-8", "replace"), piece(token), logprob, top)
 
         return tuple(
-            named(token, logprob, tuple(named(*other) for other in top)) for token, logprob, top in request.chances.found
+            named(token, logprob, tuple(named(*other) for other in top))
+            for token, logprob, top in request.chances.found
         )
 
 

@@ -18,7 +18,7 @@ from .rules import RuleBook, Turn
 _END = re.compile(r"[.!?…:;。！？][\"'”’)\]]*(?=\s)|\n")
 """Where a sentence may end: nothing but white space follows, so no word is cut."""
 _REPLY = re.compile(r'"reply"\s*:\s*"')
-_HALF = re.compile(r'(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\(?:u[0-9a-fA-F]{0,3})?$|\\u[dD][89abAB][0-9a-fA-F]{2}$')
+_HALF = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\(?:u[0-9a-fA-F]{0,3})?$|\\u[dD][89abAB][0-9a-fA-F]{2}$")
 """The beginning of an escape, or of the two that spell one character, at the end of a text."""
 
 

@@ -129,10 +129,9 @@ class Drafts:
 
     def remember(self, tokens: Sequence[int]) -> None:
         """Keep a finished reply for later ones."""
-        newest, older = self._past
-        if len(newest) > KEPT // 2:
-            newest, older = self._past = [Written(), newest]
-        newest.add([*tokens, _END])
+        if len(self._past[0]) > KEPT // 2:
+            self._past = [Written(), self._past[0]]
+        self._past[0].add([*tokens, _END])
 
     def step(self, width: int) -> float:
         """Seconds of a step of so many tokens: as measured, between two measured widths by their line."""

@@ -46,7 +46,8 @@ class Request:
     chances: Chances | None = None
     """Where the odds of its tokens are noted."""
     head: int = 0
-    """How many of the prompt's first tokens are the deployment's own (its system prompt), to be kept over restarts."""
+    """How many of the prompt's first tokens are the deployment's own (its system prompt): they are read apart from the
+    rest, and may be kept over restarts."""
 
     done: threading.Event = field(default_factory=threading.Event)
     cancelled: bool = False

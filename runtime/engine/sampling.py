@@ -116,7 +116,7 @@ class Sampler:
         return order[weights[order] >= least]
 
     def _likeliest(self, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Weights from the largest on, ties in their order: ``top_k`` of them, or at least those that hold ``top_p``."""
+        """Weights from the largest on, ties in their order: ``top_k`` of them, or at least what holds ``top_p``."""
         few = self._how.top_k or FEW
         likely = np.flatnonzero(weights >= np.partition(weights, -few)[-few]) if few < len(weights) else None
         if likely is None or (not self._how.top_k and weights[likely].sum() <= self._how.top_p):

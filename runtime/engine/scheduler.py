@@ -33,6 +33,7 @@ from .text import TextStream
 
 if TYPE_CHECKING:
     from .backends.base import Rows
+    from .prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 CHUNK = 128  # prompt tokens per step while replies are running: bounds the stall a long prompt can cause
@@ -43,8 +44,8 @@ SWEEP = 0.02  # seconds between two looks for waiting requests that nobody wants
 class Scheduler:
     """Owns the backend and the decode thread."""
 
-    def __init__(self, backend: Backend, *, queue: int = 1024) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, *, queue: int = 1024, prefixes: Prefixes | None = None) -> None:
+        self._backend, self._prefixes = backend, prefixes if prefixes is not None and prefixes.usable else None
         self._waiting: deque[Request] = deque()
         self._limit = queue
         self._wake = threading.Condition()
@@ -52,7 +53,7 @@ class Scheduler:
         self._swept_at = 0.0
         self._failed: HoldfastError | None = None
         self.counters = Counters()
-        self._slots = Slots(backend, self.counters)
+        self._slots = Slots(backend, self.counters, self._prefixes)
         self._drafts = Drafts()
         self._probe = Probe(backend, self._drafts)
         self._wants_drafts = self._drafting = False
@@ -121,6 +122,8 @@ class Scheduler:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+        if self._prefixes is not None:
+            self._prefixes.finish()
 
     # ---- the decode thread ----
 
@@ -242,6 +245,7 @@ class Scheduler:
         self.counters.steps += 1
         for slot, span in work:
             slot.held.extend(span.tokens)
+            self._slots.keep(slot)
         self._hand_out([(slot, span) for slot, span in work if span.rows], rows)
 
     def _plan(self) -> list[tuple[Slot, Span]]:
@@ -249,6 +253,8 @@ class Scheduler:
         by slot: llama.cpp computes neighbours together and starts again at every gap."""
         live = self._slots.live
         running = [slot for slot in live if slot.next >= 0]
+        for slot in running:
+            slot.draft = Draft()
         self._drafting = self._drafts.widest > len(running) == len(live)
         if self._drafting:
             self._draft(running)
@@ -287,7 +293,8 @@ class Scheduler:
         start = len(slot.held)
         request = slot.request
         if not request.score:
-            tokens = request.prompt[start : start + room]
+            end = min(start + room, request.head if start < request.head else len(request.prompt))
+            tokens = request.prompt[start:end]
             return Span(slot.index, start, tokens, int(start + len(tokens) == len(request.prompt)))
         if start < request.kept:
             return Span(slot.index, start, request.prompt[start : min(start + room, request.kept)], 0)
@@ -320,7 +327,6 @@ class Scheduler:
                 return
             rows, best = rows[-1:], best[-1:]
         draft, taken = slot.draft, 0
-        slot.draft = Draft()
         for number, row in enumerate(rows):
             token = best[number] if request.sampler.plain else request.sampler.pick(row)
             if request.chances is not None and token not in self._backend.stops:

@@ -49,7 +49,9 @@ rules:
 BOOK = read_rules(CONTRACT)
 
 
-def streamed(book: RuleBook, text: str, *, size: int = 1, truncated: bool = False) -> tuple[list[str], str | None, Holding]:
+def streamed(
+    book: RuleBook, text: str, *, size: int = 1, truncated: bool = False
+) -> tuple[list[str], str | None, Holding]:
     hold = Holding(book, HELLO)
     pieces = [hold.push(text[: at + size]) for at in range(0, len(text), size)]
     last, reason = hold.end(text, truncated=truncated)
@@ -80,7 +82,8 @@ def test_what_breaks_a_rule_stays_and_what_was_sent_is_whole() -> None:
 
 
 def test_a_rule_that_asks_for_something_holds_back_until_it_is_said() -> None:
-    rule = "must: {include_all: [order 7]}\n    fixtures: {pass: [{user: hi, reply: order 7}], fail: [{user: hi, reply: x}]}"
+    fixtures = "fixtures: {pass: [{user: hi, reply: order 7}], fail: [{user: hi, reply: x}]}"
+    rule = "must: {include_all: [order 7]}\n    " + fixtures
     book = read_rules(f"version: 1\nrules:\n  - id: number\n    severity: hard\n    {rule}\n")
     pieces, reason, _ = streamed(book, "Hello. It is order 7. Bye. Bye.")
     assert (pieces, reason) == (["Hello. It is order 7.", " Bye.", " Bye."], None)
@@ -105,7 +108,9 @@ def test_contract_fields_are_set_before_the_first_words_leave() -> None:
 
 
 def test_a_field_behind_the_words_holds_everything_back() -> None:
-    book = read_rules(CONTRACT.replace("reply: text}", "reply: text, mood: [good, bad]}").replace('"Sorry."', '"Sorry.", mood: bad'))
+    book = read_rules(
+        CONTRACT.replace("reply: text}", "reply: text, mood: [good, bad]}").replace('"Sorry."', '"Sorry.", mood: bad')
+    )
     raw = '{"action":"escalate","queue":"legal","reply":"Hi. We try.","mood":"bad"}'
     assert streamed(book, raw)[:2] == ([raw], None)
 
@@ -113,7 +118,24 @@ def test_a_field_behind_the_words_holds_everything_back() -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_at_every_moment_what_was_sent_keeps_the_rules(seed: int) -> None:
     rng = random.Random(seed)
-    parts = ["We", " promise", "gua", "-ran", "-tee", ". ", "Dr.", " No", "! ", "\n", " fine", "pro", "mise", "e.g. ", "…\n", "\u200b"]
+    parts = [
+        "We",
+        " promise",
+        "gua",
+        "-ran",
+        "-tee",
+        ". ",
+        "Dr.",
+        " No",
+        "! ",
+        "\n",
+        " fine",
+        "pro",
+        "mise",
+        "e.g. ",
+        "…\n",
+        "\u200b",
+    ]
     text = "".join(rng.choices(parts, k=40))
     for book in (PLAIN, BOOK):
         raw = text if book is PLAIN else BOOK.contract.dump({"action": "answer", "queue": "legal", "reply": text})  # type: ignore[union-attr]

@@ -78,6 +78,10 @@ class Backend(Protocol):
     """Whether several tokens of one sequence, with logits for each, cost less than one after another."""
     shares: bool
     """Whether `copy` works."""
+    keeps: bool
+    """Whether `save` and `restore` work."""
+    cache: str
+    """What the bytes of `save` depend upon besides the model: the engine's version, types and layout."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``; control tokens written in it are recognised, none is added."""
@@ -96,6 +100,12 @@ class Backend(Protocol):
 
     def cut(self, slot: int, length: int) -> None:
         """Forget all but the first ``length`` tokens of a slot."""
+
+    def save(self, slot: int) -> memoryview:
+        """Keys and values of all tokens of a slot."""
+
+    def restore(self, slot: int, data: memoryview) -> bool:
+        """Make ``slot`` hold what `save` gave; False (and the slot is empty) where the engine does not take it."""
 
     def constraint(self, grammar: str) -> Constraint:
         """Compile a grammar in llguidance's dialect or, with llama.cpp, in GBNF (root rule ``root``); UsageError when

@@ -29,7 +29,8 @@ class GenaiBackend:
     name = "onnxruntime-genai"
     shares = False
     grammars = True
-    drafts = False
+    drafts = keeps = False
+    cache = ""
 
     def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
         self.version: str = genai.__version__
@@ -108,6 +109,12 @@ class GenaiBackend:
             self._generators.pop(slot, None)
         elif slot in self._generators:
             self._generators[slot].rewind_to(length)
+
+    def save(self, slot: int) -> NoReturn:
+        raise UsageError("onnxruntime-genai cannot save a sequence")
+
+    def restore(self, slot: int, data: memoryview) -> NoReturn:
+        raise UsageError("onnxruntime-genai cannot restore a sequence")
 
     def constraint(self, grammar: str) -> Constraint:
         if not grammar.startswith(MARK):

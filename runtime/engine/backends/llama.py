@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the binding does not name
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
 _USER_DEFINED = 4  # LLAMA_TOKEN_TYPE_USER_DEFINED
 
 
@@ -80,15 +81,22 @@ LONGEST = 8192
 _ENDLESS = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
 
 
+KV_TYPES = {"f16": (1, (1, 2)), "q8_0": (8, (32, 34))}
+"""Types of keys and values in the cache: ggml's number of the type, and its values per block and bytes per block."""
+
+
 class LlamaBackend:
     """A GGUF model. See `Backend` for the meaning of the attributes and methods."""
 
     name = "llama.cpp"
-    shares = True
+    shares = keeps = True
     grammars = True
     drafts = True
 
-    def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
+    def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None, kv: str = "f16") -> None:
+        if kv not in KV_TYPES:
+            raise UsageError(f"there is no KV cache of type {kv!r}", next="known: " + ", ".join(KV_TYPES))
+        self._kv = kv
         header = check_model(path)
         self.folds = "tokenizer.ggml.precompiled_charsmap" in header.metadata
         self.chat, self.added = of_gguf(header.metadata), _user_defined(header.metadata)
@@ -97,6 +105,7 @@ class LlamaBackend:
         import llama_cpp
 
         self.version: str = llama_cpp.__version__
+        self.cache = f"llama-cpp-python {self.version} KV {kv}"
         params = lib.llama_model_default_params()
         params.use_extra_bufts = not _amx()
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
@@ -116,10 +125,15 @@ class LlamaBackend:
 
     def _affordable(self, slots: int) -> int:
         """``slots``, or fewer when their KV caches would take more than a quarter of the machine's memory."""
+        values, size = KV_TYPES[self._kv][1]
         heads, heads_kv = lib.llama_model_n_head(self._model), lib.llama_model_n_head_kv(self._model)
         own = self._setting(f"{self._setting('general.architecture')}.attention.key_length")
         width = int(own or lib.llama_model_n_embd(self._model) // max(heads, 1)) * heads_kv
-        cell = 2 * 2 * width * lib.llama_model_n_layer(self._model)  # K and V in float16
+        if width % values or (width // max(heads_kv, 1)) % values:
+            raise UsageError(
+                f"a KV cache of {self._kv} needs heads whose size is a multiple of {values}", next="use kv='f16'"
+            )
+        cell = 2 * width * size // values * lib.llama_model_n_layer(self._model)  # K and V
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.memory_bytes = int(lib.llama_model_size(self._model)) + cell * self.context
         fit = max(1, min(slots, memory // 4 // max(cell * self.context, 1)))
@@ -134,6 +148,8 @@ class LlamaBackend:
         params.n_batch = params.n_ubatch = self.batch
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = False
+        params.type_k = params.type_v = KV_TYPES[self._kv][0]
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if self._kv != "f16" else params.flash_attn_type
         params.no_perf = True
         self.threads = threads
         self._context = lib.llama_init_from_model(self._model, params)
@@ -259,6 +275,22 @@ class LlamaBackend:
 
     def cut(self, slot: int, length: int) -> None:
         lib.llama_memory_seq_rm(self._memory, slot, length, -1)
+
+    def save(self, slot: int) -> memoryview:
+        size = lib.llama_state_seq_get_size(self._context, slot)
+        data = np.empty(size, np.uint8)
+        written = lib.llama_state_seq_get_data(self._context, data.ctypes.data_as(_BYTES), size, slot)
+        if written != size:
+            raise ResourceError("llama.cpp could not save a sequence", next="load with prefixes=False")
+        return memoryview(data.data)
+
+    def restore(self, slot: int, data: memoryview) -> bool:
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        view = np.frombuffer(data, np.uint8)
+        if lib.llama_state_seq_set_data(self._context, view.ctypes.data_as(_BYTES), len(view), slot) == len(view):
+            return True
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return False
 
     def constraint(self, grammar: str) -> Constraint:
         if grammar.startswith(MARK):
