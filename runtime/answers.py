@@ -68,6 +68,8 @@ class Session:
         self.scheduler = Scheduler(backend, queue=queue, prefixes=prefixes)
         self.threads = ThreadPoolExecutor(backend.slots + min(queue, 256), "holdfast-wait")
         """For async callers: a thread per reply that waits or runs (asyncio's own pool has a handful)."""
+        if rules is not None and (grammar := rules.grammar()) is not None and backend.grammars:
+            self.threads.submit(backend.constraint, grammar)  # the first customer need not wait for the vocabulary
 
     @property
     def backend(self) -> str:

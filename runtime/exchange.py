@@ -154,6 +154,7 @@ class Exchange:
         loop, found = asyncio.get_running_loop(), asyncio.Queue[str]()
         if enforce and self._session.rules is not None:
             pump = loop.run_in_executor(self._session.threads, self._pump, partial(_send, loop, found))
+            pump.add_done_callback(_retrieved)
             try:
                 while piece := await found.get():
                     yield piece
@@ -271,6 +272,12 @@ class Exchange:
             named(token, logprob, tuple(named(*other) for other in top))
             for token, logprob, top in request.chances.found
         )
+
+
+def _retrieved(pump: asyncio.Future[None]) -> None:
+    """What became of a pump that nobody waits for any more is of no interest."""
+    if not pump.cancelled():
+        pump.exception()
 
 
 def _send(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[str], piece: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def test_no_hostile_prompt_gets_a_forbidden_word_out(kind: str, tmp_path: Path, 
     model = bad_model(kind, tmp_path)
     script = [sys.executable, str(ROOT / "benchmarks" / "adversarial.py"), str(model), "--data", str(shared_data)]
     command = [*script, "--longest", "60", "--max-tokens", "24", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=None)
+    where = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=where)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["prompts"] >= 5000
