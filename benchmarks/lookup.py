@@ -75,7 +75,7 @@ def main() -> None:
         measure(session, data[:4], how)  # the probe runs in the pauses of these
         rounds = [measure(session, data, how) for _ in range(args.rounds)]
         counters, drafts = session.scheduler.counters, session.scheduler._drafts
-        seconds = {width: round(1e3 * float(s), 2) for width, s in enumerate(drafts.seconds) if s}
+        seconds = {width: round(1e3 * s, 2) for width, s in enumerate(drafts.seconds) if s}
         head = {"model": args.model.name, "threads": getattr(session.engine, "threads", None)}
     ratios = [found[True][1] / found[False][1] for found in rounds]
     result = {

@@ -14,9 +14,7 @@ Both are measured: the time of a step by its width, the share of drafted tokens 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from typing import NamedTuple
 
 GRAM = 3
 """Tokens that must have been written before, in a row, for what followed them to be a draft."""
@@ -53,8 +51,8 @@ class Written:
 
     def follow(self, tail: Sequence[int], most: int) -> tuple[int, list[int]]:
         """How many tokens agree with the end of ``tail``, and at most ``most`` tokens that followed them."""
-        at = self._after.get(tuple(tail[-GRAM:]), 0)
-        if not at:
+        at = self._after.get(tuple(tail[-GRAM:]))
+        if at is None:
             return 0, []
         agree, longest = GRAM, min(LONGEST, at, len(tail))
         while agree < longest and self._tokens[at - agree - 1] == tail[-agree - 1]:
@@ -63,13 +61,15 @@ class Written:
         return agree, found[: found.index(_END)] if _END in found else found
 
 
-@dataclass
-class Draft:
+class Draft(NamedTuple):
     """Tokens that a reply may say next."""
 
-    tokens: list[int] = field(default_factory=list)
-    kinds: list[int] = field(default_factory=list)
+    tokens: list[int]
+    kinds: list[int]
     """For each token what it rests on: 0 a grammar, else how many tokens agreed."""
+
+
+NOTHING = Draft([], [])
 
 
 class Drafts:
@@ -77,10 +77,9 @@ class Drafts:
 
     def __init__(self) -> None:
         self._past = [Written(), Written()]
-        self._taken = np.full(LONGEST + 1, 1.0)
-        self._shown = np.full(LONGEST + 1, 2.0)
-        self._taken[0], self._shown[0] = 9.0, 10.0
-        self.seconds = np.zeros(WIDEST + 1)
+        self._taken = [9.0] + [1.0] * LONGEST
+        self._shown = [10.0] + [2.0] * LONGEST
+        self.seconds = [0.0] * (WIDEST + 1)
         """Of a step by its width; 0 where it was never measured."""
         self.widest = 1
         """Tokens of the widest step whose logits are to the bit those of single tokens."""
@@ -89,32 +88,34 @@ class Drafts:
     def propose(self, written: Written, tail: Sequence[int], forced: Sequence[int], room: int) -> Draft:
         """At most ``room`` tokens that may follow a reply whose conversation is ``written`` and ends with ``tail``."""
         room = min(room, self.widest - 1)
-        draft = Draft(list(forced[:room]), [0] * min(len(forced), room))
-        room -= len(draft.tokens)
+        tokens = list(forced[:room])
+        kinds, room = [0] * len(tokens), room - len(tokens)
         if room > 0:
-            end = [*tail[-LONGEST:], *draft.tokens] if draft.tokens else tail[-LONGEST:]
-            agree, found = max((text.follow(end, room) for text in (written, *self._past)), key=lambda pair: pair[0])
-            draft.tokens += found
-            draft.kinds += [agree] * len(found)
-        return draft
+            best, found = 0, tokens[:0]
+            for text in (written, *self._past):
+                agree, after = text.follow([*tail, *tokens] if tokens else tail, room)
+                if agree > best:
+                    best, found = agree, after
+            tokens += found
+            kinds += [best] * len(found)
+        return Draft(tokens, kinds) if tokens else NOTHING
 
     def lengths(self, drafts: Sequence[Draft], running: int) -> list[int]:
         """How many tokens of each draft to decode beside ``running`` tokens, so that most tokens come in a second."""
-        odds = self._taken / self._shown
+        if not any(draft.tokens for draft in drafts):
+            return [0] * len(drafts)
         offers: list[tuple[float, int]] = []
         for number, draft in enumerate(drafts):
             likely = 1.0
             for kind in draft.kinds:
-                likely *= odds[kind]
+                likely *= self._taken[kind] / self._shown[kind]
                 offers.append((-likely, number))
-        if not offers:
-            return [0] * len(drafts)
         offers.sort()
-        gained, best, count = float(running), GAIN * running / self.step(running), 0
+        gained, best, count = float(running), GAIN * running / self.seconds[running], 0
         for number, (loss, _) in enumerate(offers[: self.widest - running], 1):
             gained -= loss
-            if gained / self.step(running + number) > best:
-                best, count = gained / self.step(running + number), number
+            if gained / self.seconds[running + number] > best:
+                best, count = gained / self.seconds[running + number], number
         if not count:
             self._idle += 1
             count = int(self._idle % RETRY == 0 and self.widest > running)
@@ -133,13 +134,15 @@ class Drafts:
             self._past = [Written(), self._past[0]]
         self._past[0].add([*tokens, _END])
 
-    def step(self, width: int) -> float:
-        """Seconds of a step of so many tokens: as measured, between two measured widths by their line."""
-        known = np.flatnonzero(self.seconds)
-        return float(np.interp(width, known, self.seconds[known]))
+    def allow(self, width: int, seconds: float) -> None:
+        """Steps may be that wide, and take so long; those between two measured ones by their line."""
+        last, known = self.widest, self.seconds[self.widest]
+        for between in range(last + 1, width):
+            self.seconds[between] = known + (seconds - known) * (between - last) / (width - last)
+        self.seconds[width], self.widest = seconds, width
 
     def timed(self, width: int, seconds: float) -> None:
         """Note what a step took. One that took far longer was kept waiting by somebody else."""
         if self.widest > 1 and width <= self.widest:
-            known = self.step(width)
+            known = self.seconds[width]
             self.seconds[width] = known + 0.05 * (min(seconds, 2 * known) - known)

@@ -63,7 +63,6 @@ class Probe:
             self.done = True
         elif len(self._spent) == self.TRIES:
             self._measured(width)
-            self._drafts.widest = width
             self.done = width == WIDEST
         return True
 
@@ -78,6 +77,6 @@ class Probe:
         return rows, spent
 
     def _measured(self, width: int) -> None:
-        self._drafts.seconds[width] = float(np.median(self._spent))
+        self._drafts.allow(width, float(np.median(self._spent)))
         self._spent = []
         self._width += 1

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import HoldfastError, Overloaded, UsageError
 from .backends.base import Backend, Span
-from .lookup import LONGEST, Draft, Drafts, Written
+from .lookup import LONGEST, NOTHING, Draft, Drafts, Written
 from .probe import Probe
 from .requests import Counters, Request, as_error, what_of
 from .sampling import Sampler
@@ -254,7 +254,7 @@ class Scheduler:
         live = self._slots.live
         running = [slot for slot in live if slot.next >= 0]
         for slot in running:
-            slot.draft = Draft()
+            slot.draft = NOTHING
         self._drafting = self._drafts.widest > len(running) == len(live)
         if self._drafting:
             self._draft(running)
@@ -273,7 +273,7 @@ class Scheduler:
         asked = [slot for slot in running if slot.request is not None and slot.request.drafts]
         drafts = [self._propose(slot) for slot in asked]
         for slot, draft, length in zip(asked, drafts, self._drafts.lengths(drafts, len(running)), strict=True):
-            slot.draft = Draft(draft.tokens[:length], draft.kinds[:length])
+            slot.draft = Draft(draft.tokens[:length], draft.kinds[:length]) if length else NOTHING
 
     def _propose(self, slot: Slot) -> Draft:
         request = slot.request
@@ -281,7 +281,7 @@ class Scheduler:
         assert request.sampler is not None
         room = min(request.max_tokens - len(request.tokens), self._backend.context - len(slot.held) - 1) - 1
         if room < 1:
-            return Draft()
+            return NOTHING
         if request.written is None:
             request.written = Written()
             request.written.add(request.prompt)

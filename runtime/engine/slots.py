@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError
-from .lookup import Draft
+from .lookup import NOTHING, Draft
 from .prefixes import common
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Slot:
     """Tokens to copy from ``donor`` once it holds them."""
     next: int = -1
     """The token chosen last and not decoded yet; -1 while the prompt is being read."""
-    draft: Draft = field(default_factory=Draft)
+    draft: Draft = NOTHING
     """What the reply may say after ``next``: decoded with it in the next step."""
     used_at: int = 0
 
@@ -64,7 +64,7 @@ class Slots:
         """Take the request off a slot, which keeps its tokens."""
         self._clock += 1
         request, slot.request, slot.next, slot.donor, slot.used_at = slot.request, None, -1, None, self._clock
-        slot.draft = Draft()
+        slot.draft = NOTHING
         self.live.remove(slot)
         assert request is not None
         return request

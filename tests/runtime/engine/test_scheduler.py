@@ -329,7 +329,7 @@ def replies(drafts: bool, sampling: Sampling = Sampling()) -> tuple[list[list[in
     give_up = time.monotonic() + 10
     while drafts and not scheduler._probe.done and time.monotonic() < give_up:
         time.sleep(0.005)
-    scheduler._drafts.seconds[1:] = 1.0  # as on a machine whose steps all take the same
+    scheduler._drafts.seconds = [1.0] * len(scheduler._drafts.seconds)  # as on a machine whose steps all take the same
     scheduler._drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
     found = []
     for number in range(4):
