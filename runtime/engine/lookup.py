@@ -136,10 +136,10 @@ class Drafts:
 
     def allow(self, width: int, seconds: float) -> None:
         """Steps may be that wide, and take so long; those between two measured ones by their line."""
-        last, known = self.widest, self.seconds[self.widest]
+        last, known = min(self.widest, width), self.seconds[min(self.widest, width)]
         for between in range(last + 1, width):
             self.seconds[between] = known + (seconds - known) * (between - last) / (width - last)
-        self.seconds[width], self.widest = seconds, width
+        self.seconds[width], self.widest = seconds, max(self.widest, width)
 
     def timed(self, width: int, seconds: float) -> None:
         """Note what a step took. One that took far longer was kept waiting by somebody else."""

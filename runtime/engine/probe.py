@@ -7,7 +7,7 @@ token and for three (Q4_K), five (Q5_K, Q6_K) or sixteen (Q8_0, Q4_1) of a seque
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,61 +22,58 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """Measures, while nothing runs, how wide a step may be and what it costs: one step at a time, so that whoever
-    comes waits for one step at most."""
+    """Measures one width at a time, from narrow to wide, until one rounds otherwise."""
 
     WIDTHS = (2, 3, 4, 5, 6, 8, 12, WIDEST)
-    TRIES = 3
+    PATIENCE = 0.25
+    """Seconds for which somebody who comes meanwhile may have to wait."""
 
-    def __init__(self, backend: Backend, drafts: Drafts) -> None:
-        self._backend, self._drafts = backend, drafts
-        self._text: list[int] = []
-        self.done = not backend.drafts
-        self._begin([])
+    def __init__(self, backend: Backend, drafts: Drafts, awaited: Callable[[], bool]) -> None:
+        """``awaited``: whether there is work to do."""
+        self._backend, self._drafts, self._awaited = backend, drafts, awaited
+        self._left = list(self.WIDTHS) if backend.drafts else []
 
-    def _begin(self, text: Sequence[int]) -> None:
-        self._text = list(text)
-        self._base = len(self._text) - WIDEST
-        self._singles: list[Rows] = []
-        self._spent: list[float] = []
-        self._width = 0
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to measure."""
+        return not self._left
 
     def step(self, slots: Sequence[Slot]) -> bool:
-        """Decode once more at the end of a text that some free slot holds; False when there is nothing to do."""
-        longest = max(slots, key=lambda slot: len(slot.held))
-        if self.done or len(longest.held) < 2 * WIDEST:
+        """Measure one width at the end of what some free slot holds; False when there is nothing to do."""
+        slot = max(slots, key=lambda slot: len(slot.held), default=None)
+        if not self._left or slot is None or len(slot.held) < 2 * WIDEST:
             return False
-        slot = next((s for s in slots if self._text and s.held[: self._base] == self._text[: self._base]), None)
-        at = self._base + (len(self._singles) if not self._width else 0)
-        if slot is None or len(slot.held) < at:
-            slot = longest
-            self._begin(slot.held)
-            at = self._base
-        width = self.WIDTHS[self._width - 1] if self._width else 1
-        rows, spent = self._decode(slot, at, width)
-        self._spent.append(spent)
-        if not self._width:
-            self._singles.append(rows[0].copy())
-            if len(self._singles) == WIDEST:
-                self._measured(1)
-        elif not all(np.array_equal(row, single) for row, single in zip(rows, self._singles, strict=False)):
-            self.done = True
-        elif len(self._spent) == self.TRIES:
-            self._measured(width)
-            self.done = width == WIDEST
+        width, base = self._left[0], len(slot.held) - self._left[0]
+        text, singles, spent = slot.held[base:], [], []
+        self._cut(slot, base)
+        for token in text:
+            rows, seconds = self._decode(slot, [token])
+            singles.append(rows[0].copy())
+            spent.append(seconds)
+            if self._awaited() and 2 * width * seconds > self.PATIENCE:
+                return True  # another time
+        same, wide = True, []
+        for _ in range(2):
+            self._cut(slot, base)
+            rows, seconds = self._decode(slot, text)
+            wide.append(seconds)
+            same = same and all(np.array_equal(row, single) for row, single in zip(rows, singles, strict=True))
+        if same:
+            self._left.pop(0)
+            self._drafts.allow(1, min(spent))
+            self._drafts.allow(width, min(wide))
+        else:
+            self._left.clear()
+            self._cut(slot, base)  # what later conversations go on from is not what rounds otherwise
         return True
 
-    def _decode(self, slot: Slot, at: int, width: int) -> tuple[Rows, float]:
-        tokens = self._text[at : at + width]
-        self._backend.cut(slot.index, at)
-        del slot.held[at:]
+    def _cut(self, slot: Slot, length: int) -> None:
+        self._backend.cut(slot.index, length)
+        del slot.held[length:]
+
+    def _decode(self, slot: Slot, tokens: Sequence[int]) -> tuple[Rows, float]:
         started = time.perf_counter()
-        rows = self._backend.decode([Span(slot.index, at, tokens, width)])
+        rows = self._backend.decode([Span(slot.index, len(slot.held), tokens, len(tokens))])
         spent = time.perf_counter() - started
         slot.held.extend(tokens)
         return rows, spent
-
-    def _measured(self, width: int) -> None:
-        self._drafts.allow(width, float(np.median(self._spent)))
-        self._spent = []
-        self._width += 1

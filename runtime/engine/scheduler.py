@@ -55,7 +55,7 @@ class Scheduler:
         self.counters = Counters()
         self._slots = Slots(backend, self.counters, self._prefixes)
         self._drafts = Drafts()
-        self._probe = Probe(backend, self._drafts)
+        self._probe = Probe(backend, self._drafts, lambda: bool(self._waiting) or self._closing)
         self._wants_drafts = self._drafting = False
         self._thread = threading.Thread(target=self._loop, name="holdfast-decode", daemon=True)
         self._thread.start()
