@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from .engine.chat import DEFAULT, Chat
 from .engine.forgery import Forgery
+from .engine.prefixes import common
 from .engine.requests import Request
-from .engine.sampling import Sampling
+from .engine.sampling import Chances
 from .engine.scheduler import Scheduler, as_matrix
 from .engine.template import STILL, Message, render
 from .errors import UsageError
@@ -25,9 +25,14 @@ from .reply import Completion, Reply, Settings
 if TYPE_CHECKING:
     from .bundle.manifest import Manifest
     from .engine.backends.base import Backend, Rows
+    from .engine.prefixes import Prefixes
     from .rules import RuleBook
 
 Messages = Sequence[Message]
+MOST_CHOICES = 128
+"""Replies to one question."""
+HEADS = 64
+"""System prompts whose tokens are remembered."""
 Progress = Callable[[int, int], None]
 
 
@@ -43,8 +48,11 @@ class Session:
         manifest: Manifest | None = None,
         name: str = "model",
         queue: int = 1024,
+        lookup: bool = True,
+        prefixes: Prefixes | None = None,
     ) -> None:
-        """``template``: the default chat template instead of the model's own."""
+        """``template``: the default chat template instead of the model's own; ``lookup``: decode drafts where it pays
+        (see `engine.lookup`); ``prefixes``: where system prompts are kept over restarts."""
         self.engine = backend
         given = {DEFAULT: template} if template else {}
         self.chat_files = Chat({**backend.chat.templates, **given}, backend.chat.special)
@@ -52,12 +60,16 @@ class Session:
         self.rules = rules
         self.manifest = manifest
         self.name = name
+        self.lookup = lookup
         self.clock: datetime | None = None
         """What templates that write the date are told; None is the present."""
         self._one_list = threading.Lock()
-        self.scheduler = Scheduler(backend, queue=queue)
+        self._heads: dict[str, list[int]] = {}
+        self.scheduler = Scheduler(backend, queue=queue, prefixes=prefixes)
         self.threads = ThreadPoolExecutor(backend.slots + min(queue, 256), "holdfast-wait")
         """For async callers: a thread per reply that waits or runs (asyncio's own pool has a handful)."""
+        if rules is not None and (grammar := rules.grammar()) is not None and backend.grammars:
+            self.threads.submit(backend.constraint, grammar)  # the first customer need not wait for the vocabulary
 
     @property
     def backend(self) -> str:
@@ -106,17 +118,49 @@ class Session:
         assert self.template is not None
         return self.engine.encode(render(self.template, clean, special=self.chat_files.special, now=now or self.clock))
 
-    def request(self, messages: Messages, how: Settings, **more: Any) -> Request:
-        """A generation that has not been submitted yet."""
+    def request(self, messages: Messages, how: Settings, *, said: str = "", **more: Any) -> Request:
+        """A generation that has not been submitted yet. ``said``: the reply's beginning, from which it goes on."""
+        begun = self._begun(said) if said else []
+        constraint = None if how.grammar is None else self.engine.constraint(how.grammar)
+        if constraint is not None:
+            for token in begun:
+                constraint.accept(token)
+        ids = self.encode_chat(messages)
         return Request(
-            self.encode_chat(messages),
+            ids + begun,
             max_tokens=how.max_tokens,
-            sampling=Sampling(how.temperature, how.top_p, how.seed),
+            sampling=how.sampling,
             stops=how.stops,
-            constraint=None if how.grammar is None else self.engine.constraint(how.grammar),
+            constraint=constraint,
             deadline=None if how.timeout is None else time.monotonic() + how.timeout,
+            chances=None if how.logprobs is None else Chances(how.logprobs),
+            drafts=self.lookup,
+            head=self._head(messages, ids),
             **more,
         )
+
+    def _head(self, messages: Messages, ids: Sequence[int]) -> int:
+        """How many tokens of a prompt are the system message's and what the template puts before it."""
+        if not messages or messages[0].get("role") != "system":
+            return 0
+        text = str(messages[0]["content"])
+        length = common(self._heads.get(text, ()), ids)
+        if length == 0 or length < len(self._heads[text]):  # not seen yet, or the template tells another day
+            beginnings = [self.encode_chat([messages[0], {"role": "user", "content": word}]) for word in ("a", "7 b")]
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            self._heads[text] = beginnings[0][: common(*beginnings)]
+            length = common(self._heads[text], ids)
+        return length
+
+    def _begun(self, said: str) -> list[int]:
+        """Tokens that spell ``said`` in the middle of a text: some tokenizers put a space in front of every text."""
+        ids, piece = self.engine.encode(said), self.engine.piece
+        if ids and piece(ids[0])[:1] == b" " and not said.startswith(" "):
+            rest = piece(ids[0])[1:]
+            first = [token for token in range(self.engine.n_vocab) if rest and piece(token) == rest][:1]
+            ids[:1] = first if first or not rest else ids[:1]
+        return ids
 
     # ---- many prompts, for measuring ----
 
@@ -198,11 +242,43 @@ class Session:
         grammar: str | None = None,
         timeout: float | None = None,
         enforce: bool = True,
+        **more: Any,
     ) -> Reply:
         """Answer. With rules: their system prompt stands in front when the caller gives none, and (``enforce``)
-        what they decide is set, what breaks a hard rule is retried once and then replaced by the safe reply."""
-        how = Settings(max_tokens, temperature, top_p, seed, stop, grammar, timeout)
+        the reply keeps to the contract's grammar, what the rules decide is set, what breaks a hard rule is retried once
+        and then replaced by the safe reply. ``more``: the further fields of `Settings` (``top_k``, ``min_p``,
+        ``presence_penalty``, ``frequency_penalty``, ``repetition_penalty``, ``logprobs``)."""
+        how = Settings(max_tokens, temperature, top_p, seed, stop, grammar, timeout, **more)
         return Exchange(self, messages, facts or {}, how).reply(enforce=enforce)
+
+    def choices(
+        self,
+        messages: Messages,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        n: int,
+        enforce: bool = True,
+        **options: Any,
+    ) -> list[Reply]:
+        """``n`` replies to one question, decoded together; the prompt is read once. With a ``seed`` the i-th reply
+        (from 0) is the one that ``seed + i`` gives."""
+        turns = self.turns(messages, facts, n=n, **options)
+        requests = [(turn.structured() if enforce else turn).prepare() for turn in turns]
+        self.scheduler.submit(requests)
+        try:
+            return [turn.reply(enforce=enforce) for turn in turns]
+        finally:
+            for turn in turns:
+                turn.cancel()
+
+    def turns(
+        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, n: int, **options: Any
+    ) -> list[Exchange]:
+        """``n`` turns with the same question that have not been started, each with its own seed where one is given."""
+        how = Settings(**options)
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_CHOICES:
+            raise UsageError(f"n is {n!r:.80}", next=f"ask for 1 to {MOST_CHOICES} replies")
+        return [Exchange(self, messages, facts or {}, how.choice(i)) for i in range(n)]
 
     async def achat(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Reply:
         """`chat` without blocking the event loop."""
@@ -216,20 +292,9 @@ class Session:
     def stream(
         self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
     ) -> Iterator[str]:
-        """The reply in pieces of text. Where rules are enforced it comes in one piece, after it was checked.
-        Leaving the loop early cancels the request."""
-        turn = self.turn(messages, facts, **options)
-        if enforce and self.rules is not None:
-            yield turn.reply(enforce=True).raw
-            return
-        pieces: queue.SimpleQueue[str] = queue.SimpleQueue()
-        request = turn.submit(pieces.put)
-        try:
-            while piece := pieces.get():
-                yield piece
-            request.wait()
-        finally:
-            turn.cancel()
+        """The reply in pieces of text. Where rules are enforced the pieces are sentences, each sent once the reply
+        up to its end was checked. Leaving the loop early cancels the request."""
+        yield from self.turn(messages, facts, **options).flow(enforce=enforce)
 
     async def astream(
         self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import queue
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .engine.requests import Request
 from .engine.text import whole
 from .errors import HoldfastError, UsageError
-from .reply import Reply, Settings, Timings, Usage
+from .reply import Reply, Settings, Timings, TokenLogprob, Usage
 from .values import check_values
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ class Host(Protocol):
     scheduler: Scheduler
     threads: ThreadPoolExecutor
 
-    def request(self, messages: Sequence[Message], how: Settings, **more: Any) -> Request:
-        """A generation that has not been submitted yet."""
+    def request(self, messages: Sequence[Message], how: Settings, *, said: str = "", **more: Any) -> Request:
+        """A generation that has not been submitted yet; it goes on from ``said``."""
 
 
 class Exchange:
@@ -56,16 +58,28 @@ class Exchange:
         if session.rules is not None and not any(m.get("role") == "system" for m in self._prompt):
             self._prompt.insert(0, {"role": "system", "content": session.rules.system_prompt(self._facts)})
 
-    def submit(self, sink: Any = None, how: Settings | None = None) -> Request:
+    def submit(self, sink: Any = None, how: Settings | None = None, *, said: str = "") -> Request:
         """Queue one generation. Raises Cancelled once the turn is."""
-        if self._is_cancelled():
-            raise Cancelled("the turn was cancelled", next="ask again")
-        request = self._session.request(self._prompt, how or self._how, sink=sink)
+        request = self.prepare(sink, how, said=said)
         self._session.scheduler.submit([request])
-        self._requests.append(request)
         if self._is_cancelled():  # meanwhile
             request.cancel()
         return request
+
+    def prepare(self, sink: Any = None, how: Settings | None = None, *, said: str = "") -> Request:
+        """A generation of this turn, for the caller to submit (together with others) before `reply` is called."""
+        if self._is_cancelled():
+            raise Cancelled("the turn was cancelled", next="ask again")
+        request = self._session.request(self._prompt, how or self._how, sink=sink, said=said)
+        self._requests.append(request)
+        return request
+
+    def structured(self) -> Exchange:
+        """Keep the reply within the contract's grammar from its first token on, where the caller gave none."""
+        book = self._session.rules
+        if self._how.grammar is None and book is not None and self._session.engine.grammars:
+            self._how = replace(self._how, grammar=book.grammar())
+        return self
 
     def cancel(self) -> None:
         """Stop generating, also while waiting in the queue; nothing happens when the turn is over. Whoever waits for
@@ -77,13 +91,77 @@ class Exchange:
     def _is_cancelled(self) -> bool:
         return self._cancelled
 
-    async def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
-        """The reply in pieces of text; in one piece, checked, where rules are enforced."""
-        if enforce and self._session.rules is not None:
-            self._enforced = await self.areply()
-            yield self._enforced.raw
+    def flow(self, *, enforce: bool = True) -> Iterator[str]:
+        """The reply in pieces of text. Where rules are enforced a piece is one or more sentences that keep them: see
+        `holding`. Leaving early cancels the turn."""
+        try:
+            if enforce and self._session.rules is not None:
+                yield from self.structured()._held(self._session.rules)
+            else:
+                yield from self._pieces_of("")
+        finally:
+            self.cancel()
+
+    def _pieces_of(self, said: str, how: Settings | None = None) -> Iterator[str]:
+        """One generation that goes on from ``said``, as it comes."""
+        pieces: queue.SimpleQueue[str] = queue.SimpleQueue()
+        request = self.submit(pieces.put, how, said=said)
+        while piece := pieces.get():
+            yield piece
+        request.wait()
+        if request.finish_reason == "cancelled":
+            raise Cancelled("the turn was cancelled", next="ask again")
+
+    def _held(self, book: RuleBook) -> Iterator[str]:
+        from .guard import CUT, RETRY, SET
+        from .guard import enforce as keep
+        from .holding import Holding
+
+        hold, raw, done = Holding(book, self._turn()), "", []
+        for piece in self._pieces_of(""):
+            raw += piece
+            if out := hold.push(raw):
+                yield out
+        out, reason = hold.end(raw, truncated=self._cut)
+        if reason and not hold.sent:
+            kept = keep(book, self._turn(), raw, self._retry, truncated=self._cut)
+            words = (kept.fields or {}).get("reply", kept.text)
+            more = {"report": kept.report, "interventions": kept.interventions}
+            self._enforced = self._reply(kept.text, str(words), kept.fields, **more)
+            yield kept.text
             return
+        left = self._how.max_tokens - len(self._session.engine.encode(hold.sent))
+        if reason and not self._cut and left > 0:
+            done.append(f"{RETRY}:{reason}")
+            raw = hold.sent
+            for piece in self._pieces_of(hold.sent, replace(self._otherwise(), max_tokens=left)):
+                raw += piece
+                if out := hold.push(raw):
+                    yield out
+            out, reason = hold.end(raw, truncated=self._cut)
+        if reason:
+            done.append(f"{CUT}:{reason}")
+            out = hold.close()
+        if out:
+            yield out
+        parsed = book.parse(hold.sent)
+        done = [f"{SET}:{name}" for name in hold.changed] + done
+        report = book.check(self._turn(), hold.sent)
+        self._enforced = self._reply(hold.sent, parsed.text, parsed.fields, report=report, interventions=tuple(done))
+
+    async def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
+        """`flow` for an event loop."""
         loop, found = asyncio.get_running_loop(), asyncio.Queue[str]()
+        if enforce and self._session.rules is not None:
+            pump = loop.run_in_executor(self._session.threads, self._pump, partial(_send, loop, found))
+            pump.add_done_callback(_retrieved)
+            try:
+                while piece := await found.get():
+                    yield piece
+                await pump
+            finally:
+                self.cancel()
+            return
         try:
             request = await loop.run_in_executor(None, self.submit, partial(_send, loop, found))
             while piece := await found.get():
@@ -91,6 +169,13 @@ class Exchange:
             request.wait()
         finally:
             self.cancel()
+
+    def _pump(self, send: Any) -> None:
+        try:
+            for piece in self.flow():
+                send(piece)
+        finally:
+            send("")
 
     async def areply(self, *, enforce: bool = True) -> Reply:
         """`reply` without blocking the event loop; cancelling the task cancels the generation."""
@@ -102,13 +187,15 @@ class Exchange:
             raise
 
     def finished(self) -> Reply:
-        """The whole reply, once `pieces` is exhausted."""
+        """The whole reply, once `pieces` or `flow` is exhausted."""
         text = self._requests[-1].text
         return self._enforced or self._reply(text, text, None)
 
     def reply(self, *, enforce: bool = True) -> Reply:
-        """Generate, enforce, and tell how it went."""
-        text = self._generate(self._how)
+        """Generate, enforce, and tell how it went. A generation that the caller prepared and submitted is the first."""
+        if enforce and not self._requests:
+            self.structured()
+        text = self._finish(self._requests[0] if self._requests else self.submit(), self._how)
         book = self._session.rules
         if book is None:
             return self._reply(text, text, None)
@@ -132,8 +219,7 @@ class Exchange:
     def _cut(self) -> bool:
         return self._requests[-1].finish_reason == "length"
 
-    def _generate(self, how: Settings) -> str:
-        request = self.submit(how=how)
+    def _finish(self, request: Request, how: Settings) -> str:
         try:
             request.wait(how.timeout + 1 if how.timeout is not None else None)
         except BaseException:
@@ -143,12 +229,17 @@ class Exchange:
             raise Cancelled("the turn was cancelled", next="ask again")
         return request.text
 
-    def _retry(self) -> str:
-        """A second try: the contract's grammar where the backend has grammars, and some variety."""
+    def _retry(self) -> tuple[str, bool]:
+        """A second try, and whether it was cut off."""
+        how = self._otherwise()
+        return self._finish(self.submit(how=how), how), self._cut
+
+    def _otherwise(self) -> Settings:
+        """The settings of a second try: some variety, and the contract's grammar where the backend has grammars."""
         how, book = self._how, self._session.rules
         grammar = how.grammar or (book.grammar() if book is not None and self._session.engine.grammars else None)
-        again = Settings(how.max_tokens, max(how.temperature, 0.7), 0.95, how.seed or 1, how.stop, grammar, how.timeout)
-        return self._generate(again)
+        seed = 1 if how.seed is None else how.seed + 1
+        return replace(how, temperature=max(how.temperature, 0.7), top_p=0.95, seed=seed, grammar=grammar)
 
     def _reply(self, raw: str, text: str, fields: Mapping[str, Any] | None, **more: Any) -> Reply:
         first, last = self._requests[0], self._requests[-1]
@@ -165,8 +256,28 @@ class Exchange:
                 tokens_per_s=(tokens - len(self._requests)) / decoding if decoding > 0 else 0.0,
                 total_ms=1e3 * (last.finished_at - first.submitted_at),
             ),
+            logprobs=self._logprobs(last) if raw == last.text else None,
             **more,
         )
+
+    def _logprobs(self, request: Request) -> tuple[TokenLogprob, ...] | None:
+        if request.chances is None:
+            return None
+        piece = self._session.engine.piece
+
+        def named(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+            return TokenLogprob(piece(token).decode("utf-8", "replace"), piece(token), logprob, top)
+
+        return tuple(
+            named(token, logprob, tuple(named(*other) for other in top))
+            for token, logprob, top in request.chances.found
+        )
+
+
+def _retrieved(pump: asyncio.Future[None]) -> None:
+    """What became of a pump that nobody waits for any more is of no interest."""
+    if not pump.cancelled():
+        pump.exception()
 
 
 def _send(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[str], piece: str) -> None:

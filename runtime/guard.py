@@ -8,7 +8,7 @@ from typing import Any
 
 from .rules import RuleBook, Turn, Verdict
 
-SET, RETRY, TEMPLATE, UNSAFE = "set", "retry", "template", "unsafe"
+SET, RETRY, TEMPLATE, UNSAFE, CUT = "set", "retry", "template", "unsafe", "cut"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,9 @@ class Enforced:
 
     ``set:<field>`` (code set a decided field), ``retry:<rule>`` (asked again because of that rule; ``retry:contract``
     for a reply that is cut off or outside the contract), ``template:<rule>`` (the safe reply was sent),
-    ``unsafe:<rule>`` (even the safe reply breaks that hard rule).
+    ``unsafe:<rule>`` (even the safe reply breaks that hard rule). A stream that had begun may end with ``cut:<rule>``:
+    after its last sentence that keeps the rules, because what the model went on to say breaks that rule
+    (``cut:contract``: it ran into the token limit).
     """
 
     text: str

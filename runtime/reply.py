@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .engine.sampling import Sampling
 from .engine.text import half_character
 from .errors import UsageError
 
@@ -44,6 +45,18 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely the model itself found a token, before penalties, temperature and grammar. A token may be a piece of
+    a character: ``bytes`` tells it exactly, ``token`` as far as it is text."""
+
+    token: str
+    bytes: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+    """The likeliest tokens in its place, as many as were asked for."""
+
+
+@dataclass(frozen=True)
 class Reply:
     """An answer and how it came about."""
 
@@ -58,8 +71,12 @@ class Reply:
     interventions: tuple[str, ...] = ()
     """What enforcement changed; empty when the model kept the rules by itself."""
     finish_reason: str = "stop"
+    """``stop``, or ``length`` where the last generation ran into ``max_tokens`` or the context: then ``raw`` is cut
+    off or, where rules are enforced, the safe reply."""
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of the tokens of the last generation, where they were asked for and what it said was sent."""
 
     @property
     def action(self) -> str | None:
@@ -91,9 +108,14 @@ LONGEST_WAIT = 365 * 86400.0
 """Seconds."""
 
 
+MOST_LOGPROBS = 20
+"""Alternatives for each token."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How a reply is generated. ``seed``: any whole number (see `Sampling`)."""
+    """How a reply is generated: see `Sampling` for the choice of tokens. ``logprobs``: for each token its log
+    probability and so many alternatives (0 to 20); None: no log probabilities."""
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -102,20 +124,51 @@ class Settings:
     stop: str | Sequence[str] = ()
     grammar: str | None = None
     timeout: float | None = None
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError naming the setting that is of the wrong type or out of range."""
         _whole_number("max_tokens", self.max_tokens, "ask for at least one token", least=1)
         _number("temperature", self.temperature, lambda value: 0 <= value <= 10, "it is within 0..10")
         _number("top_p", self.top_p, lambda value: 0 < value <= 1, "it is above 0 and at most 1")
+        _whole_number("top_k", self.top_k, "keep at least one token, or 0 for all", least=0)
+        _number("min_p", self.min_p, lambda value: 0 <= value <= 1, "it is within 0..1")
+        for name in ("presence_penalty", "frequency_penalty"):
+            _number(name, getattr(self, name), lambda value: -2 <= value <= 2, "it is within -2..2")
+        _number("repetition_penalty", self.repetition_penalty, lambda value: 0.1 <= value <= 10, "it is within 0.1..10")
         if self.seed is not None:
             _whole_number("seed", self.seed, "any whole number serves")
+        if self.logprobs is not None:
+            _whole_number("logprobs", self.logprobs, f"ask for 0 to {MOST_LOGPROBS}", least=0, most=MOST_LOGPROBS)
         if self.timeout is not None:
             _number("timeout", self.timeout, lambda value: 0 <= value <= LONGEST_WAIT, "give seconds")
         if self.grammar is not None:
             _text("grammar", self.grammar)
         for stop in self.stops:
             _text("stop", stop)
+
+    @property
+    def sampling(self) -> Sampling:
+        """The part that chooses tokens."""
+        return Sampling(
+            self.temperature,
+            self.top_p,
+            self.seed,
+            self.top_k,
+            self.min_p,
+            self.presence_penalty,
+            self.frequency_penalty,
+            self.repetition_penalty,
+        )
+
+    def choice(self, number: int) -> Settings:
+        """The settings of the ``number``-th of several replies to one question: with a seed, each has its own."""
+        return self if self.seed is None or not number else replace(self, seed=self.seed + number)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -127,8 +180,9 @@ class Settings:
         return tuple(self.stop)
 
 
-def _whole_number(name: str, value: Any, hint: str, *, least: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+def _whole_number(name: str, value: Any, hint: str, *, least: int | None = None, most: int | None = None) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool)
+    if not fits or (least is not None and value < least) or (most is not None and value > most):
         raise _wrong(name, value, hint)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, Overloaded
-from .sampling import Sampler, Sampling
+from .lookup import Written
+from .sampling import Chances, Sampler, Sampling
 from .text import TextStream, join
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ class Request:
     """With ``score``: reply too, and keep the logits behind every token of the reply that was decoded."""
     fresh: bool = False
     """Wait until nothing runs and forget every kept prefix first."""
+    drafts: bool = False
+    """Decode what it may say next together with what it said (see `lookup`)."""
+    chances: Chances | None = None
+    """Where the odds of its tokens are noted."""
+    head: int = 0
+    """How many of the prompt's first tokens are the deployment's own (its system prompt): they are read apart from the
+    rest, and may be kept over restarts."""
 
     done: threading.Event = field(default_factory=threading.Event)
     cancelled: bool = False
@@ -55,12 +63,19 @@ class Request:
     """Prompt tokens taken from a kept prefix."""
     sampler: Sampler | None = None
     stream: TextStream | None = None
+    written: Written | None = None
+    """Prompt and reply as drafts are looked up in them."""
 
     @property
     def kept(self) -> int:
         """How many of its first tokens a request may take from a kept prefix: those whose logits it wants are
         decoded."""
         return max(0, len(self.prompt) - max(self.score, 1))
+
+    def tail(self, count: int) -> list[int]:
+        """The last tokens of prompt and reply."""
+        lacking = count - len(self.tokens)
+        return [*(self.prompt[-lacking:] if lacking > 0 else ()), *self.tokens[-count:]]
 
     def cancel(self) -> None:
         """Stop at the next step; the reply so far stays readable."""
@@ -141,4 +156,9 @@ class Counters:
     reused_tokens: int = 0
     reply_tokens: int = 0
     steps: int = 0
+    drafted_tokens: int = 0
+    taken_tokens: int = 0
+    """Of the drafted ones, those that the sampler chose."""
+    restored_tokens: int = 0
+    """Prompt tokens taken from a prefix that an earlier process kept."""
     rejected: int = 0

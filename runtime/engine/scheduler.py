@@ -24,6 +24,8 @@ import numpy as np
 
 from ..errors import HoldfastError, Overloaded, UsageError
 from .backends.base import Backend, Span
+from .lookup import LONGEST, NOTHING, Draft, Drafts, Written
+from .probe import Probe
 from .requests import Counters, Request, as_error, what_of
 from .sampling import Sampler
 from .slots import Slot, Slots
@@ -31,6 +33,7 @@ from .text import TextStream
 
 if TYPE_CHECKING:
     from .backends.base import Rows
+    from .prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 CHUNK = 128  # prompt tokens per step while replies are running: bounds the stall a long prompt can cause
@@ -41,8 +44,8 @@ SWEEP = 0.02  # seconds between two looks for waiting requests that nobody wants
 class Scheduler:
     """Owns the backend and the decode thread."""
 
-    def __init__(self, backend: Backend, *, queue: int = 1024) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, *, queue: int = 1024, prefixes: Prefixes | None = None) -> None:
+        self._backend, self._prefixes = backend, prefixes if prefixes is not None and prefixes.usable else None
         self._waiting: deque[Request] = deque()
         self._limit = queue
         self._wake = threading.Condition()
@@ -50,7 +53,10 @@ class Scheduler:
         self._swept_at = 0.0
         self._failed: HoldfastError | None = None
         self.counters = Counters()
-        self._slots = Slots(backend, self.counters)
+        self._slots = Slots(backend, self.counters, self._prefixes)
+        self._drafts = Drafts()
+        self._probe = Probe(backend, self._drafts, lambda: bool(self._waiting) or self._closing)
+        self._wants_drafts = self._drafting = False
         self._thread = threading.Thread(target=self._loop, name="holdfast-decode", daemon=True)
         self._thread.start()
 
@@ -116,6 +122,8 @@ class Scheduler:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+        if self._prefixes is not None:
+            self._prefixes.finish()
 
     # ---- the decode thread ----
 
@@ -126,7 +134,7 @@ class Scheduler:
                     self._admit()
                 if self._slots.live:
                     self._step()
-                else:
+                elif self._waiting or not self._tidy():
                     self._sleep()
             end: HoldfastError = Overloaded("the runtime was closed", retry_after=5)
         except BaseException as error:
@@ -138,6 +146,10 @@ class Scheduler:
         with self._wake:
             while not self._waiting and not self._closing:
                 self._wake.wait()
+
+    def _tidy(self) -> bool:
+        """What is done while nobody waits, a step at a time; False when nothing is left to do."""
+        return self._wants_drafts and self._probe.step(self._slots.free)
 
     def _abandon(self, error: HoldfastError) -> None:
         with self._wake:
@@ -177,12 +189,13 @@ class Scheduler:
             self._conclude(request, *request.over_why())
             return
         try:
-            request.sampler = Sampler(request.sampling, request.constraint)
+            request.sampler = Sampler(request.sampling, request.constraint, request.prompt)
         except Exception as error:
             self._conclude(request, "error", as_error(error))
             return
         if request.stops or request.sink:
             request.stream = TextStream(request.stops)
+        self._wants_drafts = self._wants_drafts or request.drafts
         self.counters.requests += 1
         self.counters.prompt_tokens += len(request.prompt)
         self._slots.take(request)
@@ -197,12 +210,15 @@ class Scheduler:
         work = self._plan()
         if not work:
             return
+        started = time.perf_counter()
         try:
             rows = self._backend.decode([span for _, span in work])
         except Exception as error:
             log.warning("a batch of %d could not be decoded: %s", len(work), error)
             self._decode_apart(work)
         else:
+            if self._drafting:
+                self._drafts.timed(sum(len(span.tokens) for _, span in work), time.perf_counter() - started)
             self._advance(work, rows)
 
     def _decode_apart(self, work: list[tuple[Slot, Span]]) -> None:
@@ -229,13 +245,20 @@ class Scheduler:
         self.counters.steps += 1
         for slot, span in work:
             slot.held.extend(span.tokens)
+            self._slots.keep(slot)
         self._hand_out([(slot, span) for slot, span in work if span.rows], rows)
 
     def _plan(self) -> list[tuple[Slot, Span]]:
-        """One token for each running reply, and prompt chunks in order of arrival; both by slot: llama.cpp computes
-        neighbours together and starts again at every gap."""
+        """The last token of each running reply with what it may say next, and prompt chunks in order of arrival; both
+        by slot: llama.cpp computes neighbours together and starts again at every gap."""
         live = self._slots.live
-        work = [(s, Span(s.index, len(s.held), (s.next,), 1)) for s in live if s.next >= 0]
+        running = [slot for slot in live if slot.next >= 0]
+        for slot in running:
+            slot.draft = NOTHING
+        self._drafting = self._drafts.widest > len(running) == len(live)
+        if self._drafting:
+            self._draft(running)
+        work = [(s, Span(s.index, len(s.held), (s.next, *s.draft.tokens), 1 + len(s.draft.tokens))) for s in running]
         if len(work) < len(live):
             room = min(CHUNK, self._backend.batch - len(work)) if work else self._backend.batch
             for slot in live:
@@ -245,12 +268,33 @@ class Scheduler:
                     room -= len(span.tokens)
         return sorted(work, key=lambda pair: pair[0].index)
 
+    def _draft(self, running: Sequence[Slot]) -> None:
+        """Give each running reply the draft that pays, perhaps an empty one."""
+        asked = [slot for slot in running if slot.request is not None and slot.request.drafts]
+        drafts = [self._propose(slot) for slot in asked]
+        for slot, draft, length in zip(asked, drafts, self._drafts.lengths(drafts, len(running)), strict=True):
+            slot.draft = Draft(draft.tokens[:length], draft.kinds[:length]) if length else NOTHING
+
+    def _propose(self, slot: Slot) -> Draft:
+        request = slot.request
+        assert request is not None
+        assert request.sampler is not None
+        room = min(request.max_tokens - len(request.tokens), self._backend.context - len(slot.held) - 1) - 1
+        if room < 1:
+            return NOTHING
+        if request.written is None:
+            request.written = Written()
+            request.written.add(request.prompt)
+        request.written.add(request.tokens[len(request.written) - len(request.prompt) :])
+        return self._drafts.propose(request.written, request.tail(LONGEST), request.sampler.forced(), room)
+
     def _chunk(self, slot: Slot, room: int) -> Span:
         assert slot.request is not None
         start = len(slot.held)
         request = slot.request
         if not request.score:
-            tokens = request.prompt[start : start + room]
+            end = min(start + room, request.head if start < request.head else len(request.prompt))
+            tokens = request.prompt[start:end]
             return Span(slot.index, start, tokens, int(start + len(tokens) == len(request.prompt)))
         if start < request.kept:
             return Span(slot.index, start, request.prompt[start : min(start + room, request.kept)], 0)
@@ -265,14 +309,14 @@ class Scheduler:
             request = slot.request
             assert request is not None
             try:
-                self._give(slot, request, rows[at : at + span.rows], best[at + span.rows - 1], now)
+                self._give(slot, request, rows[at : at + span.rows], best[at : at + span.rows], now)
             except Exception as error:
                 self._finish(slot, "error", as_error(error))
             at += span.rows
 
-    def _give(self, slot: Slot, request: Request, rows: Rows, best: int, now: float) -> None:
-        """Its logits to one request; ``best`` is the likeliest token of the last row. What this raises is that
-        request's own error."""
+    def _give(self, slot: Slot, request: Request, rows: Rows, best: list[int], now: float) -> None:
+        """Its logits to one request; ``best`` is the likeliest token of each row. What this raises is that request's
+        own error."""
         assert request.sampler is not None
         if request.score:
             request.logits.append(rows.copy())
@@ -281,7 +325,21 @@ class Scheduler:
             if not request.reply:
                 self._finish(slot, "stop")
                 return
-        self._accept(slot, request, best if request.sampler.plain else request.sampler.pick(rows[-1]), now)
+            rows, best = rows[-1:], best[-1:]
+        draft, taken = slot.draft, 0
+        for number, row in enumerate(rows):
+            token = best[number] if request.sampler.plain else request.sampler.pick(row)
+            if request.chances is not None and token not in self._backend.stops:
+                request.chances.note(row, token)
+            self._accept(slot, request, token, now)
+            taken = number
+            if slot.request is None or number == len(draft.tokens) or token != draft.tokens[number]:
+                break
+        if draft.tokens:
+            self._drafts.learn(draft, taken)
+            self._slots.cut(slot, len(slot.held) - len(draft.tokens) + taken)
+            self.counters.drafted_tokens += len(draft.tokens)
+            self.counters.taken_tokens += taken
 
     def _accept(self, slot: Slot, request: Request, token: int, now: float) -> None:
         """Add a chosen token to the reply, or end it."""
@@ -300,11 +358,17 @@ class Scheduler:
             if request.stream.stopped:
                 self._finish(slot, "stop")
                 return
-        if len(tokens) >= request.max_tokens or len(slot.held) >= self._backend.context:
+        if request.sampler is not None and request.sampler.complete:
+            self._finish(slot, "stop")
+            return
+        if len(tokens) >= request.max_tokens or len(request.prompt) + len(tokens) > self._backend.context:
             self._finish(slot, "length")
 
     def _finish(self, slot: Slot, reason: str, error: HoldfastError | None = None) -> None:
-        self._conclude(self._slots.release(slot), reason, error)
+        request = self._slots.release(slot)
+        if request.drafts and error is None:
+            self._drafts.remember(request.tokens)
+        self._conclude(request, reason, error)
 
     def _conclude(self, request: Request, reason: str, error: HoldfastError | None = None) -> None:
         self.counters.reply_tokens += len(request.tokens)

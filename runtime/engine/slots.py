@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..errors import HoldfastError
+from .lookup import NOTHING, Draft
+from .prefixes import common
+
 if TYPE_CHECKING:
     from .backends.base import Backend
+    from .prefixes import Prefixes
     from .requests import Counters, Request
 
 WORTH_COPYING = 16  # a shorter common prefix is computed again rather than copied
@@ -25,14 +30,16 @@ class Slot:
     """Tokens to copy from ``donor`` once it holds them."""
     next: int = -1
     """The token chosen last and not decoded yet; -1 while the prompt is being read."""
+    draft: Draft = NOTHING
+    """What the reply may say after ``next``: decoded with it in the next step."""
     used_at: int = 0
 
 
 class Slots:
     """All slots of a backend. A request gets the one whose tokens begin most like its prompt."""
 
-    def __init__(self, backend: Backend, counters: Counters) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, counters: Counters, prefixes: Prefixes | None) -> None:
+        self._backend, self._prefixes = backend, prefixes
         self._counters = counters
         self._clock = 0
         self.all = [Slot(i) for i in range(backend.slots)]
@@ -57,6 +64,7 @@ class Slots:
         """Take the request off a slot, which keeps its tokens."""
         self._clock += 1
         request, slot.request, slot.next, slot.donor, slot.used_at = slot.request, None, -1, None, self._clock
+        slot.draft = NOTHING
         self.live.remove(slot)
         assert request is not None
         return request
@@ -98,6 +106,8 @@ class Slots:
             return self._oldest(free)
         own, mine = max(((_common(s.held, request), s) for s in free), key=lambda pair: pair[0])
         lent, donor = self._lender(request)
+        if (found := self._restored(request, free, max(own, lent))) is not None:
+            return found
         if donor is None or lent < own + WORTH_COPYING:
             self.cut(mine, own)
             self._count_reuse(request, own)
@@ -105,6 +115,34 @@ class Slots:
         slot = self._oldest(free)
         slot.donor, slot.share = donor, lent
         return slot
+
+    def _restored(self, request: Request, free: list[Slot], held: int) -> Slot | None:
+        """A slot with what an earlier process kept of this prompt, where that is more than what is ``held`` now."""
+        if self._prefixes is None or not request.head:
+            return None
+        length, kept = self._prefixes.longest(request.prompt[: min(request.kept, request.head)])
+        if kept is None or length < held + WORTH_COPYING or (data := self._prefixes.read(kept)) is None:
+            return None
+        slot = self._oldest(free)
+        if not self._backend.restore(slot.index, data):
+            self._prefixes.drop(kept)
+            return None
+        slot.held = list(kept.tokens)
+        self.cut(slot, length)
+        self._counters.restored_tokens += length
+        self._count_reuse(request, length)
+        return slot
+
+    def keep(self, slot: Slot) -> None:
+        """Keep the system prompt over restarts when the slot has just read it and nothing more."""
+        request = slot.request
+        if self._prefixes is None or request is None or not 0 < len(slot.held) == request.head:
+            return
+        if self._prefixes.wants(slot.held):
+            try:
+                self._prefixes.write(slot.held, self._backend.save(slot.index))
+            except HoldfastError as error:
+                self._prefixes.give_up(error)
 
     def _oldest(self, free: list[Slot]) -> Slot:
         slot = min(free, key=lambda s: s.used_at)
@@ -134,11 +172,8 @@ def _prefix(slot: Slot) -> Sequence[int]:
 
 
 def _common(held: Sequence[int], request: Request) -> int:
-    """Length of the prefix that ``request`` may take from ``held``."""
+    """Length of the prefix that ``request`` may take from ``held``. A few words of the customer's own that happen to
+    agree are read again with the rest, as they would be from an empty cache."""
     prompt, limit = request.prompt, min(len(held), request.kept)
-    if list(held[:limit]) == list(prompt[:limit]):
-        return limit
-    for i in range(limit):
-        if held[i] != prompt[i]:
-            return i
-    return limit
+    length = common(held[:limit], prompt[:limit])
+    return request.head if request.head <= length < request.head + WORTH_COPYING else length

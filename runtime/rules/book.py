@@ -218,7 +218,7 @@ class RuleBook:
         return self.contract.schema() if self.contract else None
 
     def grammar(self) -> str | None:
-        """GBNF of the contract for llama.cpp, or None in plain-text mode."""
+        """The contract's grammar for the runtime's backends, or None in plain-text mode."""
         return self.contract.grammar() if self.contract else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from .text import plain
 
 TEXT_LIMIT, LIST_LIMIT, ITEM_LIMIT = 1200, 8, 80
-"""Default bounds: characters of a text field, items of a list, characters of a list item."""
+"""Default bounds of what is generated: characters of a text field, items of a list, characters of a list item."""
 FIELD_KINDS = ("bool", "enum", "integer", "list", "number", "text")
 
 
@@ -58,42 +58,31 @@ class Field:
             return f"{self.name} has {size} {unit} (at most {self.high})"
         return None
 
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema of the field's value."""
+    def schema(self, *, bounded: bool = False) -> dict[str, Any]:
+        """JSON Schema of the field's value; ``bounded``: with default limits where the declaration sets none."""
         if self.kind == "enum":
             return {"type": "string", "enum": list(self.allowed)}
-        bounds = {
-            k: v for k, v in zip(_BOUNDS.get(self.kind, ()), (self.low, self.high), strict=False) if v is not None
-        }
+        least, most = _DEFAULTS.get(self.kind, (None, None)) if bounded else (None, None)
+        given = (least if self.low is None else self.low, most if self.high is None else self.high)
+        bounds = {k: v for k, v in zip(_BOUNDS.get(self.kind, ()), given, strict=False) if v is not None}
         if self.kind == "list":
             item = {"enum": list(self.allowed)} if self.allowed else {"minLength": 1, "maxLength": ITEM_LIMIT}
             return {"type": "array", "items": {"type": "string", **item}, **bounds}
         return {"type": {"bool": "boolean", "text": "string"}.get(self.kind, self.kind), **bounds}
 
-    def grammar(self) -> str:
-        """GBNF expression of the field's value."""
-        if self.kind == "enum":
-            return _choice(self.allowed)
-        if self.kind == "text":
-            return rf'"\"" char{{{int(self.low or 0)},{int(self.high or TEXT_LIMIT)}}} "\""'
-        if self.kind == "list":
-            item = _choice(self.allowed) if self.allowed else rf'"\"" char{{1,{ITEM_LIMIT}}} "\""'
-            more = max(int(self.high or LIST_LIMIT) - 1, 0)
-            return rf'"[" ( ({item}) ("," ws ({item})){{0,{more}}} ){"" if self.low else "?"} "]"'
-        return _SCALARS[self.kind]
 
-
-_SCALARS = {
-    "bool": '("true" | "false")',
-    "integer": '"-"? ("0" | [1-9] digit{0,8})',
-    "number": '"-"? ("0" | [1-9] digit{0,8}) ("." digit{1,6})?',
-}
 _TYPES = {
     "bool": lambda v: isinstance(v, bool),
     "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "list": lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
     "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
     "text": lambda v: isinstance(v, str),
+}
+_DEFAULTS = {
+    "integer": (-999_999_999, 999_999_999),
+    "list": (None, LIST_LIMIT),
+    "number": (-1e9, 1e9),
+    "text": (None, TEXT_LIMIT),
 }
 _BOUNDS = {
     "integer": ("minimum", "maximum"),
@@ -106,14 +95,6 @@ _BOUNDS = {
 def _brief(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _choice(values: tuple[str, ...]) -> str:
-    return "(" + " | ".join(_literal(json.dumps(value, ensure_ascii=False)) for value in values) + ")"
-
-
-def _literal(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @dataclass(frozen=True)
@@ -166,28 +147,19 @@ class Contract:
         ordered = {field.name: fields[field.name] for field in self.fields if field.name in fields}
         return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema (draft 2020-12) of a reply object."""
+    def schema(self, *, bounded: bool = False) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of a reply object; ``bounded``: every text, list and number has a limit."""
         return {
             "type": "object",
-            "properties": {field.name: field.schema() for field in self.fields},
+            "properties": {field.name: field.schema(bounded=bounded) for field in self.fields},
             "required": [field.name for field in self.fields],
             "additionalProperties": False,
         }
 
     def grammar(self) -> str:
-        """GBNF for llama.cpp: fields in contract order, values bounded, at most one space after commas and colons."""
-        names = {field.name: f"f-{_dashed(field.name)}" for field in self.fields}
-        pairs = ' "," ws '.join(f'{_literal(json.dumps(name))} ":" ws {rule}' for name, rule in names.items())
-        rules = [f"{names[field.name]} ::= {field.grammar()}" for field in self.fields]
-        return "\n".join([f'root ::= "{{" {pairs} "}}"', *rules, *_COMMON]) + "\n"
-
-
-_COMMON = (r'char ::= [^"\\\x00-\x1F\x7F] | "\\" ["\\/nt]', "digit ::= [0-9]", 'ws ::= " "?')
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+        """The grammar of a reply object in llguidance's dialect: as `dump` writes it, fields in contract order."""
+        schema = self.schema(bounded=True) | {"x-guidance": {"whitespace_flexible": False}}
+        return f"%llguidance {{}}\nstart: %json {json.dumps(schema)}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

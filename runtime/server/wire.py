@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..engine.text import whole
 from ..errors import HoldfastError, UsageError
+from ..schema import schema_grammar
 from ..values import check_values
-from .schema import schema_grammar
 
 if TYPE_CHECKING:
     from ..reply import Reply
@@ -130,7 +130,7 @@ def _stop(value: Any) -> list[str] | None:
 
 
 def _grammar(value: Any, session: Session) -> str | None:
-    """``response_format`` as a GBNF grammar."""
+    """``response_format`` as a grammar."""
     kind = value.get("type") if isinstance(value, dict) else None
     if value is None or kind == "text":
         return None

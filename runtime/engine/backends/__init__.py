@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import ArtifactError, MissingExtra
+from ...errors import ArtifactError, MissingExtra, UsageError
 from .base import Backend
 
 
@@ -42,11 +42,16 @@ BACKENDS = {
 assert list(BACKENDS) == sorted(BACKENDS), "keep the table in order"
 
 
-def open_backend(kind: str, path: Path, *, threads: int | None, slots: int, context: int | None) -> Backend:
-    """Load the model at ``path``. MissingExtra names the pip command when the engine is not installed."""
+def open_backend(
+    kind: str, path: Path, *, threads: int | None, slots: int, context: int | None, **more: str
+) -> Backend:
+    """Load the model at ``path``; ``more``: what this kind of backend alone takes (``kv`` of llama.cpp).
+    MissingExtra names the pip command when the engine is not installed."""
     if kind not in BACKENDS:
         raise ArtifactError(f"no backend runs a model of kind {kind!r}", next="known: " + ", ".join(BACKENDS))
     row = BACKENDS[kind]
+    if more and kind != "gguf":
+        raise UsageError(f"{row.engine} has no setting {', '.join(more)}", next="leave it out; it is llama.cpp's")
     # Read when the engine's OpenMP loads: threads that spin long at a barrier starve on a machine that does other
     # work too (a 361-token prompt on two cores beside one busy process: 12 s, with this 0.3 to 1.2 s).
     # The active policy keeps a short spin where the application has OpenMP threads of its own.
@@ -59,5 +64,5 @@ def open_backend(kind: str, path: Path, *, threads: int | None, slots: int, cont
             raise MissingExtra(row.needs, row.extra) from None
         raise
     module = importlib.import_module(f".{row.module}", __name__)
-    backend: Backend = getattr(module, row.attribute)(path, threads=threads, slots=slots, context=context)
+    backend: Backend = getattr(module, row.attribute)(path, threads=threads, slots=slots, context=context, **more)
     return backend

@@ -37,6 +37,13 @@ class Constraint(Protocol):
     def accept(self, token: int) -> None:
         """Move on by a permitted token."""
 
+    def forced(self) -> list[int]:
+        """Tokens that spell what must come next; empty where there is a choice, or where the library cannot tell."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow but the end."""
+
     def close(self) -> None:
         """Free native memory."""
 
@@ -67,8 +74,14 @@ class Backend(Protocol):
     """Whether the tokenizer takes characters for one another that NFKC does (full-width brackets for brackets)."""
     grammars: bool
     """Whether `constraint` works."""
+    drafts: bool
+    """Whether several tokens of one sequence, with logits for each, cost less than one after another."""
     shares: bool
     """Whether `copy` works."""
+    keeps: bool
+    """Whether `save` and `restore` work."""
+    cache: str
+    """What the bytes of `save` depend upon besides the model: the engine's version, types and layout."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``; control tokens written in it are recognised, none is added."""
@@ -88,8 +101,15 @@ class Backend(Protocol):
     def cut(self, slot: int, length: int) -> None:
         """Forget all but the first ``length`` tokens of a slot."""
 
+    def save(self, slot: int) -> memoryview:
+        """Keys and values of all tokens of a slot."""
+
+    def restore(self, slot: int, data: memoryview) -> bool:
+        """Make ``slot`` hold what `save` gave; False (and the slot is empty) where the engine does not take it."""
+
     def constraint(self, grammar: str) -> Constraint:
-        """Compile a GBNF grammar (root rule ``root``); UsageError when it does not parse or is not supported.
+        """Compile a grammar in llguidance's dialect or, with llama.cpp, in GBNF (root rule ``root``); UsageError when
+        it does not parse or is not supported.
 
         Any thread may call it.
         """

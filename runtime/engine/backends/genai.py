@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime_genai as genai
 
 from ...errors import ArtifactError, UsageError
+from ..grammar import MARK, Grammars
 from .base import Span
 from .pieces import Vocabulary
 
@@ -27,7 +28,9 @@ class GenaiBackend:
 
     name = "onnxruntime-genai"
     shares = False
-    grammars = False
+    grammars = True
+    drafts = keeps = False
+    cache = ""
 
     def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
         self.version: str = genai.__version__
@@ -57,6 +60,7 @@ class GenaiBackend:
         weights = sum(file.stat().st_size for file in path.glob("*.onnx*"))
         self.memory_bytes = weights + cell * int(decoder.get("num_hidden_layers", 0)) * self.context
         self._generators: dict[int, Any] = {}
+        self._grammars = Grammars(self)
 
     def encode(self, text: str) -> list[int]:
         return self._vocabulary.encode(text, lambda part: [int(t) for t in self._tokenizer.encode(part)])
@@ -106,8 +110,16 @@ class GenaiBackend:
         elif slot in self._generators:
             self._generators[slot].rewind_to(length)
 
+    def save(self, slot: int) -> NoReturn:
+        raise UsageError("onnxruntime-genai cannot save a sequence")
+
+    def restore(self, slot: int, data: memoryview) -> NoReturn:
+        raise UsageError("onnxruntime-genai cannot restore a sequence")
+
     def constraint(self, grammar: str) -> Constraint:
-        raise UsageError("onnxruntime-genai cannot constrain replies by a grammar", next="use a GGUF bundle for that")
+        if not grammar.startswith(MARK):
+            raise UsageError("onnxruntime-genai has no GBNF grammars", next="give a JSON schema, or use a GGUF bundle")
+        return self._grammars.matcher(grammar)
 
     def close(self) -> None:
         self._generators.clear()

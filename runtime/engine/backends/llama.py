@@ -22,14 +22,16 @@ import numpy as np
 from ...errors import ArtifactError, ResourceError, UsageError
 from ..chat import of_gguf
 from ..gguf_model import check_model
+from ..grammar import MARK, Grammars
 from ..text import half_character
 from .base import Span
 
 if TYPE_CHECKING:
-    from .base import Rows
+    from .base import Constraint, Rows
 
 log = logging.getLogger(__name__)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the binding does not name
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
 _USER_DEFINED = 4  # LLAMA_TOKEN_TYPE_USER_DEFINED
 
 
@@ -79,14 +81,22 @@ LONGEST = 8192
 _ENDLESS = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
 
 
+KV_TYPES = {"f16": (1, (1, 2)), "q8_0": (8, (32, 34))}
+"""Types of keys and values in the cache: ggml's number of the type, and its values per block and bytes per block."""
+
+
 class LlamaBackend:
     """A GGUF model. See `Backend` for the meaning of the attributes and methods."""
 
     name = "llama.cpp"
-    shares = True
+    shares = keeps = True
     grammars = True
+    drafts = True
 
-    def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None) -> None:
+    def __init__(self, path: Path, *, threads: int | None, slots: int, context: int | None, kv: str = "f16") -> None:
+        if kv not in KV_TYPES:
+            raise UsageError(f"there is no KV cache of type {kv!r}", next="known: " + ", ".join(KV_TYPES))
+        self._kv = kv
         header = check_model(path)
         self.folds = "tokenizer.ggml.precompiled_charsmap" in header.metadata
         self.chat, self.added = of_gguf(header.metadata), _user_defined(header.metadata)
@@ -95,6 +105,7 @@ class LlamaBackend:
         import llama_cpp
 
         self.version: str = llama_cpp.__version__
+        self.cache = f"llama-cpp-python {self.version} KV {kv}"
         params = lib.llama_model_default_params()
         params.use_extra_bufts = not _amx()
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
@@ -110,13 +121,19 @@ class LlamaBackend:
         self.batch = 512
         self._open_context(threads or _threads(lib.llama_model_size(self._model)))
         self._read_vocabulary()
+        self._grammars = Grammars(self)
 
     def _affordable(self, slots: int) -> int:
         """``slots``, or fewer when their KV caches would take more than a quarter of the machine's memory."""
+        values, size = KV_TYPES[self._kv][1]
         heads, heads_kv = lib.llama_model_n_head(self._model), lib.llama_model_n_head_kv(self._model)
         own = self._setting(f"{self._setting('general.architecture')}.attention.key_length")
         width = int(own or lib.llama_model_n_embd(self._model) // max(heads, 1)) * heads_kv
-        cell = 2 * 2 * width * lib.llama_model_n_layer(self._model)  # K and V in float16
+        if width % values or (width // max(heads_kv, 1)) % values:
+            raise UsageError(
+                f"a KV cache of {self._kv} needs heads whose size is a multiple of {values}", next="use kv='f16'"
+            )
+        cell = 2 * width * size // values * lib.llama_model_n_layer(self._model)  # K and V
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.memory_bytes = int(lib.llama_model_size(self._model)) + cell * self.context
         fit = max(1, min(slots, memory // 4 // max(cell * self.context, 1)))
@@ -131,6 +148,8 @@ class LlamaBackend:
         params.n_batch = params.n_ubatch = self.batch
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = False
+        params.type_k = params.type_v = KV_TYPES[self._kv][0]
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if self._kv != "f16" else params.flash_attn_type
         params.no_perf = True
         self.threads = threads
         self._context = lib.llama_init_from_model(self._model, params)
@@ -257,7 +276,25 @@ class LlamaBackend:
     def cut(self, slot: int, length: int) -> None:
         lib.llama_memory_seq_rm(self._memory, slot, length, -1)
 
-    def constraint(self, grammar: str) -> Grammar:
+    def save(self, slot: int) -> memoryview:
+        size = lib.llama_state_seq_get_size(self._context, slot)
+        data = np.empty(size, np.uint8)
+        written = lib.llama_state_seq_get_data(self._context, data.ctypes.data_as(_BYTES), size, slot)
+        if written != size:
+            raise ResourceError("llama.cpp could not save a sequence", next="load with prefixes=False")
+        return memoryview(data.data)
+
+    def restore(self, slot: int, data: memoryview) -> bool:
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        view = np.frombuffer(data, np.uint8)
+        if lib.llama_state_seq_set_data(self._context, view.ctypes.data_as(_BYTES), len(view), slot) == len(view):
+            return True
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return False
+
+    def constraint(self, grammar: str) -> Constraint:
+        if grammar.startswith(MARK):
+            return self._grammars.matcher(grammar)
         _check_grammar(grammar)
         return Grammar(self._vocab, self.n_vocab, grammar)
 
@@ -321,6 +358,13 @@ class Grammar:
 
     def accept(self, token: int) -> None:
         lib.llama_sampler_accept(self._sampler, token)
+
+    def forced(self) -> list[int]:
+        return []
+
+    @property
+    def complete(self) -> bool:
+        return False
 
     def close(self) -> None:
         self._free()

@@ -10,7 +10,7 @@ import pytest
 from runtime.engine.backends.base import Span
 from runtime.engine.chat import Chat
 from runtime.engine.requests import Request
-from runtime.engine.sampling import Sampling
+from runtime.engine.sampling import Chances, Sampling
 from runtime.engine.scheduler import CHUNK, Scheduler
 from runtime.errors import HoldfastError, Overloaded, UsageError
 
@@ -24,7 +24,16 @@ class Counting:
 
     name, version, chat = "counting", "1", Chat()
     n_vocab, context, batch, memory_bytes = N_VOCAB, 600, 512, 0
-    stops, controls, added, shares, grammars, folds = frozenset({STOP}), (), (), True, False, False
+    stops, controls, added, shares, grammars, folds, drafts, keeps = (
+        frozenset({STOP}),
+        (),
+        (),
+        True,
+        False,
+        False,
+        True,
+        False,
+    )
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots
@@ -293,3 +302,100 @@ def test_a_dead_thread_is_not_alive(backend: Counting, scheduler: Scheduler, cap
         scheduler.submit([Request([1])])
     assert not scheduler.alive
     assert "the decode loop failed" in caplog.text
+
+
+class Looping(Counting):
+    """Says what depends on its last two tokens alone, so that it comes back to what it said before."""
+
+    def decode(self, spans: Sequence[Span]) -> np.ndarray:
+        rows = super().decode(spans)
+        at = 0
+        for slot, _, tokens, wanted in spans:
+            for number in range(wanted):
+                end = len(self.held[slot]) - wanted + number + 1
+                two = self.held[slot][max(0, end - 2) : end]
+                noise = np.random.default_rng([*two, len(tokens) == 0]).normal(size=N_VOCAB)
+                rows[at] = noise.astype(np.float32)
+                rows[at, STOP] = -50
+                at += 1
+        return rows
+
+
+def replies(drafts: bool, sampling: Sampling = Sampling()) -> tuple[list[list[int]], Scheduler]:  # noqa: B008
+    scheduler = Scheduler(Looping())  # type: ignore[arg-type]
+    warm = Request(list(range(1, 49)), max_tokens=4, drafts=drafts)
+    scheduler.submit([warm])
+    warm.wait(10)
+    give_up = time.monotonic() + 10
+    while drafts and not scheduler._probe.done and time.monotonic() < give_up:
+        time.sleep(0.005)
+    scheduler._drafts.seconds = [1.0] * len(scheduler._drafts.seconds)  # as on a machine whose steps all take the same
+    scheduler._drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
+    found = []
+    for number in range(4):
+        requests = [
+            Request([number + 1, 7, 9, 7, 9, n + 20], max_tokens=120, sampling=sampling, drafts=drafts)
+            for n in range(3)
+        ]
+        scheduler.submit(requests)
+        for request in requests:
+            request.wait(10)
+            found.append(request.tokens)
+    scheduler.close()
+    return found, scheduler
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0.3, seed=4),
+        Sampling(temperature=0.4, top_p=0.9, seed=5, frequency_penalty=0.1),
+    ],
+)
+def test_drafts_change_the_steps_and_not_the_tokens(sampling: Sampling) -> None:
+    plain, slow = replies(False, sampling)
+    drafted, fast = replies(True, sampling)
+    assert plain == drafted
+    assert slow.counters.drafted_tokens == 0
+    if sampling == Sampling():
+        assert fast.counters.taken_tokens > 0.5 * fast.counters.drafted_tokens > 50
+        assert fast.counters.steps < 0.7 * slow.counters.steps
+    assert all(len(slot.held) == len(fast._backend.held[slot.index]) for slot in fast._slots.all)  # type: ignore[attr-defined]
+
+
+class Wide(Looping):
+    """Its kernels round otherwise when a sequence gives more than three tokens."""
+
+    def decode(self, spans: Sequence[Span]) -> np.ndarray:
+        rows = super().decode(spans)
+        return rows + np.float32(1e-6) if any(len(span.tokens) > 3 for span in spans) else rows
+
+
+def test_a_step_is_no_wider_than_the_widest_that_rounds_alike() -> None:
+    scheduler = Scheduler(Wide())  # type: ignore[arg-type]
+    request = Request(list(range(1, 49)), max_tokens=4, drafts=True)
+    scheduler.submit([request])
+    request.wait(10)
+    give_up = time.monotonic() + 10
+    while not scheduler._probe.done and time.monotonic() < give_up:
+        time.sleep(0.005)
+    scheduler.close()
+    assert scheduler._drafts.widest == 3
+    assert scheduler._slots.all[0].held == scheduler._backend.held[0]  # type: ignore[attr-defined]
+
+
+def test_odds_of_the_tokens_are_the_models_own(scheduler: Scheduler) -> None:
+    request = Request([3, 4], max_tokens=5, chances=Chances(2), sampling=Sampling(temperature=2.0, seed=1))
+    scheduler.submit([request])
+    request.wait(10)
+    assert request.chances is not None
+    assert [token for token, _, _ in request.chances.found] == request.tokens
+    held = [3, 4]
+    for token, logprob, top in request.chances.found:
+        row = following(held).astype(np.float64)
+        odds = row - np.log(np.exp(row).sum())
+        assert logprob == pytest.approx(odds[token])
+        assert top[0] == (next_token(held), pytest.approx(odds.max()))
+        assert len(top) == 2
+        held.append(token)

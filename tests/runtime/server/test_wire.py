@@ -18,7 +18,6 @@ from runtime.errors import UsageError
 from runtime.reply import Reply
 from runtime.server.app import Server
 from runtime.server.metrics import Metrics
-from runtime.server.schema import schema_grammar, spelled_out
 from runtime.server.wire import as_json
 from runtime.session import Session
 
@@ -154,54 +153,18 @@ def test_half_a_character_in_a_queue_does_not_break_the_metrics(session: Session
     assert 'queue="a\ufffd"' in metrics.page().decode()
 
 
-STRING = {"type": "string"}
-
-
-@pytest.mark.parametrize(
-    ("schema", "message"),
-    [
-        ({**STRING, "maxLength": 100_000}, "maxLength of the JSON schema is 100000"),
-        ({**STRING, "minLength": -5}, "minLength of the JSON schema is -5"),
-        ({"type": "array", "items": STRING, "minItems": 10**7}, "minItems"),
-        ({**STRING, "pattern": "^((a?){1000}){1000}$"}, "more than 256 parts"),
-        ({**STRING, "pattern": "^((a?){30}){30}$"}, "more than 256 parts"),
-        ({"enum": ["x" * 10] * 20_000}, "more than 32768 characters"),
-        ({"allOf": [{"$ref": "http://127.0.0.1/x"}]}, "cannot be turned"),
-        ({"properties": {"a": {"properties": {"b": {**STRING, "maxLength": 1e9}}}}}, "maxLength"),
-    ],
-)
-def test_schemas_that_would_stop_everybody_are_refused(schema: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        schema_grammar(schema)
-
-
-@pytest.mark.parametrize("schema", [{"const": "a\0b"}, {**STRING, "pattern": "^[z-a]$"}, {"enum": []}])
-def test_schemas_that_allow_nothing_fail_alone(session: Session, schema: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="grammar"):
-        session.chat(SAID, grammar=schema_grammar(schema), temperature=1.0, seed=1, enforce=False)
-    assert session.scheduler.alive
+def test_a_schema_that_cannot_be_kept_is_refused(client: TestClient) -> None:
+    for schema, message in (({"not": {}}, "uses 'not'"), ({"enum": []}, "grammar"), ({"maxLength": -1}, "maxLength")):
+        asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        reply = client.post("/v1/chat/completions", content=json.dumps({**PLAIN, "response_format": asked}))
+        assert reply.status_code == 400
+        assert message in reply.json()["error"]["message"]
 
 
 def test_deep_grammars_are_refused_before_the_parser_overflows(session: Session) -> None:
     for grammar, message in (("root ::= " + "(" * 9000 + '"a"' + ")" * 9000, "brackets"), ("#" * 70_000, "characters")):
         with pytest.raises(UsageError, match=message):
             session.chat(SAID, grammar=grammar)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "parts"),
-    [
-        ("^a$", 1),
-        (r"^\d{4}-\d{2}-\d{2}$", 10),
-        ("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", 8 + 15 + 1 + 12),
-        ("^(ab{2,3}){1,10}[{}()]{2}$", 42),
-        (r"^\({3}x{,5}$", 8),
-        ("^((a{9}){9}){9}$", 729),
-        ("((", 0),
-    ],
-)
-def test_patterns_are_counted_spelled_out(pattern: str, parts: int) -> None:
-    assert spelled_out(pattern) == parts
 
 
 def test_a_dead_engine_says_so_and_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

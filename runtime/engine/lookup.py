@@ -1,0 +1,148 @@
+"""Lookup decoding: what a reply will say next stands, often, in its own conversation or in an earlier reply.
+
+Where the last tokens were written before, what followed them then is a *draft* (prompt lookup: Saxena 2023; a store of
+earlier texts: He et al. 2024, REST). Text that a grammar leaves no choice about is a draft too. A step then decodes the
+last token together with its draft, and the reply's own sampler chooses after each of them as ever: a drafted token
+counts only where the sampler chose it (Leviathan et al. 2023, for a draft without odds of its own), so the tokens are
+those of a reply without drafts, whatever the temperature. What makes that true to the last bit is `Probe`: steps are
+never wider than the widest that gives the very logits of single tokens.
+
+A draft is worth its while when the tokens that it is expected to bring are more than the time that its width costs.
+Both are measured: the time of a step by its width, the share of drafted tokens taken by what the draft rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+GRAM = 3
+"""Tokens that must have been written before, in a row, for what followed them to be a draft."""
+LONGEST = 12
+"""Longer agreement makes a draft no more likely to be taken."""
+KEPT = 1 << 16
+"""Tokens of earlier replies that are remembered."""
+WIDEST = 16
+"""Tokens of the widest step that is tried."""
+GAIN = 1.05
+"""A draft must promise so much: what is expected may be wrong."""
+RETRY = 64
+"""After so many drafts that were not worth it, one token is tried all the same: times change."""
+_END = -1
+
+
+class Written:
+    """Token sequences, and where each run of `GRAM` tokens was followed by what."""
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Write on."""
+        text, after = self._tokens, self._after
+        for token in tokens:
+            if len(text) >= GRAM:
+                after[tuple(text[-GRAM:])] = len(text)
+            text.append(token)
+
+    def follow(self, tail: Sequence[int], most: int) -> tuple[int, list[int]]:
+        """How many tokens agree with the end of ``tail``, and at most ``most`` tokens that followed them."""
+        at = self._after.get(tuple(tail[-GRAM:]))
+        if at is None:
+            return 0, []
+        agree, longest = GRAM, min(LONGEST, at, len(tail))
+        while agree < longest and self._tokens[at - agree - 1] == tail[-agree - 1]:
+            agree += 1
+        found = self._tokens[at : at + most]
+        return agree, found[: found.index(_END)] if _END in found else found
+
+
+class Draft(NamedTuple):
+    """Tokens that a reply may say next."""
+
+    tokens: list[int]
+    kinds: list[int]
+    """For each token what it rests on: 0 a grammar, else how many tokens agreed."""
+
+
+NOTHING = Draft([], [])
+
+
+class Drafts:
+    """Drafts for all running replies of one scheduler. Used by its thread only."""
+
+    def __init__(self) -> None:
+        self._past = [Written(), Written()]
+        self._taken = [9.0] + [1.0] * LONGEST
+        self._shown = [10.0] + [2.0] * LONGEST
+        self.seconds = [0.0] * (WIDEST + 1)
+        """Of a step by its width; 0 where it was never measured."""
+        self.widest = 1
+        """Tokens of the widest step whose logits are to the bit those of single tokens."""
+        self._idle = 0
+
+    def propose(self, written: Written, tail: Sequence[int], forced: Sequence[int], room: int) -> Draft:
+        """At most ``room`` tokens that may follow a reply whose conversation is ``written`` and ends with ``tail``."""
+        room = min(room, self.widest - 1)
+        tokens = list(forced[:room])
+        kinds, room = [0] * len(tokens), room - len(tokens)
+        if room > 0:
+            best, found = 0, tokens[:0]
+            for text in (written, *self._past):
+                agree, after = text.follow([*tail, *tokens] if tokens else tail, room)
+                if agree > best:
+                    best, found = agree, after
+            tokens += found
+            kinds += [best] * len(found)
+        return Draft(tokens, kinds) if tokens else NOTHING
+
+    def lengths(self, drafts: Sequence[Draft], running: int) -> list[int]:
+        """How many tokens of each draft to decode beside ``running`` tokens, so that most tokens come in a second."""
+        if not any(draft.tokens for draft in drafts):
+            return [0] * len(drafts)
+        offers: list[tuple[float, int]] = []
+        for number, draft in enumerate(drafts):
+            likely = 1.0
+            for kind in draft.kinds:
+                likely *= self._taken[kind] / self._shown[kind]
+                offers.append((-likely, number))
+        offers.sort()
+        gained, best, count = float(running), GAIN * running / self.seconds[running], 0
+        for number, (loss, _) in enumerate(offers[: self.widest - running], 1):
+            gained -= loss
+            if gained / self.seconds[running + number] > best:
+                best, count = gained / self.seconds[running + number], number
+        if not count:
+            self._idle += 1
+            count = int(self._idle % RETRY == 0 and self.widest > running)
+        chosen = [number for _, number in offers[:count]]
+        return [chosen.count(number) for number in range(len(drafts))]
+
+    def learn(self, draft: Draft, taken: int) -> None:
+        """Note how many tokens of a decoded draft were what the sampler chose."""
+        for number, kind in enumerate(draft.kinds[: taken + 1]):
+            self._taken[kind] = 0.98 * self._taken[kind] + (number < taken)
+            self._shown[kind] = 0.98 * self._shown[kind] + 1
+
+    def remember(self, tokens: Sequence[int]) -> None:
+        """Keep a finished reply for later ones."""
+        if len(self._past[0]) > KEPT // 2:
+            self._past = [Written(), self._past[0]]
+        self._past[0].add([*tokens, _END])
+
+    def allow(self, width: int, seconds: float) -> None:
+        """Steps may be that wide, and take so long; those between two measured ones by their line."""
+        last, known = min(self.widest, width), self.seconds[min(self.widest, width)]
+        for between in range(last + 1, width):
+            self.seconds[between] = known + (seconds - known) * (between - last) / (width - last)
+        self.seconds[width], self.widest = seconds, max(self.widest, width)
+
+    def timed(self, width: int, seconds: float) -> None:
+        """Note what a step took. One that took far longer was kept waiting by somebody else."""
+        if self.widest > 1 and width <= self.widest:
+            known = self.seconds[width]
+            self.seconds[width] = known + 0.05 * (min(seconds, 2 * known) - known)
