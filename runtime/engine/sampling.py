@@ -62,6 +62,10 @@ class Sampler:
         if self._random is None:
             return int(row.argmax())
         weights = self._weights(row)
+        if self._how.top_p >= 1:
+            total = np.cumsum(weights)  # sorting a vocabulary of 50,000 takes ten times as long as the rest
+            at = int(np.searchsorted(total, self._random.random() * total[-1], side="right"))
+            return min(at, len(total) - 1)
         order = np.argsort(-weights, kind="stable")
         kept = int(np.searchsorted(np.cumsum(weights[order]), self._how.top_p)) + 1
         nucleus = order[:kept]
