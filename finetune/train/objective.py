@@ -23,6 +23,8 @@ class Objective(ABC):
     """Rows of an example."""
     agreed: list[bool]
     """Whether the model prefers the chosen reply, of the pairs measured last (``watching.measure``)."""
+    seen: int = 0
+    """Tokens that went through the model so far, where they are not those of the examples."""
 
     @abstractmethod
     def examples(self, tokenizer: Any) -> Sequence[Example]:

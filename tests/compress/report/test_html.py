@@ -76,6 +76,7 @@ def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -
     name, stage = "tune", {**state["stages"]["proof"], "kind": "hf", "path": str(tmp_path / "tune")}
     state["stages"] = {name: stage, **state["stages"]}
     history = {"loss": [3.0, 2.0, 1.0], "learning_rate": [1e-3, 5e-4, 1e-4], "validation": [[2, 1.8, 0.75, 40]]}
+    history["replies"] = [[0, 0.5, 64, {"short": 32}], [4, 0.75, 64, {"short": 16}]]
     Path(stage["path"]).mkdir(parents=True, exist_ok=True)
     (Path(stage["path"]) / "training.json").write_text(json.dumps(history))
     facts = {"facts": {"unfrozen_at": {"4": 2}}}
@@ -86,6 +87,7 @@ def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -
     assert "validation: 1.8 at 2" in page.words
     assert "block 4" in page.words
     assert "agrees: 75 % at 2; low: 59.8" in page.words
+    assert "pass: 75 % at 4" in page.words
     assert not page.open
 
 
