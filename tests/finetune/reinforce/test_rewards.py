@@ -36,9 +36,9 @@ rules:
       pass: [{user: Hi, facts: {tier: gold}, reply: Good day. Thanks.}]
       fail: [{user: Hi, facts: {tier: gold}, reply: Good day.}]
 """
-CONTRACT = RULES.replace("\nfacts:", "\ncontract: {action: [trace, refund], citations: list, reply: text}\nfacts:").replace(
-    "rules:\n", "prompt: {fallback: {action: trace, citations: [], reply: Sorry.}}\nrules:\n"
-)
+CONTRACT = RULES.replace(
+    "\nfacts:", "\ncontract: {action: [trace, refund], citations: list, reply: text}\nfacts:"
+).replace("rules:\n", "prompt: {fallback: {action: trace, citations: [], reply: Sorry.}}\nrules:\n")
 
 
 @pytest.fixture(scope="module")
