@@ -160,6 +160,7 @@ def die_while_answering(done, total, note=""):
         raise Killed
 
 
+@pytest.mark.slow
 def test_grpo_learns_from_what_the_rules_say(small_base, data, tmp_path, monkeypatch):
     from finetune.train import training
 
