@@ -15,12 +15,11 @@ import numpy as np
 from compress.stage import Job
 from finetune.reinforce import curves, rewards
 from finetune.reinforce.params import ReinforceParams
-from finetune.reinforce.policy import Drawn, Policy, draw, seed_of
+from finetune.reinforce.policy import Drawn, Policy, draw, prompt_of, seed_of
 from finetune.reinforce.rewards import Rewards, Row
 from finetune.train.objective import Example, Labels
 from finetune.train.pairs import answered
-from finetune.train.rows import tokenise
-from runtime.engine.template import STILL
+from finetune.train.rows import short_enough, tokenise, tokenise_all
 
 SAMPLES = "samples.jsonl"
 TOGETHER = 32
@@ -37,23 +36,18 @@ class Sampled:
     """Rewards ``[samples, rewards]``."""
 
 
-def sample(job: Job[ReinforceParams], rows: Sequence[Row], scored: Rewards) -> list[Sampled]:
-    """Replies of the base to the first ``prompts`` of ``rows``; goes on after the last ones that are on disk."""
-    asked, place = rows[: job.params.prompts], job.scratch / SAMPLES
+def sample(job: Job[ReinforceParams], prompts: Sequence[Sequence[int]]) -> list[list[Drawn]]:
+    """``samples`` replies of the base to each prompt of token ids; goes on after the last ones that are on disk."""
+    place = job.scratch / SAMPLES
     known = _read(place)
-    if len(known) < len(asked):
+    if len(known) < len(prompts):
         with open(place, "a", encoding="utf-8") as file:
-            for groups in _sample(job, asked, len(known)):
+            for groups in _sample(job, prompts, len(known)):
                 known += groups
                 file.writelines(json.dumps([[r.text, r.truncated] for r in group]) + "\n" for group in groups)
                 file.flush()
                 os.fsync(file.fileno())
-    found = []
-    for row, replies in zip(asked, known, strict=True):
-        item = rewards.item_of(scored.book, row)
-        values = np.stack([scored.judge(item, r.text, r.truncated) for r in replies])
-        found.append(Sampled(row, replies, values))
-    return found
+    return known
 
 
 def _read(place: Path) -> list[list[Drawn]]:
@@ -66,15 +60,14 @@ def _read(place: Path) -> list[list[Drawn]]:
     return [[Drawn((), text, truncated) for text, truncated in json.loads(line)] for line in whole]
 
 
-def _sample(job: Job[ReinforceParams], asked: Sequence[Row], done: int) -> Iterator[list[list[Drawn]]]:
+def _sample(job: Job[ReinforceParams], prompts: Sequence[Sequence[int]], done: int) -> Iterator[list[list[Drawn]]]:
     p, policy = job.params, Policy(job)
-    with policy.session(p.max_length + p.max_tokens) as session:
-        for start in range(done, len(asked), TOGETHER):
-            part = asked[start : start + TOGETHER]
-            prompts = [session.encode_chat(row["messages"][:-1], now=STILL) for row in part]
+    with policy.session(max(map(len, prompts)) + p.max_tokens) as session:
+        for start in range(done, len(prompts), TOGETHER):
+            part = prompts[start : start + TOGETHER]
             seeds = [seed_of(job.seed, start + i, j) for i in range(len(part)) for j in range(p.samples)]
-            drawn = draw(session, [ids for ids in prompts for _ in range(p.samples)], seeds, p)
-            job.progress(start + len(part), len(asked), "answering prompts")
+            drawn = draw(session, [ids for ids in part for _ in range(p.samples)], seeds, p)
+            job.progress(start + len(part), len(prompts), "answering prompts")
             yield [drawn[i * p.samples : (i + 1) * p.samples] for i in range(len(part))]
 
 
@@ -103,22 +96,32 @@ def chosen(found: Sequence[Sampled], p: ReinforceParams, seed: int) -> tuple[lis
 
 
 class Kept(Labels):
-    """The rows that rejection sampling left; their replies are learnt."""
+    """Conversations that rejection sampling leaves; their last replies are learnt."""
 
     def __init__(self, job: Job[ReinforceParams], rows: Sequence[Row], scored: Rewards) -> None:
-        """Raises UsageError naming the rewards that are constant where none tells one reply from another."""
-        self.job, self.scored = job, scored
-        self.found = sample(job, rows, scored)
-        self.values = np.concatenate([prompt.values for prompt in self.found])
-        passed = rewards.passes(self.values)
-        rewards.require_varied(scored.names, self.values, bool(passed.any() and not passed.all()))
-        self.given, self.counts = chosen(self.found, job.params, job.seed)
+        self.job, self.p, self.scored = job, job.params, scored
+        self.asked = rows[: job.params.prompts]
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
-        return tokenise(tokenizer, self.given, self.job.params.max_length)
+        """Raises UsageError naming the rewards that are constant where none tells one reply from another."""
+        found = list(self._sampled(tokenizer))
+        self.values = np.concatenate([prompt.values for prompt in found])
+        passed = rewards.passes(self.values)
+        rewards.require_varied(self.scored.names, self.values, bool(passed.any() and not passed.all()))
+        kept, counts = chosen(found, self.p, self.job.seed)
+        self.facts = {"prompts": len(found), "replies": len(self.values), **counts}
+        return tokenise(tokenizer, kept, self.p.max_length)
+
+    def _sampled(self, tokenizer: Any) -> Iterator[Sampled]:
+        made: list[list[Any]] = [[{**t, "row": i}] for i, t in enumerate(tokenise_all(tokenizer, self.asked))]
+        short: list[Any] = [example[0] for example in short_enough(made, self.p.max_length)]
+        replies = sample(self.job, [prompt_of(tokens) for tokens in short])
+        for tokens, group in zip(short, replies, strict=True):
+            row = self.asked[tokens["row"]]
+            item = rewards.item_of(self.scored.book, row)
+            yield Sampled(row, group, np.stack([self.scored.judge(item, r.text, r.truncated) for r in group]))
 
     def end(self, trainer: Any) -> dict[str, Any]:
         told = curves.line(0, self.values, self.scored.names)
         curves.add(self.job.out, [told])
-        shares = {"prompts": len(self.found), "replies": told[2], "passed": told[1], **self.counts}
-        return shares | rewards.constant_facts(self.scored.names, self.values)
+        return {**self.facts, "passed": told[1], **rewards.constant_facts(self.scored.names, self.values)}

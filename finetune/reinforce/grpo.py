@@ -21,7 +21,7 @@ from compress.json_files import write_json
 from compress.stage import Job
 from finetune.reinforce import curves, rewards
 from finetune.reinforce.params import ReinforceParams
-from finetune.reinforce.policy import Policy, draw, seed_of
+from finetune.reinforce.policy import Policy, draw, prompt_of, seed_of
 from finetune.reinforce.rewards import Rewards, Row
 from finetune.train.objective import IGNORED, Example, Objective
 from finetune.train.objective import Row as Tokens
@@ -140,7 +140,7 @@ class Grpo(Objective):
         p, stops = self.p, frozenset[int]()
         prompts = [prompt_of(self.prompts[i]) for i in order]
         seeds = [seed_of(self.job.seed, number, place, j) for place in range(len(order)) for j in range(p.samples)]
-        with self.policy.session(p.max_length + p.max_tokens, self.trainer.model) as session:
+        with self.policy.session(max(map(len, prompts)) + p.max_tokens, self.trainer.model) as session:
             stops = session.engine.stops
             drawn = draw(session, [ids for ids in prompts for _ in range(p.samples)], seeds, p)
         replies, values = [], []
@@ -205,12 +205,6 @@ def _trained(trainer: Any) -> list[tuple[str, Any]]:
 
 def _names(trainer: Any) -> set[str]:
     return set(trainer.learnable) or {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-
-
-def prompt_of(row: Tokens) -> list[int]:
-    """The tokens before a row's first label."""
-    ids: list[int] = row["input_ids"]
-    return ids[: next(i for i, label in enumerate(row["labels"]) if label != IGNORED)]
 
 
 def _end(row: Tokens, stops: frozenset[int]) -> list[int]:

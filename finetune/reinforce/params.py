@@ -16,7 +16,7 @@ class ReinforceParams(TuningParams):
     samples: int = Field(8, ge=2)
     """Replies drawn for each prompt."""
     temperature: float = Field(1.0, gt=0, le=10)
-    """Of the draws."""
+    """Of the draws; gradients (grpo) are those at 1."""
     max_tokens: int = Field(128, ge=1)
     """Longest reply; one that is cut fails every check."""
     type: Literal["Q8_0", "F16", "BF16", "F32"] = "Q8_0"

@@ -13,6 +13,8 @@ from compress.memory import trim
 from compress.stage import Job
 from export.gguf.snapshot import write_snapshot
 from finetune.train import merge
+from finetune.train.objective import IGNORED
+from finetune.train.objective import Row as Tokens
 from runtime.engine.sampling import Sampling
 from runtime.session import Session, load
 
@@ -113,6 +115,12 @@ def draw(
     how = [Sampling(p.temperature, 1.0, seed) for seed in seeds]
     replies = session.continue_many(prompts, max_tokens=p.max_tokens, sampling=how, progress=progress)
     return [Drawn(tuple(r.token_ids), r.text, r.finish_reason == "length") for r in replies]
+
+
+def prompt_of(row: Tokens) -> list[int]:
+    """The tokens before a row's first label."""
+    ids: list[int] = row["input_ids"]
+    return ids[: next(i for i, label in enumerate(row["labels"]) if label != IGNORED)]
 
 
 def seed_of(*parts: int) -> int:

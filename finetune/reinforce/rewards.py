@@ -144,10 +144,10 @@ def constant_facts(names: Sequence[str], values: Floats) -> dict[str, list[str]]
 
 
 def told(names: Sequence[str], values: Floats) -> str:
-    """Which rewards are constant, in words; an empty text if none is."""
+    """Which rewards are constant, in words."""
     kept, broken = constant(names, values)
     parts = [f"never broken: {', '.join(kept)}"] * bool(kept) + [f"always broken: {', '.join(broken)}"] * bool(broken)
-    return "; ".join(parts)
+    return "; ".join(parts) or "none is in force"
 
 
 def require_varied(names: Sequence[str], values: Floats, varied: bool) -> None:

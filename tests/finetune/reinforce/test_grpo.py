@@ -228,7 +228,7 @@ def test_a_rule_that_every_reply_breaks_is_named_before_training(small_base, dat
 
 def test_prompts_and_ends_of_rows():
     row = {"input_ids": [5, 6, 7, 1, 9], "labels": [-100, -100, 7, 1, 9]}
-    assert grpo.prompt_of(row) == [5, 6]
+    assert policy.prompt_of(row) == [5, 6]
     assert grpo._end(row, frozenset({1})) == [1]
     assert grpo._end(row, frozenset({2})) == []
 

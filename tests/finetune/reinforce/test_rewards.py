@@ -127,6 +127,8 @@ def test_constant_rewards_are_named():
     assert rewards.constant(names, values) == (["a"], ["b"])
     with pytest.raises(UsageError, match=r"constant over 3 replies.*never broken: a; always broken: b\)"):
         rewards.require_varied(names, values, False)
+    with pytest.raises(UsageError, match="none is in force"):
+        rewards.require_varied(names, np.full((3, 4), NAN), False)
     assert rewards.broken_counts(names, values) == {"b": 3, "c": 1}
     assert rewards.passes(np.array([[1, NAN], [1, 0.0]])).tolist() == [True, False]
 
