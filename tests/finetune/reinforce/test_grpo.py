@@ -17,7 +17,7 @@ from compress.artifact import seal  # noqa: E402
 from compress.errors import UsageError  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from export.gguf.snapshot import write_snapshot  # noqa: E402
-from finetune.reinforce import grpo, policy  # noqa: E402
+from finetune.reinforce import grpo, policy, rewards  # noqa: E402
 from finetune.reinforce.grpo_math import token_losses  # noqa: E402
 from finetune.reinforce.params import ReinforceParams  # noqa: E402
 from finetune.reinforce.stage import Reinforce  # noqa: E402
@@ -231,6 +231,24 @@ def test_prompts_and_ends_of_rows():
     assert policy.prompt_of(row) == [5, 6]
     assert grpo._end(row, frozenset({1})) == [1]
     assert grpo._end(row, frozenset({2})) == []
+
+
+def test_a_step_learns_from_prompts_that_tell_something():
+    objective = object.__new__(grpo.Grpo)
+    objective.p = ReinforceParams(samples=2, batch=2)
+    objective.prompts = {i: {"input_ids": [i, 50, 60], "labels": [-100, -100, 60]} for i in range(4)}
+    replies = [[100 + i] for i in range(7)] + [[]]
+    worth = torch.tensor([[0.0, 0.0], [1.0, -1.0], [0.0, 0.0], [0.0, 0.0]]).numpy()
+    steps, rows = objective._rows([3, 2, 1, 0], replies, worth, rewards.informative(worth))
+    assert [[rows[i]["input_ids"] for i in step] for step in steps] == [
+        [[2, 50, 102], [2, 50, 103]],
+        [[1, 50, 104], [1, 50, 105]],  # nothing to tell apart: the first alone
+    ]
+    assert [row["advantage"] for row in rows] == [1.0, -1.0, 0.0, 0.0]
+    assert rows[0]["labels"] == [-100, -100, 102]
+    labels = torch.tensor([[-100, -100, 102, 9], [-100, -100, 103, -100]])
+    placed = grpo._placed(labels, [torch.tensor([1.0, 2.0]), torch.tensor([3.0])])
+    assert placed.tolist() == [[0, 0, 1, 2], [0, 0, 3, 0]]
 
 
 def test_the_model_before_training_is_only_lent():
