@@ -35,7 +35,8 @@ def needs(job: JobOutline[ReinforceParams]) -> Needs:
         rows = max(1, round(TOLD * p.samples))
         asked, rounds = steps * p.batch, -(-steps // p.refresh)
         trained = costs.needs(job, Split(asked, every.disk_bytes, every.sample), rows, referenced=True)
-        trained = replace(trained, ram_bytes=trained.ram_bytes + int(2 * model.parameters))
+        kept = (6 if p.method == "full" else 2) * model.parameters  # what answers, and what is compared with
+        trained = replace(trained, ram_bytes=int(trained.ram_bytes + kept))
     lengths = every.lengths(model)
     prompt, tokens = lengths.whole - lengths.reply, asked * p.samples * lengths.reply
     read = forward(model, asked * prompt + tokens, lengths.whole, tokens)

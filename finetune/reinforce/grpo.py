@@ -137,7 +137,7 @@ class Grpo(Objective):
 
     def _drawn(self, number: int, order: Sequence[int]) -> dict[str, Any]:
         """Replies and rewards of the round, as JSON values."""
-        p, stops = self.p, frozenset[int]()
+        p = self.p
         prompts = [prompt_of(self.prompts[i]) for i in order]
         seeds = [seed_of(self.job.seed, number, place, j) for place in range(len(order)) for j in range(p.samples)]
         with self.policy.session(max(map(len, prompts)) + p.max_tokens, self.trainer.model) as session:
@@ -146,9 +146,8 @@ class Grpo(Objective):
         replies, values = [], []
         for place, i in enumerate(order):
             item = rewards.item_of(self.scored.book, self.given[i])
-            end = _end(self.prompts[i], stops)
             for reply in drawn[place * p.samples : (place + 1) * p.samples]:
-                replies.append([*reply.ids, *([] if reply.truncated else end)])
+                replies.append([*reply.ids, *([] if reply.truncated else [_end(self.prompts[i], stops)])])
                 judged = self.scored.judge(item, reply.text, reply.truncated)
                 values.append([None if np.isnan(value) else value for value in judged.tolist()])
         return {"step": number * p.refresh, "replies": replies, "values": values}
@@ -166,10 +165,9 @@ class Grpo(Objective):
                 prompt = prompt_of(self.prompts[order[group]])
                 for j, value in enumerate(worth[group]):
                     reply = replies[group * self.p.samples + j]
-                    if reply:
-                        steps[-1].append(len(rows))
-                        labels = [*[IGNORED] * len(prompt), *reply]
-                        rows.append({"input_ids": [*prompt, *reply], "labels": labels, "advantage": float(value)})
+                    labels = [*[IGNORED] * len(prompt), *reply]
+                    steps[-1].append(len(rows))
+                    rows.append({"input_ids": [*prompt, *reply], "labels": labels, "advantage": float(value)})
         return steps, rows
 
     def _logps(self, place: Path, rows: Sequence[Tokens]) -> tuple[list[Any], list[Any]]:
@@ -200,16 +198,13 @@ class Grpo(Objective):
 
 
 def _trained(trainer: Any) -> list[tuple[str, Any]]:
-    return [(name, weight) for name, weight in trainer.model.named_parameters() if name in _names(trainer)]
+    """Name and weight of all that learns at some time."""
+    return [(n, w) for n, w in trainer.model.named_parameters() if n in trainer.learnable or w.requires_grad]
 
 
-def _names(trainer: Any) -> set[str]:
-    return set(trainer.learnable) or {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-
-
-def _end(row: Tokens, stops: frozenset[int]) -> list[int]:
+def _end(row: Tokens, stops: frozenset[int]) -> int:
     """The token that ends a turn in the chat template; an engine does not say which of its stops ended a reply."""
-    return next(([label] for label in row["labels"] if label in stops), [])
+    return next((label for label in row["labels"] if label in stops), min(stops))
 
 
 def _placed(labels: Tensor, values: Sequence[Tensor]) -> Tensor:
