@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,23 @@ GENERAL_LENGTH = 256
 """Tokens of a window of general text."""
 
 
-def run_stage(name: str, params: Mapping[str, Any], base: Path, data: Path, rules: Path, place: Path) -> float:
-    """Run ``name`` on ``base`` into ``place / "out"``, unless it is there; seconds that it took."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds on the clock, and of all processors together (with those of processes that were started)."""
+
+    wall: float
+    cpu: float
+
+
+def run_stage(name: str, params: Mapping[str, Any], base: Path, data: Path, rules: Path, place: Path) -> Took:
+    """Run ``name`` on ``base`` into ``place / "out"``, unless it is there; what it took."""
     from compress.artifact import open_artifact, seal
     from compress.registry import load_stage
     from compress.stage import Job
 
     out, scratch, took = place / "out", place / "scratch", place / "seconds.json"
     if took.is_file():
-        return float(json.loads(took.read_text()))
+        return Took(**json.loads(took.read_text()))
     shutil.rmtree(place, ignore_errors=True)
     for part in (out, scratch):
         part.mkdir(parents=True)
@@ -44,16 +53,18 @@ def run_stage(name: str, params: Mapping[str, Any], base: Path, data: Path, rule
         data=rows,
         rules=rules,
         seed=17,
+        threads=1,
         progress=lambda done, total, note="": print(f"\r{told} {done}/{total} {note}    ", end="", file=sys.stderr),
     )
     stage.check(job)
-    started = time.monotonic()
+    before, started = os.times(), time.monotonic()
     facts = stage.run(job)
-    seconds = time.monotonic() - started
-    print(f"\n{told} {seconds:.0f} s {json.dumps(facts)}", file=sys.stderr)
+    wall, after = time.monotonic() - started, os.times()
+    found = Took(round(wall, 1), round(sum(after[:4]) - sum(before[:4]), 1))
+    print(f"\n{told} {found} {json.dumps(facts)}", file=sys.stderr)
     shutil.rmtree(scratch)
-    took.write_text(json.dumps(round(seconds, 1)))
-    return seconds
+    took.write_text(json.dumps(asdict(found)))
+    return found
 
 
 def subset(data: Path, rows: int, place: Path) -> Path:

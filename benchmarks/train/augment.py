@@ -73,11 +73,11 @@ def main() -> None:
         for augment in (False, True):
             place = given.out / f"{rows}-{'with' if augment else 'without'}"
             params = {"method": given.method, "rank": given.rank, "batch": given.batch, "steps": given.steps}
-            seconds = run_stage("finetune.sft", {**params, "augment": augment}, given.base, data, given.rules, place)
+            took = run_stage("finetune.sft", {**params, "augment": augment}, given.base, data, given.rules, place)
             replies = answer(place / "out", both, place)
             n = len(items)
             found.append([judge(book, items, replies[:n]), judge(book, both[n:], replies[n:])])
-            print(f"{rows} rows, {given.steps} steps, augment {augment}: {seconds:.0f} s", flush=True)
+            print(f"{rows} rows, {given.steps} steps, augment {augment}: {took.cpu:.0f} s of processors", flush=True)
         compare(f"{rows} rows: as the evaluation is", book, items, found[0][0], found[1][0])
         compare(f"{rows} rows: optional rules switched", book, both[len(items) :], found[0][1], found[1][1])
 

@@ -5,8 +5,9 @@
 
 MODEL: a folder that ``finetune.sft`` left. DATA: a folder with train.jsonl and eval.jsonl (a ``data`` artifact). Every
 arm trains on from MODEL. Two short runs of each arm give its seconds for a step, and from them follow the steps that
-fill ``--minutes``, with sampling, reference passes and merging; the seconds that it took are shown. All arms see the
-same training rows; ``dpo`` reads no more of them than its steps use.
+fill ``--minutes``, with sampling, reference passes and merging. These are seconds of processors (with one thread those
+of the clock, whatever else the machine does); what each arm took is shown. All arms see the same training rows; ``dpo``
+reads no more of them than its steps use.
 
 Measured on all of eval.jsonl, greedy, in the runtime, without enforcement: items in which a hard rule is broken,
 accuracy, needless escalations and refusals (of the items whose right action is another), and the change of −log p per
@@ -21,7 +22,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from asked import answer, difference, general_texts, judge, mean_change, nll, points, run_stage, share, subset
+from asked import Took, answer, difference, general_texts, judge, mean_change, nll, points, run_stage, share, subset
 
 STAGES = {
     "sft": "finetune.sft",
@@ -52,8 +53,8 @@ def arm(name: str, steps: int, given: argparse.Namespace) -> tuple[dict[str, Any
     return {**common, **own, **given.changes.get(name, {})}, data
 
 
-def train(name: str, steps: int, given: argparse.Namespace, place: Path) -> float:
-    """Seconds that an arm takes for so many steps."""
+def train(name: str, steps: int, given: argparse.Namespace, place: Path) -> Took:
+    """What an arm takes for so many steps."""
     params, data = arm(name, steps, given)
     return run_stage(STAGES[name], params, given.model, data, given.rules, place)
 
@@ -61,7 +62,7 @@ def train(name: str, steps: int, given: argparse.Namespace, place: Path) -> floa
 def steps_for(name: str, given: argparse.Namespace) -> int:
     """Steps that fill the minutes, by two short runs."""
     few, more = given.pilot, 3 * given.pilot
-    first, second = (train(name, steps, given, given.out / f"pilot-{name}-{steps}") for steps in (few, more))
+    first, second = (train(name, steps, given, given.out / f"pilot-{name}-{steps}").cpu for steps in (few, more))
     each = max((second - first) / (more - few), 1e-3)
     return max(1, round((60 * given.minutes - (first - few * each)) / each))
 
@@ -88,18 +89,21 @@ def main() -> None:
     items = load_items(given.data / "eval.jsonl", book)[: given.items or None]
     texts = general_texts(given.general, AutoTokenizer.from_pretrained(given.model))
     told = {"before": judge(book, items, answer(given.model, items, given.out / "before"))}
-    lost, seconds = {"before": nll(given.model, texts)}, {"before": 0.0}
+    lost, took = {"before": nll(given.model, texts)}, {"before": Took(0.0, 0.0)}
     for name in given.arms.split(","):
         place = given.out / name
-        if not (place / "seconds.json").is_file():
-            train(name, steps_for(name, given), given, place)
-        seconds[name] = float(json.loads((place / "seconds.json").read_text()))
-        told[name] = judge(book, items, answer(place / "out", items, place))
-        lost[name] = nll(place / "out", texts)
+        known = place / "steps.json"
+        if not known.is_file():
+            known.parent.mkdir(exist_ok=True)
+            steps = steps_for(name, given)
+            known.write_text(str(steps))
+        took[name] = train(name, int(known.read_text()), given, place / "trained")
+        told[name] = judge(book, items, answer(place / "trained" / "out", items, place))
+        lost[name] = nll(place / "trained" / "out", texts)
     print(f"{len(items)} items; general text: {sum(map(len, texts))} tokens in {len(texts)} texts")
     for name, found in told.items():
         base = told["before"]
-        print(f"\n{name}: {seconds[name]:.0f} s")
+        print(f"\n{name}: {took[name].cpu:.0f} s of processors, {took[name].wall:.0f} s")
         print(
             f"  hard rules broken: {share(found.broke)}; against before {points(difference(base.broke, found.broke))}"
         )
