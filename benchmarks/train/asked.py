@@ -78,8 +78,9 @@ def subset(data: Path, rows: int, place: Path) -> Path:
 
 def answer(folder: Path, items: Sequence[Any], place: Path, *, max_tokens: int = 160) -> Replies:
     """Raw greedy replies of a Hugging Face folder, as a Q8_0 file in the runtime; kept in ``place``."""
-    from compress.validate.in_runtime import RuntimeRunner
     from export.gguf.snapshot import write_snapshot
+    from runtime.engine.template import STILL
+    from runtime.session import load
 
     known = place / "replies.json"
     if known.is_file():
@@ -87,10 +88,11 @@ def answer(folder: Path, items: Sequence[Any], place: Path, *, max_tokens: int =
     place.mkdir(parents=True, exist_ok=True)
     file = place / "asked.gguf"
     write_snapshot(folder, file, "Q8_0")
-    with RuntimeRunner(file, context=1024) as runner:
-        said = runner.complete([item.messages for item in items], max_tokens)
+    with load(file, context=512, slots=64) as session:
+        prompts = [session.encode_chat(item.messages, now=STILL) for item in items]
+        said = session.continue_many(prompts, max_tokens=max_tokens)
     file.unlink()
-    replies = [(reply.text, reply.truncated) for reply in said]
+    replies = [(reply.text, reply.finish_reason == "length") for reply in said]
     known.write_text(json.dumps(replies))
     return replies
 

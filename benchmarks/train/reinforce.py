@@ -41,10 +41,10 @@ def arm(name: str, steps: int, given: argparse.Namespace) -> tuple[dict[str, Any
         "steps": steps,
         "checkpoint_every": 10**6,
     }
-    data = subset(given.data, 10**9, given.out / "data")
+    data = subset(given.data, given.rows, given.out / "data")
     own: dict[str, Any] = {}
     if name == "dpo":
-        data = subset(given.data, math.ceil(steps * given.batch / 2), given.out / f"data-{steps}")
+        data = subset(given.data, min(given.rows, math.ceil(steps * given.batch / 2)), given.out / f"data-{steps}")
         own = {"pairs": "mutations"}
     elif name == "rejection":
         own = {"algorithm": "rejection_sampling", "prompts": steps * given.batch}
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--arms", default="sft,dpo,rejection,grpo")
     parser.add_argument("--general", default="world")
     parser.add_argument("--method", default="qlora")
-    for name, value in (("rank", 16), ("batch", 16), ("pilot", 8), ("items", 0)):
+    for name, value in (("rank", 16), ("batch", 16), ("pilot", 8), ("items", 0), ("rows", 10**9)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--with", dest="changes", type=json.loads, default={})
     given = parser.parse_args()

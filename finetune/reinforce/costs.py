@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compress.costs import Work, forward
+from compress.costs import WORKER, Work, forward
 from compress.outline import Split
 from compress.stage import JobOutline, Needs
+from finetune.reinforce.policy import CACHE_BYTES
 from finetune.train import costs, training
 
 if TYPE_CHECKING:
@@ -48,4 +49,6 @@ def needs(job: JobOutline[ReinforceParams]) -> Needs:
         + asked * p.samples * REPLY_S
         + tokens * (DRAW_S + LOGIT_S * model.shape.vocab),
     )
-    return Needs(trained.disk_bytes + 3 * model.parameters, trained.ram_bytes, trained.work + work)
+    answering = WORKER + CACHE_BYTES + 2 * model.parameters
+    memory = max(trained.ram_bytes, answering) if rounds == 1 else trained.ram_bytes + answering - WORKER
+    return Needs(trained.disk_bytes + 3 * model.parameters, int(memory), trained.work + work)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.memory import trim
+from compress.model.outline import folder_outline
 from compress.stage import Job
 from export.gguf.snapshot import write_snapshot
 from finetune.train import merge
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from finetune.reinforce.params import ReinforceParams
 
 FOLDER, FILE = "policy", "policy.gguf"
+SLOTS, CACHE_BYTES = (8, 64), 512 << 20
+"""Replies that are drawn together, at least and at most, and bytes of their keys and values."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Policy:
         folder = self.base if model is None else self._save(model)
         file = self.place / FILE
         self.vocabulary = write_snapshot(folder, file, self.p.type, vocabulary=self.vocabulary, threads=self.threads)
-        session = load(file, context=context)
+        session = load(file, context=context, slots=slots_for(self.base, context))
         try:
             yield session
         finally:
@@ -69,6 +72,16 @@ class Policy:
         folder.mkdir(exist_ok=True)
         merge.save_merged(self.shell, self.base, folder)
         return folder
+
+
+def slots_for(folder: Path, context: int) -> int:
+    """Replies of so many tokens that are drawn together: small models take more for the price of one, as far as their
+    keys and values (float16) fit into CACHE_BYTES."""
+    model = folder_outline(folder).model
+    if model is None:
+        return SLOTS[0]
+    s = model.shape
+    return max(SLOTS[0], min(SLOTS[1], CACHE_BYTES // (4 * s.blocks * s.kv_heads * s.head_dim * context)))
 
 
 def put_merged(model: Any, shell: Any) -> None:
