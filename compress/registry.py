@@ -22,6 +22,7 @@ STAGES = {
     "finetune.dpo": "finetune.train.dpo:Dpo",
     "finetune.kto": "finetune.train.kto:Kto",
     "finetune.orpo": "finetune.train.orpo:Orpo",
+    "finetune.reinforce": "finetune.reinforce.stage:Reinforce",
     "finetune.sft": "finetune.train.sft:Sft",
     "finetune.simpo": "finetune.train.simpo:Simpo",
     "finetune.ulma": "finetune.train.ulma:Ulma",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .engine.chat import DEFAULT, Chat
 from .engine.forgery import Forgery
 from .engine.prefixes import common
-from .engine.requests import Request
-from .engine.sampling import Chances
+from .engine.requests import GREEDY, Request
+from .engine.sampling import Chances, Sampling
 from .engine.scheduler import Scheduler, as_matrix
 from .engine.template import STILL, Message, render
 from .errors import UsageError
@@ -176,10 +176,20 @@ class Session:
         return self.continue_many(encoded, max_tokens=max_tokens, progress=progress)
 
     def continue_many(
-        self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 256, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int = 256,
+        sampling: Sequence[Sampling] | None = None,
+        progress: Progress | None = None,
     ) -> list[Completion]:
-        """`complete_many` for prompts that are token ids already."""
-        requests = [Request(list(ids), max_tokens=max_tokens, fresh=i == 0) for i, ids in enumerate(prompts)]
+        """`complete_many` for prompts that are token ids already; ``sampling``: how each reply is drawn (with seeds the
+        same list still gives the same tokens)."""
+        how = sampling or [GREEDY] * len(prompts)
+        requests = [
+            Request(list(ids), max_tokens=max_tokens, sampling=drawn, fresh=i == 0)
+            for i, (ids, drawn) in enumerate(zip(prompts, how, strict=True))
+        ]
         self._run(requests, progress)
         return [
             Completion(r.text, r.tokens, r.finish_reason, (r.first_token_at or r.finished_at) - r.submitted_at)

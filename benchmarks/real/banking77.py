@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune.data.adapters import intent
-from finetune.data.stage import fingerprint
+from finetune.data.fingerprint import fingerprint
 from runtime.rules import load_rules
 
 RULES = Path(__file__).with_name("banking77.rules.yaml")

@@ -126,6 +126,7 @@ def _training(name: str, stage: Json) -> dict[str, Any] | None:
     facts = (_read(Path(stage["path"]) / "artifact.json") or {}).get("facts", {})
     joins = [(step, f"block {block}") for block, step in facts.get("unfrozen_at", {}).items()]
     held = history.get("validation", [])
+    own = [(step, None, share, n) for step, share, n, _ in history.get("replies", [])]
     drawn = [
         plots.lines(
             [
@@ -142,6 +143,10 @@ def _training(name: str, stage: Json) -> dict[str, Any] | None:
             [("agrees", [(e[0], e[2]) for e in held if e[2] is not None]), *_bounds(held)],
             title=f"Agreement of {name} with pairs that are only measured", x_label="step", y_label="share of pairs",
             percent=True,
+        ),
+        plots.lines(
+            [("pass", [(e[0], e[2]) for e in own]), *_bounds(own)] if len(own) > 1 else [],
+            title=f"Replies of {name} that pass every check", x_label="step", y_label="share of replies", percent=True,
         ),
     ]  # fmt: skip
     study = _study(name, Path(stage["path"]), facts)

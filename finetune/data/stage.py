@@ -7,11 +7,9 @@ A canonical row holds ``messages`` (or ``text``, for calibration), and perhaps `
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import logging
 import shutil
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -26,6 +24,7 @@ from compress.outline import SAMPLE, Outline, Split
 from compress.rows import check_parts, question_of, read_number
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
+from finetune.data.fingerprint import digest, fingerprint
 from finetune.data.readers import read_rows
 from runtime.rules import RuleBook, Turn, load_rules
 
@@ -33,8 +32,6 @@ log = logging.getLogger(__name__)
 ROW_S = 0.00015
 """Seconds of the interpreter for a row."""
 KEPT = ("id", "facts", "labels", "expected", "cluster", "prompted", "sources", "chosen", "rejected", "label")
-JOINERS = "\u200c\u200d\ufe0e\ufe0f\u00ad"
-"""Signs without width that change how others look."""
 NEAR = {"facts", "labels", "expected", "cluster", "prompted"}
 COLUMNS = {*KEPT, *(column for columns in WANTED.values() for column in columns)}
 """Names that mean something here."""
@@ -314,30 +311,6 @@ class Apart:
                             next="remove it from one of them, or set overlap: drop")  # fmt: skip
         done = "left out" if self.p.overlap == "drop" else "kept: their results show what was learnt by heart"
         log.warning("%s:%d is in training too (%s:%d)%s: %s", self.p.eval, line, self.p.train, twin, more, done)
-
-
-def fingerprint(row: Row) -> bytes:
-    """Digest of what the user said, with the facts and sources that decide the reply.
-
-    Case, spaces and punctuation make no difference, nor does a system message; signs that make words (vowel signs,
-    emoji, ``C++``) do.
-    """
-    said = [words(m["content"]) for m in row["messages"] if m["role"] == "user"]
-    return digest([said, row.get("facts") or {}, row.get("sources")])
-
-
-def words(text: str) -> str:
-    """Letters, marks, digits and symbols of a text, folded; all else is space."""
-    kept = (
-        sign if unicodedata.category(sign)[0] in "LMNS" or sign in "#@&%" else "" if sign in JOINERS else " "
-        for sign in unicodedata.normalize("NFKC", text).casefold()
-    )
-    return " ".join("".join(kept).split())
-
-
-def digest(value: Any) -> bytes:
-    """16 bytes that stand for a JSON value."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def written(row: Row) -> str:

@@ -26,28 +26,37 @@ def label_loss(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None =
     return head_loss.label_loss(hidden.flatten(0, 1)[places].bfloat16(), head, wanted[places], cap)
 
 
-def reply_logps(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None) -> tuple[Tensor, Tensor]:
-    """(sum of log p over each row's labels in nats, their number), both float32 ``[rows]``; arguments as above."""
+def token_logps(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None) -> tuple[Tensor, Tensor]:
+    """(log p of every label in nats, float32, row after row; its row, int64), both ``[labels]``; arguments as above."""
     wanted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     row, place = (wanted != IGNORED).nonzero(as_tuple=True)
-    losses = head_loss.token_losses(hidden[row, place].bfloat16(), head, wanted[row, place], cap)
-    nothing = losses.new_zeros(len(labels))
-    return nothing.index_add(0, row, -losses), nothing.index_add(0, row, torch.ones_like(losses))
+    return -head_loss.token_losses(hidden[row, place].bfloat16(), head, wanted[row, place], cap), row
+
+
+def reply_logps(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None) -> tuple[Tensor, Tensor]:
+    """(sum of log p over each row's labels in nats, their number), both float32 ``[rows]``; arguments as above."""
+    logps, row = token_logps(hidden, head, labels, cap)
+    nothing = logps.new_zeros(len(labels))
+    return nothing.index_add(0, row, logps), nothing.index_add(0, row, torch.ones_like(logps))
 
 
 def score_labels(model: Any) -> None:
-    """``model(input_ids=…, scored_labels=…)`` gives ``label_loss`` as its loss, and with ``by_row=True`` the pair of
-    ``reply_logps``; other calls are as before."""
+    """``model(input_ids=…, scored_labels=…)`` gives ``label_loss`` as its loss, with ``by_row=True`` the pair of
+    ``reply_logps``, with ``by_token=True`` that of ``token_logps``; other calls are as before."""
     from transformers.modeling_outputs import CausalLMOutput
 
     plain, cap = model.forward, getattr(model.config, "final_logit_softcapping", None)
 
     @functools.wraps(type(model).forward)
-    def forward(*given: Any, scored_labels: Any = None, by_row: bool = False, **named: Any) -> Any:
+    def forward(
+        *given: Any, scored_labels: Any = None, by_row: bool = False, by_token: bool = False, **named: Any
+    ) -> Any:
         if scored_labels is None:
             return plain(*given, **named)
         hidden = model.base_model(*given, **named).last_hidden_state
         head = model.get_output_embeddings().weight
+        if by_token:
+            return token_logps(hidden, head, scored_labels, cap)
         if by_row:
             return reply_logps(hidden, head, scored_labels, cap)
         return CausalLMOutput(loss=label_loss(hidden, head, scored_labels, cap))

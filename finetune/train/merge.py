@@ -159,9 +159,14 @@ def save_merged(model: Any, base: Path, out: Path) -> None:
 
 
 def save_adapter(folder: Path, out: Path) -> None:
-    """Keep the adapter beside the merged model, without the path of the machine it was trained on."""
+    """Keep the adapter beside the merged model, without the path of the machine it was trained on.
+
+    peft writes sets of names in an order that changes from process to process: they are sorted.
+    """
     out.mkdir()
     shutil.copyfile(folder / "adapter_model.safetensors", out / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = None
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

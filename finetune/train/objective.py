@@ -30,6 +30,8 @@ class Objective(ABC):
     agreed: list[tuple[str | None, bool]]
     """Of the pairs measured last (``watching.measure``): the rule that the rejected reply breaks, and whether the model
     prefers the chosen one."""
+    seen: int = 0
+    """Tokens that went through the model so far, where they are not those of the examples."""
 
     @abstractmethod
     def examples(self, tokenizer: Any) -> Sequence[Example]:

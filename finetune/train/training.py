@@ -102,7 +102,8 @@ def train(
     done = steps - (int(last.name.split("-")[1]) if last else 0)
     probes = [example[0]["input_ids"] for example in examples[:64]]
     loss = recent_loss(trainer.state.log_history)
-    return Result(trainer.model, adapter, loss, steps, int(mean * p.batch * done), seconds, probes, facts)
+    tokens = objective.seen or int(mean * p.batch * done)
+    return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts)
 
 
 def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gpu.Fit:

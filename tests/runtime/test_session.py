@@ -12,6 +12,7 @@ from tiny_gguf import write_tiny_gguf
 import runtime
 from runtime.engine.backends.base import Span
 from runtime.engine.requests import Request
+from runtime.engine.sampling import Sampling
 from runtime.errors import ArtifactError, HoldfastError, Overloaded, UsageError
 from runtime.session import Session
 
@@ -41,6 +42,16 @@ def test_the_same_list_gives_the_same_tokens(session: Session) -> None:
     again = session.complete_many(PROMPTS, max_tokens=12)
     assert [c.token_ids for c in first] == [c.token_ids for c in again]
     assert all(c.finish_reason in ("stop", "length") and c.ttft_s > 0 for c in first)
+
+
+def test_drawn_replies_depend_on_their_seeds_alone(session: Session) -> None:
+    prompts = [session.encode_chat(said("dice"))] * 6
+    how = [Sampling(1.0, seed=seed) for seed in (1, 2, 3, 1, 2, 3)]
+    drawn = [reply.token_ids for reply in session.continue_many(prompts, max_tokens=12, sampling=how)]
+    session.chat(said("something else in between"), max_tokens=3)
+    assert drawn == [reply.token_ids for reply in session.continue_many(prompts, max_tokens=12, sampling=how)]
+    assert drawn[:3] == drawn[3:]
+    assert len({tuple(reply) for reply in drawn}) == 3
 
 
 def test_batched_replies_follow_the_model_step_by_step(session: Session) -> None:

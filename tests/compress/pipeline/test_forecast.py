@@ -86,6 +86,8 @@ def test_every_stage_of_the_real_model_answers_before_anything_exists(tmp_path):
         ("export.gguf", {"feedback": "shared"}),
         ("export.imatrix", {}),
         ("export.onnx", {"precision": "fp32"}),
+        ("finetune.reinforce", {}),
+        ("finetune.reinforce", {"algorithm": "grpo", "steps": 20}),
         ("finetune.sft", {"method": "full"}),
         ("prune.depth", {"method": "perplexity", "blocks": 1}),
         ("prune.sparse", {}),

@@ -79,6 +79,7 @@ def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -
     history["rules"] = {"no-<promise>": [[2, 9, 12]]}
     ended = {"values": {"rate": 0.001}, "state": "done", "value": 1.75, "measured": []}
     study = {"measure": "loss", "best": 0, "trials": [ended, {**ended, "state": "pruned", "value": None}]}
+    history["replies"] = [[0, 0.5, 64, {"short": 32}], [4, 0.75, 64, {"short": 16}]]
     Path(stage["path"]).mkdir(parents=True, exist_ok=True)
     (Path(stage["path"]) / "training.json").write_text(json.dumps(history))
     (Path(stage["path"]) / "study.json").write_text(json.dumps(study))
@@ -97,6 +98,7 @@ def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -
     assert "pruned" in page.words
     assert "Trials of tune" in page.words
     assert "loss 2 ± 0.707" in page.words
+    assert "pass: 75 % at 4" in page.words
     assert not page.open
 
 

@@ -226,6 +226,19 @@ def test_a_merge_that_is_another_model_is_refused():
         merge.check_gap(float("nan"), 0.02)
 
 
+def test_an_adapter_is_the_same_whatever_the_order_of_its_names(tmp_path):
+    found = []
+    for number, names in enumerate((["q_proj", "down_proj"], ["down_proj", "q_proj"])):
+        place = fresh(tmp_path / str(number))
+        (place / "adapter_model.safetensors").write_bytes(b"weights")
+        config = {"target_modules": names, "base_model_name_or_path": f"here/{number}", "r": 4}
+        (place / "adapter_config.json").write_text(json.dumps(config))
+        merge.save_adapter(place, tmp_path / f"out-{number}")
+        found.append(digests(tmp_path / f"out-{number}"))
+    assert found[0] == found[1]
+    assert "here" not in (tmp_path / "out-0" / "adapter_config.json").read_text()
+
+
 def test_training_rows_must_end_with_an_answer(base, tmp_path):
     (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}]}) + "\n")
     rows = seal(tmp_path, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})

@@ -38,11 +38,18 @@ def test_seeds_that_are_equal_modulo_two_to_the_64_are_one() -> None:
     assert of(-1) != of(1)
 
 
-def test_draws_follow_the_softmax() -> None:
-    sampler = Sampler(Sampling(temperature=2.0, seed=3), None)
+@pytest.mark.parametrize("top_p", [1.0, 1 - 1e-9])
+def test_draws_follow_the_softmax(top_p: float) -> None:
+    sampler = Sampler(Sampling(temperature=2.0, top_p=top_p, seed=3), None)
     counts = np.bincount([sampler.pick(ROW) for _ in range(20_000)], minlength=5) / 20_000
     expected = np.exp(ROW / 2.0) / np.exp(ROW / 2.0).sum()
     np.testing.assert_allclose(counts, expected, atol=0.02)
+
+
+def test_what_is_impossible_is_never_drawn() -> None:
+    row = np.array([-np.inf, 0.0, -np.inf, 0.0, -np.inf], np.float32)
+    sampler = Sampler(Sampling(temperature=1.0, seed=3), None)
+    assert {sampler.pick(row) for _ in range(200)} == {1, 3}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -1,0 +1,1 @@
+"""The checkers of a rule file as rewards of reinforcement."""
