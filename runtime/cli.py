@@ -7,19 +7,26 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import EXIT_INTERRUPTED, HoldfastError, UsageError
+from .errors import EXIT_INTERRUPTED, HoldfastError, MissingExtra, UsageError
 
 if TYPE_CHECKING:
+    from .isolated import IsolatedSession, Loading
     from .reply import Reply
+    from .server.fallback import Target
+    from .server.host import Host
     from .session import Session
 
 app = typer.Typer(help="Talk to, serve or verify a Holdfast bundle.", no_args_is_help=True, add_completion=False)
-KEYS_VARIABLE = "HOLDFAST_API_KEYS"
+KEYS_VARIABLE, FALLBACK_VARIABLE = "HOLDFAST_API_KEYS", "HOLDFAST_FALLBACK_KEY"
+log = logging.getLogger(__name__)
 
 
 def chat(
@@ -104,21 +111,83 @@ def serve(
     context: int | None = None,
     keys: list[str] | None = None,
     template: str | None = None,
+    isolate: bool = True,
+    key_file: Path | None = None,
+    cors: list[str] | None = None,
+    fd: int | None = None,
+    grace: float = 0.0,
+    logs: bool = True,
+    kv: str | None = None,
+    fallback: str | None = None,
+    fallback_model: str = "default",
+    fallback_for: list[str] | None = None,
+    fallback_budget: int | None = None,
+    **limits: Any,
 ) -> None:
-    """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated)."""
-    try:
-        from .server.app import run_server
-    except ModuleNotFoundError as error:
-        from .errors import MissingExtra
+    """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated), and from
+    ``key_file``. ``isolate``: the engine in a process of its own, which is started again when it crashes; ``limits``:
+    see `server.limits.Limits`. ``fallback``: a bundle, or the base URL of an OpenAI-compatible server (its key in
+    HOLDFAST_FALLBACK_KEY), that is asked where this one escalates, refuses or sends its safe reply."""
+    for module in ("prometheus_client", "starlette", "uvicorn"):
+        if find_spec(module) is None:
+            raise MissingExtra(module, "serve")
+    from .isolated import Loading
+    from .server.fallback import REASONS, Budget, Fallback, WithFallback
+    from .server.keys import Keys
+    from .server.limits import Limits
+    from .server.logs import to_stderr
 
-        raise MissingExtra(error.name or "starlette", "serve") from None
+    if logs:
+        to_stderr()
+    given = Keys(keys or os.environ.get(KEYS_VARIABLE, "").split(","), file=key_file)
+    if not given.required and host not in ("127.0.0.1", "::1", "localhost"):
+        log.warning("serving on %s without API keys: anybody who reaches it may ask", host)
+    how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template, kv=kv)
+    bounds = Limits(**{name: value for name, value in limits.items() if value is not None})
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1, "holdfast-load"))
+        loading = pool.submit(_open, bundle, how, isolate=isolate)
+        from .server.serve import run_server  # takes a while, in which the model is loaded
+
+        opened = loading.result()
+        stack.callback(opened.close)
+        session: Host = opened
+        if fallback is not None:
+            target = _target(fallback, fallback_model, stack)
+            reasons = frozenset(fallback_for or REASONS)
+            session = WithFallback(session, Fallback(target, reasons, Budget(fallback_budget)))
+        run_server(
+            session,
+            host=host,
+            port=port,
+            fd=fd,
+            keys=given,
+            cors=cors or (),
+            limits=bounds,
+            grace=grace,
+            started=_announce,
+        )
+
+
+def _open(bundle: Path, how: Loading, *, isolate: bool) -> IsolatedSession | Session:
+    from .isolated import load_isolated
+
+    if isolate:
+        return load_isolated(bundle, **how)
     from .session import load
 
-    given = keys or [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key]
-    if not given and host not in ("127.0.0.1", "::1", "localhost"):
-        logging.getLogger(__name__).warning("serving on %s without API keys: anybody who reaches it may ask", host)
-    with load(bundle, slots=slots, queue=queue, threads=threads, context=context, template=template) as session:
-        run_server(session, host=host, port=port, keys=given, started=_announce)
+    return load(bundle, **how)
+
+
+def _target(given: str, model: str, stack: ExitStack) -> Target:
+    from .isolated import load_isolated
+    from .server.fallback import BundleTarget, UrlTarget
+
+    if given.startswith(("http://", "https://")):
+        if find_spec("httpx") is None:
+            raise MissingExtra("httpx", "serve")
+        return UrlTarget(given, model, os.environ.get(FALLBACK_VARIABLE, ""))
+    return BundleTarget(stack.enter_context(load_isolated(given)))
 
 
 def _announce(url: str) -> None:
@@ -202,9 +271,46 @@ def serve_command(
     threads: Annotated[int | None, typer.Option(min=1, help="Decode threads.")] = None,
     context: Annotated[int | None, typer.Option(min=16, help="Tokens per conversation.")] = None,
     template: Template = None,
+    key_file: Annotated[Path | None, typer.Option(help="API keys, one a line; read again when it changes.")] = None,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may ask; * for all.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that a reply may have.")] = None,
+    max_body: Annotated[int | None, typer.Option(min=1, help="Bytes of a request (1 MiB).")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds that a reply may take (120).")] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds on SIGTERM in which connections are taken.")] = 0,
+    fd: Annotated[int | None, typer.Option(min=0, help="Listen on this inherited socket instead.")] = None,
+    isolate: Annotated[bool, typer.Option(help="Run the engine in a process of its own.")] = True,
+    logs: Annotated[bool, typer.Option(help="Write a line of JSON per request to stderr.")] = True,
+    kv: Annotated[str | None, typer.Option(help="f16 or q8_0: the type of llama.cpp's KV cache.")] = None,
+    fallback: Annotated[str | None, typer.Option(help="Bundle or URL to ask where this one cannot help.")] = None,
+    fallback_model: Annotated[str, typer.Option(help="Model's name at that URL.")] = "default",
+    fallback_for: Annotated[list[str] | None, typer.Option(help="escalated, refused or safe; all by default.")] = None,
+    fallback_budget: Annotated[int | None, typer.Option(min=1, help="Its tokens per hour.")] = None,
 ) -> None:
     """Serve the OpenAI chat API. API keys: environment variable HOLDFAST_API_KEYS, comma-separated."""
-    serve(bundle, host=host, port=port, slots=slots, queue=queue, threads=threads, context=context, template=template)
+    serve(
+        bundle,
+        host=host,
+        port=port,
+        slots=slots,
+        queue=queue,
+        threads=threads,
+        context=context,
+        template=template,
+        isolate=isolate,
+        key_file=key_file,
+        cors=cors_origin,
+        fd=fd,
+        grace=grace,
+        logs=logs,
+        kv=kv,
+        fallback=fallback,
+        fallback_model=fallback_model,
+        fallback_for=fallback_for,
+        fallback_budget=fallback_budget,
+        max_tokens=max_tokens,
+        body=max_body,
+        timeout=timeout,
+    )
 
 
 @app.command("verify")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .engine.requests import Request
 from .engine.text import whole
-from .errors import HoldfastError, UsageError
+from .errors import Cancelled, UsageError
 from .reply import Reply, Settings, Timings, TokenLogprob, Usage
 from .values import check_values
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from .engine.scheduler import Scheduler
     from .engine.template import Message
     from .rules import RuleBook, Turn
-
-
-class Cancelled(HoldfastError):
-    """The turn was cancelled before its reply was complete."""
 
 
 class Host(Protocol):
@@ -210,6 +206,22 @@ class Exchange:
         words = (kept.fields or {}).get("reply", kept.text)
         return self._reply(kept.text, str(words), kept.fields, report=kept.report, interventions=kept.interventions)
 
+    def judge(self, text: str) -> Reply:
+        """What enforcement makes of a reply that somebody else wrote; nothing is generated."""
+        book = self._session.rules
+        if book is None:
+            return Reply(whole(text), text)
+        from .guard import enforce as keep
+
+        kept = keep(book, self._turn(), text)
+        words = str((kept.fields or {}).get("reply", kept.text))
+        return Reply(whole(words), kept.text, kept.fields, kept.report, kept.interventions)
+
+    @property
+    def prompt(self) -> Sequence[Message]:
+        """The conversation as the model is shown it."""
+        return tuple(self._prompt)
+
     def _turn(self) -> Turn:
         from .rules import Turn
 
@@ -255,6 +267,7 @@ class Exchange:
                 ttft_ms=1e3 * ((first.first_token_at or first.finished_at) - first.submitted_at),
                 tokens_per_s=(tokens - len(self._requests)) / decoding if decoding > 0 else 0.0,
                 total_ms=1e3 * (last.finished_at - first.submitted_at),
+                queue_ms=1e3 * max(0.0, first.started_at - first.submitted_at),
             ),
             logprobs=self._logprobs(last) if raw == last.text else None,
             **more,

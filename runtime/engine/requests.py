@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, Overloaded
+from .gaps import GAPS
 from .lookup import Written
 from .sampling import Chances, Sampler, Sampling
 from .text import TextStream, join
@@ -57,7 +59,10 @@ class Request:
     finish_reason: str = ""
     logits: list[Rows] = field(default_factory=list)
     submitted_at: float = 0.0
+    started_at: float = 0.0
+    """When it was given a slot."""
     first_token_at: float = 0.0
+    last_token_at: float = 0.0
     finished_at: float = 0.0
     reused: int = 0
     """Prompt tokens taken from a kept prefix."""
@@ -162,3 +167,11 @@ class Counters:
     restored_tokens: int = 0
     """Prompt tokens taken from a prefix that an earlier process kept."""
     rejected: int = 0
+    gaps: list[int] = field(default_factory=lambda: [0] * (len(GAPS) + 1))
+    """Times between a reply's tokens, by `GAPS`; the last class has no upper end."""
+    gap_seconds: float = 0.0
+
+    def between(self, seconds: float) -> None:
+        """Count the time between two tokens of a reply."""
+        self.gaps[bisect_left(GAPS, seconds)] += 1
+        self.gap_seconds += seconds
