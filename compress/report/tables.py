@@ -228,8 +228,10 @@ def print_gate_plan(plan: Json) -> None:
     ]
     if clustered:
         columns.append(Column("clusters", lambda d: str(d["clusters"] or words.BLANK), 2, 8))
-    columns.append(Column("note", lambda d: d["note"], 4, 40))
     console.print(_table(columns, plan["demands"], console.width))
+    for demand in plan["demands"]:
+        if demand["note"]:
+            console.print(f"{demand['what']}: {demand['note']}", markup=False)
 
 
 def _print_checks(console: Console, result: Json) -> None:
