@@ -1,9 +1,10 @@
 """How many items stopping early saves, and what it does to the errors.
 
-python benchmarks/decide/sequential.py [--rounds 500]
+python benchmarks/decide/sequential.py [--rounds 500] [--clusters]
 
 Of every case: how often PASS, how often FAIL, the mean share of the items that was asked; and the verdicts of the test
 of all items at once. Cases at the margin show the errors.
+``--clusters``: the errors alone, of items that stand in clusters (``clusters.py``) and come in random order.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from clusters import SHAPES, TRUTHS, draw
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from compress.validate.clusters import Clustering
 from compress.validate.score_test import BETTER, WORSE, significant
 from compress.validate.sequential import plan_looks, sequential_verdict
 
@@ -61,11 +65,41 @@ def run(rng, items, margin, b, c, rounds):
     return shares, float(np.mean(asked))
 
 
+def clustered(rng, rounds):
+    """Errors in the shapes and truths of ``clusters.py``, the design effect taken anew at every look."""
+    print("| clusters | margin | truth | PASS at the margin |")
+    print("|---|---:|---|---:|")
+    for shape in ("5-to-10", "60x10", "120x10", "geometric"):
+        at = np.repeat(np.arange(len(SHAPES[shape])), SHAPES[shape])
+        for margin, both, (icc, how) in product((0.02, 0.05), (0.0, 0.01), TRUTHS):
+            passed = 0
+            for values in draw(rng, SHAPES[shape], icc, how, (margin + both, both), rounds):
+                order = rng.permutation(len(at))
+                passed += stream(values[order], at[order], margin) == BETTER
+            print(f"| {shape} | {100 * margin:g} | ICC {icc:g} {how}, {100 * both:g} % back | {passed / rounds:.3f} |")
+
+
+def stream(values, clusters, margin):
+    """The verdict on items that come one by one."""
+    for end in plan_looks(len(values)):
+        some = values[:end]
+        deff = round(Clustering.of(some, clusters[:end]).effect(margin), 2)
+        counts = (round(count / deff, 3) for count in (end, int((some < 0).sum()), int((some > 0).sum())))
+        found = look(*counts, margin, end == len(values))
+        if found:
+            return found
+    return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--clusters", action="store_true")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
+    if options.clusters:
+        clustered(rng, options.rounds)
+        return
     print("| items | margin | case | PASS | FAIL | items asked | PASS, all | FAIL, all |")
     print("|---:|---:|---|---:|---:|---:|---:|---:|")
     for items, margin in ((600, 0.02), (1000, 0.02), (2000, 0.02), (300, 0.05), (1000, 0.05)):

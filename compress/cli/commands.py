@@ -22,6 +22,8 @@ from compress.pipeline.run import LOCK, Run, RunState, load_run
 from compress.pipeline.store import Store, publish
 
 REPORT = "report.html"
+SHOWN = ("verdict", "reasons", "suites", "rules", "drift", "worst_rule", "demands", "asked")
+"""What ``compress validate --json`` prints of a candidate."""
 
 
 def threads() -> int:
@@ -284,7 +286,7 @@ def validate_artifact(
     if to:
         write_verdict(made.path, work_dir, to)
     if as_json:
-        shown = {key: candidate[key] for key in ("verdict", "reasons", "suites", "rules", "drift")}
+        shown = {key: candidate[key] for key in SHOWN}
         idle = proof["hard_rules_not_in_force"]
         console.emit(shown | {"hard_rules_not_in_force": idle, "proof": str(made.path)})
     else:

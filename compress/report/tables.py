@@ -220,16 +220,20 @@ def print_gate_plan(plan: Json) -> None:
         console.print(line, markup=False)
     clustered = assumed["cluster_size"] > 1
     columns = [
-        Column("test", lambda d: d["what"] + (f" (each of {d['tests']})" if d["tests"] > 1 else ""), 1, 34),
-        Column("asked by", lambda d: d["where"], 3, 13),
-        Column("allowed", lambda d: f"{100 * d['margin']:g} {'%' if d['rate'] else 'points'}", 2, 8),
-        Column("at least", lambda d: str(d["floor"]), 2, 8),
-        Column("needed", lambda d: words.BLANK if d["needed"] is None else f"{d['needed']} {d['unit']}", 1, 22),
+        Column("test", lambda d: d["what"] + (f" ×{d['tests']}" if d["tests"] > 1 else ""), 1, 33),
+        Column("asked by", lambda d: d["where"], 2, 13),
+        Column("allowed", lambda d: f"{100 * d['margin']:g} {'%' if d['rate'] else 'points'}", 3, 8),
+        Column("at least", lambda d: str(d["floor"]), 4, 8),
+        Column(
+            "needed", lambda d: words.BLANK if d["needed"] is None else f"{d['needed']} {d['unit'].split()[0]}", 1, 12
+        ),
     ]
     if clustered:
         columns.append(Column("clusters", lambda d: str(d["clusters"] or words.BLANK), 2, 8))
-    columns.append(Column("note", lambda d: d["note"], 4, 40))
     console.print(_table(columns, plan["demands"], console.width))
+    for demand in plan["demands"]:
+        if demand["note"]:
+            console.print(f"{demand['what']}: {demand['note']}", markup=False)
 
 
 def _print_checks(console: Console, result: Json) -> None:

@@ -86,7 +86,7 @@ def protection(result: Mapping[str, Any]) -> list[str]:
 
 def wording_sentences(proof: Mapping[str, Any]) -> list[str]:
     """Flips that harmless other wordings cause in the baseline, beside those of every candidate on the same items."""
-    rows = proof.get("wording") or ()
+    rows: Sequence[Mapping[str, Any]] = proof.get("wording") or []
     told = [
         f"{printable(row['name'])} {sum(row['accuracy_flips'])} answers, "
         f"{sum(row['rule_flips'])} of {row['rule_n']} checks"

@@ -120,7 +120,8 @@ def _limited(what: str, tests: int, power: float, assumed: Assumed) -> Demand:
     if found:
         n, before = found
         all_pass = before[1] ** tests
-        note = f"up to {before[2] + 1} violations pass; {before[0]} replies would do with {100 * all_pass:.0f} %"
+        fewer = ceil(before[0] * assumed.cluster_size)
+        note = f"up to {before[2] + 1} violations pass; {fewer} replies would do with {100 * all_pass:.0f} %"
         note = note if before[0] else "no violation may be among them"
     unit = "replies in force"
     n = None if n is None else ceil(n * assumed.cluster_size)

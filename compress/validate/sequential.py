@@ -44,8 +44,9 @@ class Looks(NamedTuple):
 
 def plan_looks(items: int) -> tuple[int, ...]:
     """Numbers of items after which the verdict is looked at; the last is ``items``."""
-    ends = (round(LOOK * GROWTH**k) for k in range(-20, 60))
-    return (*(end for end in ends if FIRST_LOOK <= end < items / GROWTH**0.5), items)
+    ends = [round(LOOK * GROWTH**k) for k in range(-20, 60)]
+    last = {LOOK} if items > LOOK else set()
+    return (*(end for end in ends if FIRST_LOOK <= end < items / GROWTH**0.5 or end in last), items)
 
 
 def log_wealth(n: float, b: float, c: float, lam: float, side: int) -> float:

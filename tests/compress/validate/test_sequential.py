@@ -55,5 +55,7 @@ def test_bounds_are_where_wealth_ends(known):
 
 def test_looks_grow_and_one_suits_hard_rules():
     assert seq.plan_looks(1000) == (64, 88, 119, 162, 221, 300, 408, 555, 755, 1000)
+    assert seq.plan_looks(320) == (64, 88, 119, 162, 221, 300, 320)
+    assert seq.plan_looks(300) == (64, 88, 119, 162, 221, 300)
     assert seq.plan_looks(30) == (30,)
     assert seq.plan_looks(64) == (64,)

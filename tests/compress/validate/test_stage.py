@@ -325,7 +325,6 @@ def test_wordings_stand_beside_the_candidates(passed: Path) -> None:
     assert list(rows) == ["blank lines", "general sentence", "greeting", "the baseline again", "copy"]
     assert {row["n"] for row in rows.values()} == {48}
     assert rows["copy"]["rule_flips"] == [0, 0]
-    assert max(rows[name]["text_changed"] for name in ("blank lines", "general sentence", "greeting")) > 0
 
 
 def test_missing_rules_and_items_are_named(tmp_path: Path, trained_hf: Path, data: Path) -> None:
