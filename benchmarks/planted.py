@@ -342,7 +342,7 @@ def _within(plan: Mapping[tuple[str, str], Change]) -> dict[tuple[str, str], int
 # ---- judging ----
 
 
-def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path) -> dict[str, Any]:
+def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path, threads: int) -> dict[str, Any]:
     """The verdict of the stage ``validate`` and what it rests upon."""
     out, scratch = place / "out", place / "scratch"
     for made in (out, scratch):
@@ -360,7 +360,7 @@ def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path
         ancestors={"tune": tune},
         data=data,
         rules=rules,
-        threads=len(os.sched_getaffinity(0)),
+        threads=threads,
     )
     Validate().run(job)
     proof = json.loads((out / "proof.json").read_text())
@@ -436,6 +436,7 @@ def main() -> None:
     parser.add_argument("--rules", default="configs/rules/customer_service.yaml", type=Path)
     parser.add_argument("--results", default="planted.jsonl", type=Path)
     parser.add_argument("--only", default="")
+    parser.add_argument("--threads", default=len(os.sched_getaffinity(0)), type=int)
     given = parser.parse_args()
     stages = json.loads(given.lock.read_text())["stages"]
     root = given.lock.resolve().parents[3]
@@ -455,7 +456,7 @@ def main() -> None:
             for path in folder.iterdir():
                 path.chmod(0o644)
             change(folder)
-            found = {"kind": kind, "name": what, **judge(folder, tune, data, given.rules, place)}
+            found = {"kind": kind, "name": what, **judge(folder, tune, data, given.rules, place, given.threads)}
             found["seconds"] = round(time.perf_counter() - start, 1)
             results.append(found)
             with open(given.results, "a") as handle:

@@ -31,6 +31,7 @@ from compress.validate.models import (
 from compress.validate.parity import Start
 from compress.validate.progress import Phases, Ticker
 from compress.validate.proved import find_proved
+from compress.validate.remembered import remember
 from runtime.rules import load_rules
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def make_setting(job: Job[ValidateParams]) -> Setting:
     """The rule book and the items of a job that passed ``check``."""
     assert job.rules is not None
     assert job.data is not None
-    book = load_rules(job.rules)
+    book = remember(load_rules(job.rules))
     items = load_items(job.data.path / "eval.jsonl", book)
     cache = Cache(job.cache or job.scratch / "cache")
     p = job.params

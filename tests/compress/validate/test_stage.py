@@ -203,22 +203,24 @@ def counted(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list
     return asked
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 7])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(7, marks=pytest.mark.slow)]
+)
 def test_a_validation_goes_on_behind_the_segment_where_it_was_killed(
     tmp_path: Path, trained_hf: Path, few: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     monkeypatch.setattr(kept, "SEGMENT", 16)
     copy = tmp_path / "copy"
     shutil.copytree(trained_hf, copy)
-    whole = run(tmp_path / "whole", {"copy": copy}, trained_hf, few, samples=4)
+    whole = run(tmp_path / "whole", {"copy": copy}, trained_hf, few, samples=4, wording_rows=0)
     with monkeypatch.context() as patch:
         counted(patch, stop_at)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, {"copy": copy}, trained_hf, few, samples=4)
+            run(tmp_path, {"copy": copy}, trained_hf, few, samples=4, wording_rows=0)
     shutil.rmtree(tmp_path / "out")
     with monkeypatch.context() as patch:
         again = counted(patch)
-        out = run(tmp_path, {"copy": copy}, trained_hf, few, samples=4)
+        out = run(tmp_path, {"copy": copy}, trained_hf, few, samples=4, wording_rows=0)
     every = [16, 16, 8] * 3  # the baseline twice, the candidate
     assert again == every[stop_at:]
     for path in sorted(p for p in whole.rglob("*") if p.is_file() and p.name != "measurements.json"):
@@ -230,15 +232,15 @@ def test_a_baseline_answers_once_for_all_candidates(
     tmp_path: Path, trained_hf: Path, damaged_hf: Path, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, asked = tmp_path / "cache", counted(monkeypatch)
-    first = run(tmp_path / "first", {"a": damaged_hf}, trained_hf, few, cache=cache)
+    first = run(tmp_path / "first", {"a": damaged_hf}, trained_hf, few, cache=cache, wording_rows=0)
     assert asked == [40, 40, 40]
-    second = run(tmp_path / "second", {"b": damaged_hf}, trained_hf, few, cache=cache)
+    second = run(tmp_path / "second", {"b": damaged_hf}, trained_hf, few, cache=cache, wording_rows=0)
     assert asked == [40, 40, 40, 40]
     one, two = read(first, "proof.json"), read(second, "proof.json")
     assert one["candidates"][0]["drift"] == two["candidates"][0]["drift"]
     assert (one["baseline"], one["a_a"]) == (two["baseline"], two["a_a"])
     (few / "rules.yaml").write_text((few / "rules.yaml").read_text().replace("Answer in JSON.", "Reply in JSON."))
-    run(tmp_path / "third", {"a": damaged_hf}, trained_hf, few, cache=cache)
+    run(tmp_path / "third", {"a": damaged_hf}, trained_hf, few, cache=cache, wording_rows=0)
     assert asked[4:] == [40, 40, 40]  # another prompt is another question
 
 
