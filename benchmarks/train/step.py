@@ -54,7 +54,7 @@ def plain_trainer(
         args=args,
         train_dataset=Dataset.from_list(training.in_order(examples, steps, p.batch, job.seed)),
         processing_class=tokenizer,
-        callbacks=[training._callback(job, objective)],
+        callbacks=[training._callback(job, objective, training.step_tokens(p, examples))],
     )
     for weight in trainer.model.parameters():
         if weight.requires_grad:

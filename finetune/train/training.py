@@ -145,6 +145,11 @@ def length(example: Example) -> int:
     return sum(len(row["input_ids"]) for row in example)
 
 
+def step_tokens(p: TuningParams, examples: Sequence[Example]) -> float:
+    """Tokens of a step, on average."""
+    return p.batch * sum(map(length, examples)) / len(examples)
+
+
 def in_order(examples: Sequence[Example], steps: int, batch: int, seed: int) -> list[dict[str, Any]]:
     """The rows as the steps read them, in an order of our own that does not depend on where a run resumed. Several
     processes take a part of each batch, with rows of like length in all parts."""
@@ -180,7 +185,7 @@ def _trainer(
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
         data_collator=_collate(tokenizer.pad_token_id or 0, objective),
         processing_class=tokenizer,
-        callbacks=[_callback(job, objective, p.batch * sum(map(length, examples)) / len(examples))],
+        callbacks=[_callback(job, objective, step_tokens(p, examples))],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_watcher(trainer, watch))

@@ -58,7 +58,7 @@ def test_agreement_is_measured_on_pairs(small_base, tmp_path):
 
 def test_training_stops_early_and_keeps_the_best(small_base, tmp_path, monkeypatch):
     values = iter([3.0, 1.0, 2.0, 2.5, 0.5])
-    monkeypatch.setattr(watching, "measure", lambda *given: (next(values), None, 8))
+    monkeypatch.setattr(watching, "measure", lambda *given: (next(values), None, 8, {}))
     kept = []
     save = watching.save_trained
     monkeypatch.setattr(watching, "save_trained", lambda trainer, place: (kept.append(1), save(trainer, place)))
