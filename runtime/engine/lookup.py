@@ -26,8 +26,10 @@ WIDEST = 16
 """Tokens of the widest step that is tried."""
 GAIN = 1.05
 """A draft must promise so much: what is expected may be wrong."""
-RETRY = 64
-"""After so many drafts that were not worth it, one token is tried all the same: times change."""
+SURE = 0.97
+"""The odds of a drafted token at best."""
+RETRY = 512
+"""After so many steps in which no draft was worth it, one token is tried all the same: times change."""
 _END = -1
 
 
@@ -83,7 +85,17 @@ class Drafts:
         """Of a step by its width; 0 where it was never measured."""
         self.widest = 1
         """Tokens of the widest step whose logits are to the bit those of single tokens."""
-        self._idle = 0
+        self._idle, self._trying = 0, False
+
+    def worth(self, running: int) -> bool:
+        """Whether a draft that is taken nearly always would pay beside ``running`` tokens: else none is looked for."""
+        least = GAIN * running / self.seconds[running]
+        for more in range(1, self.widest - running + 1):
+            if (running + SURE * more) / self.seconds[running + more] > least:
+                return True
+        self._idle += 1
+        self._trying = self._idle % RETRY == 0 and self.widest > running
+        return self._trying
 
     def propose(self, written: Written, tail: Sequence[int], forced: Sequence[int], room: int) -> Draft:
         """At most ``room`` tokens that may follow a reply whose conversation is ``written`` and ends with ``tail``."""
@@ -116,9 +128,7 @@ class Drafts:
             gained -= loss
             if gained / self.seconds[running + number] > best:
                 best, count = gained / self.seconds[running + number], number
-        if not count:
-            self._idle += 1
-            count = int(self._idle % RETRY == 0 and self.widest > running)
+        count, self._trying = count or int(self._trying), False
         chosen = [number for _, number in offers[:count]]
         return [chosen.count(number) for number in range(len(drafts))]
 
@@ -142,7 +152,8 @@ class Drafts:
         self.seconds[width], self.widest = seconds, max(self.widest, width)
 
     def timed(self, width: int, seconds: float) -> None:
-        """Note what a step took. One that took far longer was kept waiting by somebody else."""
-        if self.widest > 1 and width <= self.widest:
+        """Note what a step took, looking for drafts and choosing tokens included. One that took far longer was kept
+        waiting by somebody else."""
+        if 1 < self.widest >= width:
             known = self.seconds[width]
-            self.seconds[width] = known + 0.05 * (min(seconds, 2 * known) - known)
+            self.seconds[width] = known + 0.1 * (min(seconds, 2 * known) - known)

@@ -56,7 +56,8 @@ class Scheduler:
         self._slots = Slots(backend, self.counters, self._prefixes)
         self._drafts = Drafts()
         self._probe = Probe(backend, self._drafts, lambda: bool(self._waiting) or self._closing)
-        self._wants_drafts = self._drafting = False
+        self._wants_drafts = False
+        self._even = False  # whether the step holds no prompt
         self._thread = threading.Thread(target=self._loop, name="holdfast-decode", daemon=True)
         self._thread.start()
 
@@ -208,19 +209,19 @@ class Scheduler:
             assert request is not None
             if (request.cancelled or request.deadline is not None) and request.over:
                 self._finish(slot, *request.over_why())
+        started = time.perf_counter()
         work = self._plan()
         if not work:
             return
-        started = time.perf_counter()
         try:
             rows = self._backend.decode([span for _, span in work])
         except Exception as error:
             log.warning("a batch of %d could not be decoded: %s", len(work), error)
             self._decode_apart(work)
         else:
-            if self._drafting:
-                self._drafts.timed(sum(len(span.tokens) for _, span in work), time.perf_counter() - started)
             self._advance(work, rows)
+            if self._even:
+                self._drafts.timed(sum(len(span.tokens) for _, span in work), time.perf_counter() - started)
 
     def _decode_apart(self, work: list[tuple[Slot, Span]]) -> None:
         """A batch failed: decode each part alone, so that only the requests at fault fail. Raises what the engine
@@ -256,8 +257,8 @@ class Scheduler:
         running = [slot for slot in live if slot.next >= 0]
         for slot in running:
             slot.draft = NOTHING
-        self._drafting = self._drafts.widest > len(running) == len(live)
-        if self._drafting:
+        self._even = 0 < len(running) == len(live)
+        if self._even and self._drafts.widest > len(running) and self._drafts.worth(len(running)):
             self._draft(running)
         work = [(s, Span(s.index, len(s.held), (s.next, *s.draft.tokens), 1 + len(s.draft.tokens))) for s in running]
         if len(work) < len(live):
