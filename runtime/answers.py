@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .engine.chat import DEFAULT, Chat
 from .engine.forgery import Forgery
@@ -20,7 +21,9 @@ from .engine.scheduler import Scheduler, as_matrix
 from .engine.template import STILL, Message, render
 from .errors import UsageError
 from .exchange import Exchange
-from .reply import Completion, Reply, Settings
+from .formats import grammar_of
+from .info import Info, describe
+from .reply import Completion, Options, Reply, Settings
 
 if TYPE_CHECKING:
     from .bundle.manifest import Manifest
@@ -234,22 +237,17 @@ class Session:
         messages: Messages,
         facts: Mapping[str, Any] | None = None,
         *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-        grammar: str | None = None,
-        timeout: float | None = None,
         enforce: bool = True,
-        **more: Any,
+        **options: Unpack[Options],
     ) -> Reply:
         """Answer. With rules: their system prompt stands in front when the caller gives none, and (``enforce``)
         the reply keeps to the contract's grammar, what the rules decide is set, what breaks a hard rule is retried once
-        and then replaced by the safe reply. ``more``: the further fields of `Settings` (``top_k``, ``min_p``,
-        ``presence_penalty``, ``frequency_penalty``, ``repetition_penalty``, ``logprobs``)."""
-        how = Settings(max_tokens, temperature, top_p, seed, stop, grammar, timeout, **more)
-        return Exchange(self, messages, facts or {}, how).reply(enforce=enforce)
+        and then replaced by the safe reply.
+
+        ``facts``: what the app knows of the case, as the rule file declares it; ``options``: see `Options`.
+        Raises UsageError naming what is wrong with the input, Overloaded when the queue is full or ``timeout`` passed.
+        """
+        return self.turn(messages, facts, **options).reply(enforce=enforce)
 
     def choices(
         self,
@@ -258,7 +256,7 @@ class Session:
         *,
         n: int,
         enforce: bool = True,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> list[Reply]:
         """``n`` replies to one question, decoded together; the prompt is read once. With a ``seed`` the i-th reply
         (from 0) is the one that ``seed + i`` gives."""
@@ -272,36 +270,83 @@ class Session:
                 turn.cancel()
 
     def turns(
-        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, n: int, **options: Any
+        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, n: int, **options: Unpack[Options]
     ) -> list[Exchange]:
         """``n`` turns with the same question that have not been started, each with its own seed where one is given."""
-        how = Settings(**options)
+        how = self._settings(options)
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_CHOICES:
             raise UsageError(f"n is {n!r:.80}", next=f"ask for 1 to {MOST_CHOICES} replies")
         return [Exchange(self, messages, facts or {}, how.choice(i)) for i in range(n)]
 
-    async def achat(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Reply:
-        """`chat` without blocking the event loop."""
-        enforce = options.pop("enforce", True)
+    async def achat(
+        self,
+        messages: Messages,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        enforce: bool = True,
+        **options: Unpack[Options],
+    ) -> Reply:
+        """`chat` without blocking the event loop. Cancelling the task ends the generation."""
         return await self.turn(messages, facts, **options).areply(enforce=enforce)
 
-    def turn(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Any) -> Exchange:
+    def turn(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Unpack[Options]) -> Exchange:
         """One turn that has not been started, for callers that need to cancel it or to see its parts."""
-        return Exchange(self, messages, facts or {}, Settings(**options))
+        return Exchange(self, messages, facts or {}, self._settings(options))
+
+    def _settings(self, options: Options) -> Settings:
+        """The options checked, with the grammar of a ``response_format``."""
+        wanted: dict[str, Any] = dict(options)
+        if (form := wanted.pop("response_format", None)) is not None:
+            if wanted.get("grammar") is not None:
+                raise UsageError("both grammar and response_format are given", next="give one of them")
+            wanted["grammar"] = grammar_of(form, self.info)
+        return Settings(**wanted)
 
     def stream(
-        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
+        self,
+        messages: Messages,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        enforce: bool = True,
+        **options: Unpack[Options],
     ) -> Iterator[str]:
         """The reply in pieces of text. Where rules are enforced the pieces are sentences, each sent once the reply
         up to its end was checked. Leaving the loop early cancels the request."""
         yield from self.turn(messages, facts, **options).flow(enforce=enforce)
 
     async def astream(
-        self, messages: Messages, facts: Mapping[str, Any] | None = None, *, enforce: bool = True, **options: Any
+        self,
+        messages: Messages,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        enforce: bool = True,
+        **options: Unpack[Options],
     ) -> AsyncIterator[str]:
         """`stream` for an event loop."""
         async for piece in self.turn(messages, facts, **options).pieces(enforce=enforce):
             yield piece
+
+    # ---- what it is, and how it does ----
+
+    @cached_property
+    def info(self) -> Info:
+        """What was loaded: name, backend, context, rules, contract, the bundle's manifest."""
+        return describe(self)
+
+    @property
+    def state(self) -> str:
+        """``ready``, or ``failed`` when the engine can decode no more."""
+        return "ready" if self.scheduler.alive else "failed"
+
+    def refuse_if_full(self) -> None:
+        """Raise Overloaded at once when the queue is full, before any work is done for a request."""
+        self.scheduler.refuse_if_full()
+
+    def figures(self) -> dict[str, float]:
+        """What runs and waits now, and totals since the start (see `Counters`)."""
+        engine = self.scheduler
+        now = {"running": engine.running, "waiting": engine.depth, "kv_tokens": engine.held_tokens}
+        return {**now, **asdict(engine.counters)}
 
     # ---- life ----
 

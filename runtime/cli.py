@@ -107,7 +107,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated)."""
     try:
-        from .server.app import run_server
+        from .server.serve import run_server
     except ModuleNotFoundError as error:
         from .errors import MissingExtra
 

@@ -6,6 +6,7 @@ HoldfastError                     1  operational failure
 ├── ParityFailed                  3  an export is not the model that it was made from
 ├── ResourceError                 1  too little disk or memory
 ├── Overloaded                    1  the runtime's queue is full, or a deadline passed
+├── EngineLost                    1  the process that holds the model ended; another one is being started
 └── UsageError                    2  the caller's input is at fault
     ├── ConfigError               2  one or more problems in a pipeline file (all listed at once)
     ├── RuleError                 2  one or more problems in a rule file
@@ -80,6 +81,14 @@ class Overloaded(HoldfastError):
 
     def __init__(self, what: str, *, retry_after: float = 1.0) -> None:
         super().__init__(what, next=f"retry after {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class EngineLost(HoldfastError):
+    """The engine's process ended (a crash, a kill) or is not up again yet; ``retry_after`` is in seconds."""
+
+    def __init__(self, what: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(what, next=f"ask again in {retry_after:.0f} s")
         self.retry_after = retry_after
 
 

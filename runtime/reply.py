@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .engine.sampling import Sampling
 from .engine.text import half_character
@@ -99,9 +99,48 @@ class Reply:
         found = (self.fields or {}).get("citations")
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The contract's ``tools``: names, in the order in which they are to be used."""
+        found = (self.fields or {}).get("tools")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
     def _field(self, name: str) -> str | None:
         value = (self.fields or {}).get(name)
         return None if value is None else str(value)
+
+
+class Options(TypedDict, total=False):
+    """How a reply is generated: the keyword arguments of `chat`, `stream` and their twins."""
+
+    max_tokens: int
+    """Tokens of the reply at most; 256 by default."""
+    temperature: float
+    """0 (the default) takes the likeliest token every time."""
+    top_p: float
+    """Samples only among the likeliest tokens that together have this probability."""
+    seed: int | None
+    """The same seed gives the same tokens; None: another reply each time."""
+    stop: str | Sequence[str]
+    """The reply ends before any of these texts."""
+    grammar: str | None
+    """GBNF that the reply must follow (llama.cpp)."""
+    response_format: Mapping[str, Any] | None
+    """``{"type": "json_object"}``, or ``{"type": "json_schema", "json_schema": {"schema": {…}}}`` (llama.cpp)."""
+    timeout: float | None
+    """Seconds after which Overloaded is raised."""
+    top_k: int
+    """Samples only among so many of the likeliest tokens; 0 (the default): among all."""
+    min_p: float
+    """Samples only among tokens at least this share as likely as the likeliest."""
+    presence_penalty: float
+    """-2 to 2: taken off the logits of tokens that the reply already has."""
+    frequency_penalty: float
+    """-2 to 2: the same, times how often it has them."""
+    repetition_penalty: float
+    """0.1 to 10: divides the logits of tokens that prompt or reply already have; 1 (the default) changes nothing."""
+    logprobs: int | None
+    """For each token its log probability, and those of so many (0 to 20) others in its place."""
 
 
 LONGEST_WAIT = 365 * 86400.0

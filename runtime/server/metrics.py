@@ -1,75 +1,152 @@
-"""Prometheus metrics of a server. Labels never hold prompt text."""
+"""Prometheus metrics of a server. Labels never hold prompt text.
+
+Names follow vLLM's (``holdfast_`` in place of ``vllm:``) and, for histograms that it names, OpenTelemetry's semantic
+conventions for generative AI (``gen_ai.server.*`` as Prometheus writes them). Both describe the same numbers, so that
+dashboards made for either read them.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from ..engine.text import whole
 
 if TYPE_CHECKING:
-    from ..engine.scheduler import Scheduler
     from ..reply import Reply
+    from .host import Host
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_BETWEEN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+_STATES = ("ready", "restarting", "failed")
+_GAUGES = {
+    "running": ("running", "Requests that hold a slot"),
+    "num_requests_running": ("running", "Requests that hold a slot"),
+    "queue_depth": ("waiting", "Requests waiting for a slot"),
+    "num_requests_waiting": ("waiting", "Requests waiting for a slot"),
+    "kv_tokens": ("kv_tokens", "Tokens in the KV caches"),
+}
+_COUNTERS = {
+    "prompt_tokens": ("prompt_tokens", "Prompt tokens"),
+    "prefix_cache_queries": ("prompt_tokens", "Prompt tokens looked for among kept prefixes"),
+    "prefix_cache_hits": ("reused_tokens", "Prompt tokens taken from a kept prefix"),
+    "reply_tokens": ("reply_tokens", "Reply tokens"),
+    "generation_tokens": ("reply_tokens", "Reply tokens"),
+    "steps": ("steps", "Batches decoded"),
+    "rejected": ("rejected", "Requests refused because the queue was full"),
+    "engine_restarts": ("restarts", "Times that the engine's process was started again"),
+}
 
 
 class _Engine:
-    """Reads the scheduler when the page is asked for, so that decoding pays nothing."""
+    """Reads the engine when the page is asked for, so that decoding pays nothing."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
     def collect(self) -> Iterator[Any]:
-        counters = self._scheduler.counters
-        for name, value, text in (
-            ("queue_depth", self._scheduler.depth, "Requests waiting for a slot"),
-            ("running", self._scheduler.running, "Requests that hold a slot"),
-            ("kv_tokens", self._scheduler.held_tokens, "Tokens in the KV caches"),
-        ):
-            yield GaugeMetricFamily(f"holdfast_{name}", text, value)
-        for name, value, text in (
-            ("prompt_tokens", counters.prompt_tokens, "Prompt tokens"),
-            ("prefix_tokens", counters.reused_tokens, "Prompt tokens taken from a kept prefix"),
-            ("reply_tokens", counters.reply_tokens, "Reply tokens"),
-            ("steps", counters.steps, "Batches decoded"),
-            ("rejected", counters.rejected, "Requests refused because the queue was full"),
-        ):
-            yield CounterMetricFamily(f"holdfast_{name}", text, value)
+        figures, info = self._host.figures(), self._host.info
+        for name, (key, text) in _GAUGES.items():
+            yield GaugeMetricFamily(f"holdfast_{name}", text, figures.get(key, 0))
+        held = figures.get("kv_tokens", 0) / (info.context * info.slots)
+        yield GaugeMetricFamily("holdfast_kv_cache_usage_ratio", "Share of the KV caches that holds tokens", held)
+        for name, (key, text) in _COUNTERS.items():
+            yield CounterMetricFamily(f"holdfast_{name}", text, figures.get(key, 0))
+        state = GaugeMetricFamily("holdfast_engine_state", "1 for the state that the engine is in", labels=["state"])
+        for known in _STATES:
+            state.add_metric([known], float(self._host.state == known))
+        yield state
 
 
 class Metrics:
     """The metrics of one server."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Engine(scheduler))
-        self.responses = Counter("holdfast_responses", "Responses by status", ["status"], registry=self._registry)
-        self._ttft = Histogram("holdfast_ttft_seconds", "To the first token", buckets=_SECONDS, registry=self._registry)
-        self._token = Histogram(
-            "holdfast_inter_token_seconds",
-            "Mean time between tokens of a reply",
-            buckets=(0.0005, 0.001, 0.0025, *_SECONDS),
-            registry=self._registry,
+    def __init__(self, host: Host) -> None:
+        self._registry = made = CollectorRegistry()
+        made.register(_Engine(host))
+        model = {"gen_ai_request_model": whole(host.name), "gen_ai_operation_name": "chat"}
+        started = Gauge("process_start_time_seconds", "When the server was started", registry=made)
+        started.set(time.time())
+        self.responses = Counter("holdfast_responses", "Responses by status", ["status"], registry=made)
+
+        def histogram(names: tuple[str, ...], text: str, buckets: tuple[float, ...]) -> list[Any]:
+            ours = [Histogram(names[0], text, buckets=buckets, registry=made)]
+            theirs = [Histogram(name, text, model, buckets=buckets, registry=made) for name in names[1:]]
+            return [*ours, *(one.labels(**model) for one in theirs)]
+
+        self._ttft = histogram(
+            ("holdfast_time_to_first_token_seconds", "gen_ai_server_time_to_first_token_seconds"),
+            "From a request's arrival in the queue to its first token",
+            _SECONDS,
         )
-        self._interventions = Counter(
-            "holdfast_interventions", "What enforcement did", ["what"], registry=self._registry
+        self._between = histogram(
+            ("holdfast_inter_token_latency_seconds", "gen_ai_server_time_per_output_token_seconds"),
+            "Mean time between the tokens of a reply, after the first",
+            _BETWEEN,
         )
-        self._escalations = Counter("holdfast_escalations", "Escalations by queue", ["queue"], registry=self._registry)
+        self._all = histogram(
+            ("holdfast_e2e_request_latency_seconds", "gen_ai_server_request_duration_seconds"),
+            "From a request's head to the end of its answer",
+            _SECONDS,
+        )
+        self._waited = histogram(("holdfast_request_queue_time_seconds",), "Waiting for a slot", _SECONDS)
+        self._prompt = histogram(("holdfast_request_prompt_tokens",), "Tokens of a prompt", _TOKENS)
+        self._reply = histogram(("holdfast_request_generation_tokens",), "Tokens of a reply", _TOKENS)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"holdfast_{name}", text, labels, registry=made)
+
+        self._ended = counter("request_success", "Finished replies by reason", "finished_reason")
+        self._interventions = counter("interventions", "What enforcement did, and for which rule", "action", "rule")
+        self._broken = counter("rule_violations", "Rules that replies which were sent broke", "rule", "severity")
+        self._escalations = counter("escalations", "Escalations by queue", "queue")
+        self._priorities = counter("priorities", "Replies by priority", "priority")
+        self._actions = counter("actions", "Replies by action", "action")
+        self._fallbacks = counter("fallbacks", "Replies asked of the fallback, by outcome", "outcome")
 
     def note(self, reply: Reply) -> None:
         """Count one finished reply."""
-        self._ttft.observe(reply.timings.ttft_ms / 1e3)
-        if reply.timings.tokens_per_s > 0:
-            self._token.observe(1 / reply.timings.tokens_per_s)
+        timings, usage = reply.timings, reply.usage
+        _observe(self._ttft, timings.ttft_ms / 1e3)
+        if timings.tokens_per_s > 0:
+            _observe(self._between, 1 / timings.tokens_per_s)
+        _observe(self._prompt, usage.prompt_tokens)
+        _observe(self._reply, usage.completion_tokens)
+        if (waited := getattr(timings, "queue_ms", None)) is not None:
+            _observe(self._waited, waited / 1e3)
+        self._ended.labels(reply.finish_reason).inc()
         for what in reply.interventions:
-            self._interventions.labels(what).inc()
+            action, _, rule = what.partition(":")
+            self._interventions.labels(action, rule).inc()
+        for verdict in reply.report:
+            if not verdict.passed:
+                self._broken.labels(verdict.rule, verdict.severity).inc()
+        if reply.action is not None:
+            self._actions.labels(whole(reply.action)).inc()
         if reply.action == "escalate":
             self._escalations.labels(whole(reply.queue or "none")).inc()
+        if reply.priority is not None:
+            self._priorities.labels(whole(reply.priority)).inc()
+
+    def fallback(self, outcome: str) -> None:
+        """Count one reply that was asked of the fallback, or could not be."""
+        self._fallbacks.labels(outcome).inc()
+
+    def close(self, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self.responses.labels(str(status)).inc()
+        _observe(self._all, seconds)
 
     def page(self) -> bytes:
         """The text of ``/metrics``."""
         return generate_latest(self._registry)
+
+
+def _observe(histograms: list[Any], value: float) -> None:
+    for one in histograms:
+        one.observe(value)

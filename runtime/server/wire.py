@@ -1,154 +1,21 @@
-"""The OpenAI chat-completions format: requests in, completions, chunks and errors out."""
+"""The OpenAI chat-completions format: completions, chunks and errors out."""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ..engine.text import whole
 from ..errors import HoldfastError, UsageError
-from ..schema import schema_grammar
-from ..values import check_values
 
 if TYPE_CHECKING:
+    from ..info import Info
     from ..reply import Reply
-    from ..session import Session
-
-MESSAGES_CAP = 512
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One request, checked."""
-
-    messages: Sequence[Mapping[str, Any]]
-    facts: Mapping[str, Any]
-    options: Mapping[str, Any]
-    stream: bool
-    usage: bool
-    """Whether a last chunk with the usage is wanted."""
-
-
-def read_ask(body: bytes, session: Session) -> Ask:
-    """Check a request body. Raises UsageError naming the field at fault."""
-    try:
-        fields = json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise UsageError("the request body is not valid JSON", next="send an OpenAI chat-completions object") from None
-    if not isinstance(fields, dict):
-        raise UsageError("the request body is not an object", next="send an OpenAI chat-completions object")
-    check_values({name: value for name, value in fields.items() if name != "seed"}, "the body")
-    _known(fields)
-    stream_options = fields.get("stream_options") or {}
-    return Ask(
-        messages=_messages(fields.get("messages")),
-        facts=_facts(fields),
-        options=_options(fields, session),
-        stream=_typed(fields, "stream", bool) or False,
-        usage=bool(isinstance(stream_options, dict) and stream_options.get("include_usage")),
-    )
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _known(fields: Mapping[str, Any]) -> None:
-    if (fields.get("n") or 1) != 1:
-        raise UsageError("'n' other than 1 is not supported", next="send the request several times")
-    for name in ("tools", "functions", "logprobs"):
-        if fields.get(name):
-            raise UsageError(f"{name!r} is not supported", next=f"leave {name!r} out")
-
-
-def _messages(value: Any) -> list[Mapping[str, Any]]:
-    if not isinstance(value, list) or not 0 < len(value) <= MESSAGES_CAP:
-        raise UsageError(f"'messages' must be a list of 1 to {MESSAGES_CAP} messages")
-    return [_message(i, message) for i, message in enumerate(value)]
-
-
-def _message(index: int, message: Any) -> Mapping[str, Any]:
-    if not isinstance(message, dict) or message.get("role") not in ("system", "developer", "user", "assistant"):
-        raise UsageError(f"messages[{index}] needs a role: system, user or assistant")
-    content = message.get("content")
-    if isinstance(content, list):  # the "content parts" form
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        content = "".join(text for text in texts if isinstance(text, str)) if len(texts) == len(content) else None
-    if not isinstance(content, str):
-        raise UsageError(f"messages[{index}].content must be text")
-    role = "system" if message["role"] == "developer" else message["role"]
-    return {"role": role, "content": content}
-
-
-def _facts(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``facts`` of the body, or ``metadata`` (whose values OpenAI clients send as texts)."""
-    facts = fields.get("facts", fields.get("metadata")) or {}
-    if not isinstance(facts, dict):
-        raise UsageError("'facts' must be an object")
-    return facts
-
-
-def _typed(fields: Mapping[str, Any], name: str, *kinds: type) -> Any:
-    value = fields.get(name)
-    if value is None or (isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))):
-        return value
-    raise UsageError(f"{name!r} has the wrong type", next=f"expected {' or '.join(kind.__name__ for kind in kinds)}")
-
-
-def _options(fields: Mapping[str, Any], session: Session) -> dict[str, Any]:
-    options = {
-        "max_tokens": _most(fields),
-        "temperature": _typed(fields, "temperature", int, float),
-        "top_p": _typed(fields, "top_p", int, float),
-        "seed": _typed(fields, "seed", int),
-        "stop": _stop(fields.get("stop")),
-        "grammar": _grammar(fields.get("response_format"), session),
-    }
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _most(fields: Mapping[str, Any]) -> int | None:
-    """Tokens at most, under its present or its older name."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        value: int | None = _typed(fields, name, int)
-        if value is not None and value < 1:
-            raise UsageError(f"{name!r} is {value}", next="ask for at least one token")
-        if value is not None:
-            return value
-    return None
-
-
-def _stop(value: Any) -> list[str] | None:
-    stops = [value] if isinstance(value, str) else value
-    if stops is None or (isinstance(stops, list) and len(stops) <= 16 and all(isinstance(s, str) for s in stops)):
-        return stops
-    raise UsageError("'stop' must be a text or up to 16 texts")
-
-
-def _grammar(value: Any, session: Session) -> str | None:
-    """``response_format`` as a grammar."""
-    kind = value.get("type") if isinstance(value, dict) else None
-    if value is None or kind == "text":
-        return None
-    if kind not in ("json_object", "json_schema"):
-        raise UsageError("'response_format' must be text, json_object or json_schema")
-    if not session.engine.grammars:
-        raise UsageError(f"{session.backend} cannot constrain replies", next="leave 'response_format' out")
-    if kind == "json_object":
-        schema: Any = {"type": "object"}
-    else:
-        described = value.get("json_schema")
-        schema = described.get("schema") if isinstance(described, dict) else None
-    if not isinstance(schema, dict):
-        raise UsageError("'response_format.json_schema.schema' must be an object")
-    return schema_grammar(schema)
-
-
-# ---- out ----
+    from .ask import Ask
 
 
 def as_json(body: Any) -> bytes:
@@ -156,13 +23,15 @@ def as_json(body: Any) -> bytes:
     return whole(json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))).encode()
 
 
-def _usage(reply: Reply) -> dict[str, Any]:
-    usage = reply.usage
+def usage_of(replies: Sequence[Reply]) -> dict[str, Any]:
+    """The tokens of all choices: the prompt once, what was generated together."""
+    prompt = replies[0].usage.prompt_tokens
+    made = sum(reply.usage.completion_tokens for reply in replies)
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens": prompt,
+        "completion_tokens": made,
+        "total_tokens": prompt + made,
+        "prompt_tokens_details": {"cached_tokens": replies[0].usage.cached_tokens},
     }
 
 
@@ -175,50 +44,89 @@ def _told(reply: Reply) -> dict[str, Any]:
     }
 
 
-def completion(model: str, reply: Reply) -> dict[str, Any]:
+def message_of(reply: Reply, ask: Ask) -> tuple[dict[str, Any], str]:
+    """The assistant's message, and why it ended.
+
+    Where JSON was asked for and a rule put the safe reply, which is prose, in its place, that reply is the ``refusal``.
+    """
+    reason = reply.finish_reason
+    if ask.tools is not None:
+        words, calls = ask.tools.read(reply)
+        if calls:
+            return {"role": "assistant", "content": words, "tool_calls": calls}, "tool_calls"
+        return {"role": "assistant", "content": words}, reason
+    if ask.structured and reply.fields is None and any(w.startswith("template:") for w in reply.interventions):
+        return {"role": "assistant", "content": None, "refusal": reply.raw}, reason
+    return {"role": "assistant", "content": reply.raw, "refusal": None}, reason
+
+
+def completion(model: str, ask: Ask, replies: Sequence[Reply]) -> dict[str, Any]:
     """A ``chat.completion`` object."""
+    choices = []
+    for index, reply in enumerate(replies):
+        message, reason = message_of(reply, ask)
+        choices.append({"index": index, "message": message, "finish_reason": reason, "logprobs": None})
+    told = [_told(reply) for reply in replies]
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": reply.raw},
-                "finish_reason": reply.finish_reason,
-                "logprobs": None,
-            }
-        ],
-        "usage": _usage(reply),
-        "holdfast": _told(reply),
+        "choices": choices,
+        "usage": usage_of(replies),
+        "holdfast": told[0] if len(told) == 1 else {"choices": told},
     }
 
 
-def chunk(model: str) -> Callable[..., bytes]:
-    """A maker of server-sent ``chat.completion.chunk`` events with one id."""
-    head = {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion.chunk",
-        "created": int(time.time()),
-        "model": model,
-    }
+@dataclass(frozen=True)
+class Chunks:
+    """Makes the server-sent ``chat.completion.chunk`` events of one reply."""
 
-    def make(delta: Mapping[str, Any] | None, *, reply: Reply | None = None) -> bytes:
-        if delta is None:
-            assert reply is not None
-            body = {**head, "choices": [], "usage": _usage(reply)}
-        else:
-            reason = reply.finish_reason if reply is not None else None
-            body = {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-            if reply is not None:
-                body["holdfast"] = _told(reply)
-        return b"data: " + as_json(body) + b"\n\n"
+    head: Mapping[str, Any]
 
-    return make
+    @classmethod
+    def start(cls, model: str) -> Chunks:
+        """Events with a new id."""
+        made, what = int(time.time()), "chat.completion.chunk"
+        return cls({"id": f"chatcmpl-{uuid.uuid4().hex}", "object": what, "created": made, "model": model})
+
+    def delta(self, index: int, delta: Mapping[str, Any]) -> bytes:
+        """A piece of one choice."""
+        return event({**self.head, "choices": [{"index": index, "delta": delta, "finish_reason": None}]})
+
+    def end(self, index: int, reply: Reply, reason: str) -> bytes:
+        """The last event of one choice."""
+        choice = {"index": index, "delta": {}, "finish_reason": reason}
+        return event({**self.head, "choices": [choice], "holdfast": _told(reply)})
+
+    def usage(self, replies: Sequence[Reply]) -> bytes:
+        """The event that carries the tokens."""
+        return event({**self.head, "choices": [], "usage": usage_of(replies)})
+
+
+def rest(chunks: Chunks, index: int, reply: Reply, ask: Ask, *, held: bool) -> list[bytes]:
+    """The events at the end of one choice: all of it where it was ``held`` back, calls of functions, and the end."""
+    message, reason = message_of(reply, ask)
+    delta = {name: value for name, value in message.items() if name != "role" and value}
+    if "tool_calls" in delta:
+        delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(delta["tool_calls"])]
+    if not held:
+        delta.pop("content", None)
+    return [*([chunks.delta(index, delta)] if delta else []), chunks.end(index, reply, reason)]
+
+
+def event(body: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + as_json(body) + b"\n\n"
+
+
+def model_entry(info: Info, since: int) -> dict[str, Any]:
+    """One model of ``/v1/models``."""
+    held = {"id": info.name, "object": "model", "created": since, "owned_by": "holdfast"}
+    return {**held, "max_model_len": info.context, "holdfast": {"contract": info.contract, "rules": len(info.rules)}}
 
 
 def error_body(error: HoldfastError) -> dict[str, Any]:
     """An OpenAI error object."""
     kind = "invalid_request_error" if isinstance(error, UsageError) else "server_error"
-    return {"error": {"message": str(error), "type": kind, "code": type(error).__name__}}
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": type(error).__name__}}

@@ -119,10 +119,10 @@ def test_stop_and_json_schema(client: openai.OpenAI) -> None:
         (b"[" * 50_000, 400, "not valid JSON"),
         (b"[]", 400, "not an object"),
         (b"{}", 400, "messages"),
-        (b'{"messages": [{"role": "tool", "content": "x"}]}', 400, "messages[0]"),
+        (b'{"messages": [{"role": "robot", "content": "x"}]}', 400, "messages[0]"),
         (b'{"messages": [{"role": "user", "content": 5}]}', 400, "content must be text"),
         (b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": "9"}', 400, "max_tokens"),
-        (b'{"messages": [{"role": "user", "content": "x"}], "n": 2}', 400, "'n'"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "n": 17}', 400, "'n'"),
         (b'{"messages": [{"role": "user", "content": "x"}], "temperature": -3}', 400, "temperature"),
         (b'{"messages": [{"role": "user", "content": "x"}], "tools": [{}]}', 400, "tools"),
         (
@@ -146,7 +146,7 @@ def test_health_and_metrics(base: str, client: openai.OpenAI) -> None:
     assert httpx.get(f"{root}/readyz").json() == {"ready": True}
     page = httpx.get(f"{root}/metrics").text
     assert 'holdfast_responses_total{status="200"}' in page
-    assert "holdfast_ttft_seconds_bucket" in page
+    assert "holdfast_time_to_first_token_seconds_bucket" in page
     assert "zebra" not in page
 
 
@@ -174,7 +174,7 @@ rules:
 RULED_SERVER = """
 import sys
 from runtime.session import load
-from runtime.server.app import run_server
+from runtime.server.serve import run_server
 with load(sys.argv[1], slots=2, threads=1, rules=sys.argv[2]) as session:
     run_server(session, host="127.0.0.1", port=0, started=lambda url: print("serving on", url + "/v1", flush=True))
 """

@@ -148,7 +148,7 @@ def test_half_a_character_in_a_reply_is_sent_as_a_replacement() -> None:
 
 
 def test_half_a_character_in_a_queue_does_not_break_the_metrics(session: Session) -> None:
-    metrics = Metrics(session.scheduler)
+    metrics = Metrics(session)
     metrics.note(Reply("", "", fields={"action": "escalate", "queue": "a\ud83d"}))
     assert 'queue="a\ufffd"' in metrics.page().decode()
 

@@ -1,0 +1,240 @@
+"""The body of a chat-completions request, checked: every mistake is a UsageError that names its field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import UsageError
+from ..formats import schema_of
+from ..reply import Settings
+from ..values import check_values
+from .tools import ToolUse, read_tools
+
+if TYPE_CHECKING:
+    from ..info import Info
+    from .limits import Limits
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+STOPS_CAP = 16
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "top_k": (0, -1),
+    "top_logprobs": (0,),
+}
+"""Sampling fields that not every engine has, and the values that leave a reply as it is."""
+_OFFERED = frozenset(field.name for field in fields(Settings))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request."""
+
+    messages: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any]
+    options: Mapping[str, Any]
+    choices: int
+    stream: bool
+    usage: bool
+    """Whether a last chunk with the usage is wanted."""
+    structured: bool
+    """Whether the reply was asked for as JSON."""
+    tools: ToolUse | None
+
+    def options_of(self, choice: int) -> Mapping[str, Any]:
+        """The options of one of several choices: each has a seed of its own, the first the one that was given."""
+        seed = self.options.get("seed")
+        return self.options if seed is None or not choice else {**self.options, "seed": seed + choice}
+
+    def held(self, info: Info) -> bool:
+        """Whether nothing can be streamed before the whole reply is known: calls of functions, and JSON in whose place
+        a rule may put words."""
+        if self.tools is not None and not self.tools.by_contract:
+            return True
+        return self.structured and bool(info.rules) and info.contract is None
+
+
+def read_ask(body: bytes, info: Info, limits: Limits) -> Ask:
+    """Check a request body. Raises UsageError naming the field at fault."""
+    try:
+        given = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise UsageError("the request body is not valid JSON", next="send an OpenAI chat-completions object") from None
+    if not isinstance(given, dict):
+        raise UsageError("the request body is not an object", next="send an OpenAI chat-completions object")
+    check_values({name: value for name, value in given.items() if name != "seed"}, "the body")
+    _typed(given, "model", str)
+    if given.get("functions"):
+        raise UsageError("'functions' is not supported", next="send them in 'tools'")
+    form = given.get("response_format")
+    structured = schema_of(form) is not None
+    tools = read_tools(given, info, most=limits.tools)
+    options = _options(given, limits)
+    if tools is not None and tools.response_format is not None:
+        if structured:
+            raise UsageError("'tools' and 'response_format' cannot be kept at once", next="send one of them")
+        options["response_format"] = tools.response_format
+    elif structured:
+        options["response_format"] = form
+    return Ask(
+        messages=_with_instruction(_messages(given.get("messages"), limits.messages), tools),
+        facts=_facts(given, info),
+        options=options,
+        choices=_count(given, "n", limits.choices) or 1,
+        stream=_typed(given, "stream", bool) or False,
+        usage=_wants_usage(given),
+        structured=structured,
+        tools=tools,
+    )
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+# ---- messages ----
+
+
+def _messages(value: Any, most: int) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list) or not 0 < len(value) <= most:
+        raise UsageError(f"'messages' must be a list of 1 to {most} messages")
+    return [_message(i, message) for i, message in enumerate(value)]
+
+
+def _message(index: int, message: Any) -> Mapping[str, Any]:
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        raise UsageError(f"messages[{index}] needs a role: {', '.join(ROLES)}")
+    role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
+    if isinstance(content, list):  # the "content parts" form
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        content = "".join(text for text in texts if isinstance(text, str)) if len(texts) == len(content) else None
+    if role == "assistant" and calls:
+        content = "\n".join([*([content] if isinstance(content, str) and content else []), *_calls(index, calls)])
+    if not isinstance(content, str):
+        raise UsageError(f"messages[{index}].content must be text")
+    return {"role": "system" if role == "developer" else role, "content": content}
+
+
+def _calls(index: int, calls: Any) -> list[str]:
+    """Earlier calls of the assistant, as it wrote them."""
+    written = []
+    for number, call in enumerate(calls if isinstance(calls, list) else [None]):
+        function = call.get("function") if isinstance(call, dict) else None
+        name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else (0, 0)
+        if not isinstance(name, str) or not isinstance(arguments, str):
+            raise UsageError(f"messages[{index}].tool_calls[{number}] is no call of a function")
+        written.append(f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments or "{}"}}}')
+    return written
+
+
+def _with_instruction(messages: list[Mapping[str, Any]], tools: ToolUse | None) -> list[Mapping[str, Any]]:
+    """The messages, and at the end of the system message what there is to be called."""
+    if tools is None or not tools.instruction:
+        return messages
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": tools.instruction}, *messages]
+    head = {**messages[0], "content": f"{messages[0]['content']}\n\n{tools.instruction}"}
+    return [head, *messages[1:]]
+
+
+# ---- facts ----
+
+
+def _facts(given: Mapping[str, Any], info: Info) -> Mapping[str, Any]:
+    """``facts``, or ``metadata`` where they are missing or null. OpenAI's clients send metadata as texts: declared
+    facts of another type are read from them."""
+    facts = given.get("facts")
+    name = "facts" if facts is not None else "metadata"
+    found = (given.get("metadata") if facts is None else facts) or {}
+    if not isinstance(found, dict):
+        raise UsageError(f"{name!r} must be an object")
+    if name == "facts":
+        return found
+    return {key: _from_text(value, info.facts.get(key, "text")) for key, value in found.items()}
+
+
+def _from_text(value: Any, declared: Sequence[Any] | str) -> Any:
+    if not isinstance(value, str) or declared == "text" or (not isinstance(declared, str) and value in declared):
+        return value
+    try:
+        return json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return value
+
+
+# ---- options ----
+
+
+def _typed(given: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    value = given.get(name)
+    if value is None or (isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))):
+        return value
+    raise UsageError(f"{name!r} has the wrong type", next=f"expected {' or '.join(kind.__name__ for kind in kinds)}")
+
+
+def _count(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
+    value: int | None = _typed(given, name, int)
+    if value is not None and (value < 1 or (most is not None and value > most)):
+        shown = value if abs(value) < 10**12 else "huge"
+        raise UsageError(
+            f"{name!r} is {shown}", next=f"ask for at least 1{'' if most is None else f' and at most {most}'}"
+        )
+    return value
+
+
+def _options(given: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    options = {
+        "max_tokens": _most(given, limits.max_tokens),
+        "temperature": _typed(given, "temperature", int, float),
+        "top_p": _typed(given, "top_p", int, float),
+        "seed": _typed(given, "seed", int),
+        "stop": _stop(given.get("stop")),
+        "timeout": _timeout(given, limits.timeout),
+    }
+    for name, neutral in _NEUTRAL.items():
+        value = given.get(name)
+        if name in _OFFERED:
+            options[name] = value
+        elif value is not None and value not in neutral:
+            raise UsageError(f"{name!r} is not supported", next=f"leave {name!r} out")
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _most(given: Mapping[str, Any], limit: int | None) -> int | None:
+    """Tokens at most, under its present or its older name; without either at most the server's limit."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        if (value := _count(given, name, limit)) is not None:
+            return value
+    return None if limit is None else min(limit, Settings().max_tokens)
+
+
+def _timeout(given: Mapping[str, Any], most: float) -> float:
+    value = _typed(given, "timeout", int, float)
+    if value is None:
+        return most
+    if not value > 0:
+        raise UsageError(f"'timeout' is {value}", next="give the seconds that the reply may take")
+    return float(min(value, most))
+
+
+def _stop(value: Any) -> list[str] | None:
+    stops = [value] if isinstance(value, str) else value
+    if stops is None or (
+        isinstance(stops, list) and len(stops) <= STOPS_CAP and all(isinstance(s, str) for s in stops)
+    ):
+        return stops
+    raise UsageError(f"'stop' must be a text or up to {STOPS_CAP} texts")
+
+
+def _wants_usage(given: Mapping[str, Any]) -> bool:
+    options = given.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise UsageError("'stream_options' must be an object")
+    return bool(_typed(options, "include_usage", bool))

@@ -1,0 +1,50 @@
+"""What the server asks of the session behind it, in this process or in another."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..info import Info
+from ..reply import Reply
+
+
+class Turn(Protocol):
+    """One question on its way to its answer."""
+
+    def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
+        """The reply in pieces of text."""
+
+    async def areply(self, *, enforce: bool = True) -> Reply:
+        """The whole reply."""
+
+    def finished(self) -> Reply:
+        """The whole reply, once `pieces` is exhausted."""
+
+    def cancel(self) -> None:
+        """Stop generating; Cancelled for whoever waits."""
+
+
+class Host(Protocol):
+    """A loaded model."""
+
+    name: str
+
+    @property
+    def info(self) -> Info:
+        """What was loaded."""
+
+    @property
+    def state(self) -> str:
+        """``ready``, ``restarting`` or ``failed``."""
+
+    def turn(
+        self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None, **options: Any
+    ) -> Turn:
+        """One turn that has not been started. UsageError for what is wrong with it."""
+
+    def refuse_if_full(self) -> None:
+        """Raise Overloaded when no more requests may wait."""
+
+    def figures(self) -> Mapping[str, float]:
+        """What runs and waits, and totals since the start."""

@@ -1,0 +1,146 @@
+"""The process around the routes: connections that are too slow are cut, and stopping loses nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .app import Server
+from .limits import Limits
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .keys import Keys
+
+KEEP_ALIVE = 75
+"""Seconds for which an idle connection stays open: longer than clients keep theirs, so that they close first."""
+SETTLE = 0.3
+"""Seconds after the last connection was taken in which its request may still be on its way."""
+
+
+def patient(limits: Limits) -> type[H11Protocol]:
+    """uvicorn's HTTP protocol with an end to patience: the head of each request must come within
+    ``limits.header_timeout`` of its first byte (of the connection, for the first), and a reader that takes nothing for
+    ``limits.stall`` is cut off, which cancels its reply."""
+
+    class Patient(H11Protocol):  # type: ignore[misc]  # uvicorn is optional
+        _head: asyncio.TimerHandle | None = None
+        _stalled: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._await_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE:
+                self._await_head()
+            else:
+                self._clear_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._clear_head()
+            if self._stalled is not None:
+                self._stalled.cancel()
+            super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stalled = self.loop.call_later(limits.stall, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._stalled is not None:
+                self._stalled.cancel()
+                self._stalled = None
+
+        def _await_head(self) -> None:
+            if self._head is None:
+                self._head = self.loop.call_later(limits.header_timeout, self.transport.abort)
+
+        def _clear_head(self) -> None:
+            if self._head is not None:
+                self._head.cancel()
+                self._head = None
+
+    return Patient
+
+
+def run_server(
+    host_session: Host,
+    *,
+    host: str,
+    port: int,
+    fd: int | None = None,
+    keys: Keys | Sequence[str] = (),
+    limits: Limits | None = None,
+    cors: Sequence[str] = (),
+    drain: float = 30.0,
+    grace: float = 0.0,
+    started: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then let what runs finish (at most ``drain`` seconds).
+
+    ``grace``: seconds for which, after SIGTERM, connections are still taken while ``/readyz`` is 503, so that a load
+    balancer can look. ``fd``: a listening socket that somebody else holds open (systemd, a parent process): what waits
+    in it when this process stops is taken by the next one. ``started`` is called with the base URL once the port is
+    open (``port`` 0 takes a free one).
+    """
+    limits = limits or Limits()
+    server = Server(host_session, keys=keys, limits=limits, cors=cors)
+    config = uvicorn.Config(
+        server.app(),
+        host=host,
+        port=port,
+        http=patient(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=int(drain),
+    )
+
+    class Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is optional
+        stopping: float | None = None
+        closed: float | None = None
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started and started is not None:
+                bound = self.servers[0].sockets[0].getsockname()
+                name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+                started(f"http://{name}:{bound[1]}")
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            if self.stopping is not None:  # asked twice
+                self.should_exit = self.force_exit = True
+            server.draining, self.stopping = True, self.stopping or time.monotonic()
+
+        async def on_tick(self, counter: int) -> bool:
+            """Called ten times a second. Stop taking connections, let those that were taken ask, then end."""
+            done: bool = await super().on_tick(counter)
+            if self.stopping is None or done:
+                return done
+            now = time.monotonic()
+            if self.closed is None:
+                if now < self.stopping + grace:
+                    return False
+                self.closed = now
+                for one in self.servers:
+                    one.close()
+            return not self.server_state.connections or now > self.closed + SETTLE
+
+    sockets = None if fd is None else [socket.socket(fileno=fd)]
+    with suppress(KeyboardInterrupt):
+        Uvicorn(config).run(sockets)
