@@ -9,12 +9,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .answers import Session
-    from .reply import Completion, Reply
+    from .info import Info
+    from .isolated import IsolatedSession, load_isolated
+    from .reply import Completion, Options, Reply
     from .session import load
 
 __version__ = "0.1.0"
-__all__ = ["Completion", "Reply", "Session", "load"]
-_FROM = {"Completion": "reply", "Reply": "reply", "Session": "answers", "load": "session"}
+__all__ = ["Completion", "Info", "IsolatedSession", "Options", "Reply", "Session", "load", "load_isolated"]
+_FROM = {
+    "Completion": "reply",
+    "Info": "info",
+    "IsolatedSession": "isolated",
+    "Options": "reply",
+    "Reply": "reply",
+    "Session": "answers",
+    "load": "session",
+    "load_isolated": "isolated",
+}
 
 
 def __getattr__(name: str) -> object:

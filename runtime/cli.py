@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Talk to, serve or verify a Holdfast bundle.", no_args_is_help=True, add_completion=False)
 KEYS_VARIABLE = "HOLDFAST_API_KEYS"
+log = logging.getLogger(__name__)
 
 
 def chat(
@@ -104,21 +105,48 @@ def serve(
     context: int | None = None,
     keys: list[str] | None = None,
     template: str | None = None,
+    isolate: bool = True,
+    key_file: Path | None = None,
+    cors: list[str] | None = None,
+    fd: int | None = None,
+    grace: float = 0.0,
+    logs: bool = True,
+    **limits: Any,
 ) -> None:
-    """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated)."""
+    """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated), and from
+    ``key_file``. ``isolate``: the engine in a process of its own, which is started again when it crashes; ``limits``:
+    see `server.limits.Limits`."""
     try:
+        from .server.keys import Keys
+        from .server.limits import Limits
+        from .server.logs import to_stderr
         from .server.serve import run_server
     except ModuleNotFoundError as error:
         from .errors import MissingExtra
 
         raise MissingExtra(error.name or "starlette", "serve") from None
+    from .isolated import Loading, load_isolated
     from .session import load
 
-    given = keys or [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key]
-    if not given and host not in ("127.0.0.1", "::1", "localhost"):
-        logging.getLogger(__name__).warning("serving on %s without API keys: anybody who reaches it may ask", host)
-    with load(bundle, slots=slots, queue=queue, threads=threads, context=context, template=template) as session:
-        run_server(session, host=host, port=port, keys=given, started=_announce)
+    if logs:
+        to_stderr()
+    given = Keys(keys or os.environ.get(KEYS_VARIABLE, "").split(","), file=key_file)
+    if not given.required and host not in ("127.0.0.1", "::1", "localhost"):
+        log.warning("serving on %s without API keys: anybody who reaches it may ask", host)
+    how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template)
+    bounds = Limits(**{name: value for name, value in limits.items() if value is not None})
+    with load_isolated(bundle, **how) if isolate else load(bundle, **how) as session:
+        run_server(
+            session,
+            host=host,
+            port=port,
+            fd=fd,
+            keys=given,
+            cors=cors or (),
+            limits=bounds,
+            grace=grace,
+            started=_announce,
+        )
 
 
 def _announce(url: str) -> None:
@@ -202,9 +230,36 @@ def serve_command(
     threads: Annotated[int | None, typer.Option(min=1, help="Decode threads.")] = None,
     context: Annotated[int | None, typer.Option(min=16, help="Tokens per conversation.")] = None,
     template: Template = None,
+    key_file: Annotated[Path | None, typer.Option(help="API keys, one a line; read again when it changes.")] = None,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may ask; * for all.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that a reply may have.")] = None,
+    max_body: Annotated[int | None, typer.Option(min=1, help="Bytes of a request (1 MiB).")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds that a reply may take (120).")] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds on SIGTERM in which connections are taken.")] = 0,
+    fd: Annotated[int | None, typer.Option(min=0, help="Listen on this inherited socket instead.")] = None,
+    isolate: Annotated[bool, typer.Option(help="Run the engine in a process of its own.")] = True,
+    logs: Annotated[bool, typer.Option(help="Write a line of JSON per request to stderr.")] = True,
 ) -> None:
     """Serve the OpenAI chat API. API keys: environment variable HOLDFAST_API_KEYS, comma-separated."""
-    serve(bundle, host=host, port=port, slots=slots, queue=queue, threads=threads, context=context, template=template)
+    serve(
+        bundle,
+        host=host,
+        port=port,
+        slots=slots,
+        queue=queue,
+        threads=threads,
+        context=context,
+        template=template,
+        isolate=isolate,
+        key_file=key_file,
+        cors=cors_origin,
+        fd=fd,
+        grace=grace,
+        logs=logs,
+        max_tokens=max_tokens,
+        body=max_body,
+        timeout=timeout,
+    )
 
 
 @app.command("verify")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from ..errors import UsageError
 from ..formats import schema_of
-from ..reply import Settings
+from ..reply import Options, Settings
 from ..values import check_values
 from .tools import ToolUse, read_tools
 
@@ -39,7 +39,7 @@ class Ask:
 
     messages: Sequence[Mapping[str, Any]]
     facts: Mapping[str, Any]
-    options: Mapping[str, Any]
+    options: Options
     choices: int
     stream: bool
     usage: bool
@@ -48,7 +48,7 @@ class Ask:
     """Whether the reply was asked for as JSON."""
     tools: ToolUse | None
 
-    def options_of(self, choice: int) -> Mapping[str, Any]:
+    def options_of(self, choice: int) -> Options:
         """The options of one of several choices: each has a seed of its own, the first the one that was given."""
         seed = self.options.get("seed")
         return self.options if seed is None or not choice else {**self.options, "seed": seed + choice}
@@ -189,7 +189,7 @@ def _count(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
     return value
 
 
-def _options(given: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+def _options(given: Mapping[str, Any], limits: Limits) -> Options:
     options = {
         "max_tokens": _most(given, limits.max_tokens),
         "temperature": _typed(given, "temperature", int, float),
@@ -204,7 +204,7 @@ def _options(given: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
             options[name] = value
         elif value is not None and value not in neutral:
             raise UsageError(f"{name!r} is not supported", next=f"leave {name!r} out")
-    return {name: value for name, value in options.items() if value is not None}
+    return cast(Options, {name: value for name, value in options.items() if value is not None})
 
 
 def _most(given: Mapping[str, Any], limit: int | None) -> int | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from ..info import Info
-from ..reply import Reply
+from ..reply import Options, Reply
 
 
 class Turn(Protocol):
@@ -28,7 +28,9 @@ class Turn(Protocol):
 class Host(Protocol):
     """A loaded model."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the model is called."""
 
     @property
     def info(self) -> Info:
@@ -39,7 +41,7 @@ class Host(Protocol):
         """``ready``, ``restarting`` or ``failed``."""
 
     def turn(
-        self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None, **options: Any
+        self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None, **options: Unpack[Options]
     ) -> Turn:
         """One turn that has not been started. UsageError for what is wrong with it."""
 

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from ..info import Info
     from .limits import Limits
 
-_TEXT, _WHOLE, _NUMBER, _FLAG = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
-_OBJECT = {"type": "object"}
+Schema = dict[str, Any]
+_TEXT: Schema = {"type": "string"}
+_WHOLE: Schema = {"type": "integer"}
+_NUMBER: Schema = {"type": "number"}
+_FLAG: Schema = {"type": "boolean"}
+_OBJECT: Schema = {"type": "object"}
 
 
 def document(info: Info, limits: Limits, *, keys: bool) -> dict[str, Any]:
     """The description of a running server. ``keys``: whether requests need an API key."""
     refused = {code: _answer(about, "Error") for code, about in _REFUSALS.items() if keys or code != "401"}
-    plain = {code: refused[code] for code in ("401", "404") if code in refused}
+    plain: dict[str, Any] = {code: refused[code] for code in ("401", "404") if code in refused}
     chat = {
         "operationId": "createChatCompletion",
         "summary": "Answer a conversation",
@@ -45,7 +49,7 @@ def document(info: Info, limits: Limits, *, keys: bool) -> dict[str, Any]:
     }
 
 
-_REFUSALS = {
+_REFUSALS: Mapping[str, str] = {
     "400": "The request is at fault; the message names the field",
     "401": "The API key is missing or wrong",
     "404": "There is no such model",
@@ -103,7 +107,7 @@ def _request(info: Info, limits: Limits) -> dict[str, Any]:
     }
     stops = {"type": "array", "items": _TEXT, "maxItems": STOPS_CAP}
     form = {**_OBJECT, "required": ["type"], "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}}
-    optional = {
+    optional: dict[str, Schema] = {
         "model": _TEXT,
         "max_tokens": tokens,
         "max_completion_tokens": tokens,
@@ -131,7 +135,7 @@ def _part() -> dict[str, Any]:
 
 
 def _facts(info: Info) -> dict[str, Any]:
-    kinds: Mapping[str, dict[str, str]] = {"bool": _FLAG, "integer": _WHOLE, "number": _NUMBER, "text": _TEXT}
+    kinds: Mapping[str, Schema] = {"bool": _FLAG, "integer": _WHOLE, "number": _NUMBER, "text": _TEXT}
     known = {n: kinds[kind] if isinstance(kind, str) else {"enum": list(kind)} for n, kind in info.facts.items()}
     return {**_OBJECT, **({"properties": known, "additionalProperties": False} if info.rules else {})}
 

@@ -1,0 +1,463 @@
+"""A session whose engine lives in a process of its own: a native crash there is a clean error here, and the engine is
+started again.
+
+Whoever waits when the process ends gets EngineLost within a moment; so does whoever asks before the next one is up.
+The next process starts at once. Each further one that ends before it has answered anything waits twice as long as the
+one before it (`FIRST_WAIT` at first, `LONGEST_WAIT` at most). After `PATIENCE` processes in a row that did not even
+come up, `IsolatedSession.state` is ``failed``; starting goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypedDict, Unpack
+
+from .engine.template import Message
+from .errors import ArtifactError, EngineLost, HoldfastError, Overloaded
+from .exchange import Cancelled
+from .frames import error_from, error_to, info_from, reply_from, to_line
+from .info import Info
+from .reply import Options, Reply, Settings
+from .values import check_values
+
+log = logging.getLogger(__name__)
+FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
+"""Seconds between the end of a process and the start of the next."""
+PATIENCE = 5
+OVERDUE = 10.0
+"""Seconds after its deadline at which a reply's engine is taken for stuck, and killed."""
+CLOSING = 15.0
+"""Seconds for an engine to put its things away."""
+Told = Mapping[str, Any]
+Sink = Callable[[Told], None]
+
+
+class Loading(TypedDict, total=False):
+    """The keyword arguments of `load`."""
+
+    threads: int | None
+    slots: int
+    context: int | None
+    rules: Path | str | None
+    queue: int
+    trust: bool
+    template: str | None
+
+
+def load_isolated(path: Path | str, **how: Unpack[Loading]) -> IsolatedSession:
+    """`load` into a process of its own. Returns when the model is loaded; raises what `load` raises, and ArtifactError
+    for a model that ends the process."""
+    return IsolatedSession(Path(path), **how)
+
+
+class _Engine:
+    """One process, and the socket to it."""
+
+    def __init__(self, how: Told) -> None:
+        ours, theirs = socket.socketpair()
+        root = str(Path(__file__).parents[1])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", f"{__package__}.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        theirs.close()
+        self._socket = ours
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write, name="holdfast-outbox", daemon=True).start()
+        self.send(how)
+
+    def send(self, message: Told) -> None:
+        """Never waits: a thread does the writing."""
+        self._outbox.put(to_line(message))
+
+    def _write(self) -> None:
+        with suppress(OSError):
+            while (line := self._outbox.get()) is not None:
+                self._socket.sendall(line)
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def messages(self) -> Iterator[Told]:
+        """What the process says, until it ends."""
+        with suppress(OSError), self._socket.makefile("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # else it died in the middle of a word
+                    yield json.loads(line)
+
+    def end(self) -> None:
+        """Ask it to end."""
+        self._outbox.put(None)
+
+    def kill(self) -> None:
+        """End it now."""
+        self._process.kill()
+
+    def wait(self, seconds: float) -> str:
+        """How it ended; killed when it has not within ``seconds``."""
+        self._outbox.put(None)
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._socket.close()
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+class IsolatedTurn:
+    """One question to the engine's process. Not started until `reply`, `stream`, `areply` or `pieces`."""
+
+    def __init__(self, session: IsolatedSession, ask: Mapping[str, Any], timeout: float | None) -> None:
+        self._session = session
+        self._ask = ask
+        self._patience = None if timeout is None else timeout + OVERDUE
+        self._number: int | None = None
+        self._cancelled = False
+        self._reply: Reply | None = None
+
+    def reply(self, *, enforce: bool = True) -> Reply:
+        """Generate, enforce, and tell how it went."""
+        for _ in self._pieces(stream=False, enforce=enforce):
+            pass
+        return self.finished()
+
+    def stream(self, *, enforce: bool = True) -> Iterator[str]:
+        """The reply in pieces of text; leaving the loop early cancels it."""
+        return self._pieces(stream=True, enforce=enforce)
+
+    async def areply(self, *, enforce: bool = True) -> Reply:
+        """`reply` without blocking the event loop; cancelling the task cancels the generation."""
+        async for _ in self._apieces(stream=False, enforce=enforce):
+            pass
+        return self.finished()
+
+    def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
+        """`stream` for an event loop."""
+        return self._apieces(stream=True, enforce=enforce)
+
+    def finished(self) -> Reply:
+        """The whole reply, once its pieces are exhausted."""
+        assert self._reply is not None
+        return self._reply
+
+    def cancel(self) -> None:
+        """Stop generating, also while waiting in the queue; nothing happens when the turn is over. Whoever waits for
+        the reply gets Cancelled."""
+        self._cancelled = True
+        if (number := self._number) is not None:
+            self._session.say(number, {"cancel": True})
+
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
+
+    def _pieces(self, *, stream: bool, enforce: bool) -> Iterator[str]:
+        found: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        self._start(found.put, stream=stream, enforce=enforce)
+        try:
+            while (piece := self._read(found.get(timeout=self._patience))) is not None:
+                yield piece
+        except queue.Empty:
+            raise self._stuck() from None
+        finally:
+            self.cancel()
+
+    async def _apieces(self, *, stream: bool, enforce: bool) -> AsyncIterator[str]:
+        loop, found = asyncio.get_running_loop(), asyncio.Queue[Told]()
+        self._start(partial(_hand, loop, found), stream=stream, enforce=enforce)
+        try:
+            async with asyncio.timeout(self._patience):
+                while (piece := self._read(await found.get())) is not None:
+                    yield piece
+        except TimeoutError:
+            raise self._stuck() from None
+        finally:
+            self.cancel()
+
+    def _start(self, sink: Sink, *, stream: bool, enforce: bool) -> None:
+        if self._is_cancelled():
+            raise Cancelled("the turn was cancelled", next="ask again")
+        self._number = self._session.ask({**self._ask, "stream": stream, "enforce": enforce}, sink)
+        if self._is_cancelled():  # meanwhile
+            self.cancel()
+
+    def _read(self, told: Told) -> str | None:
+        """A piece, or None at the end of the reply."""
+        if "piece" in told:
+            return str(told["piece"])
+        self._number = None
+        if "error" in told:
+            raise error_from(told["error"])
+        self._reply = reply_from(told["reply"])
+        return None
+
+    def _stuck(self) -> HoldfastError:
+        if self._number is not None:
+            self._session.kill(self._number)
+        return EngineLost("the engine was stuck and is being started again")
+
+
+def _hand(loop: asyncio.AbstractEventLoop, found: asyncio.Queue[Told], told: Told) -> None:
+    """Give to an event loop what another thread found; a loop that is gone no longer listens."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(found.put_nowait, told)
+
+
+class IsolatedSession:
+    """A `Session` for an app that must outlive its engine: the same `chat`, `stream`, `achat`, `astream`, `turn` and
+    `info`. Thread-safe; close it, or use it as a context manager."""
+
+    def __init__(self, path: Path, **how: Unpack[Loading]) -> None:
+        """Returns when the model is loaded."""
+        rules = how.get("rules")
+        self._how: dict[str, Any] = {**how, "path": str(path.absolute())}
+        if rules is not None:
+            self._how["rules"] = str(Path(rules).absolute())
+        self._path = path
+        self._queue = how.get("queue", 1024)
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._sinks: dict[int, Sink] = {}
+        self._engine: _Engine | None = None
+        self._closing = threading.Event()
+        self._up = self._answered = False
+        self._failures = self._restarts = self._rejected = 0
+        self._up_at = 0.0
+        """When the next process should be up (`time.monotonic`)."""
+        self._told: Info | None = None
+        self._figures: dict[str, float] = {}
+        first: queue.SimpleQueue[HoldfastError | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._supervise, args=[first], name="holdfast-engine", daemon=True)
+        self._thread.start()
+        if (error := first.get()) is not None:
+            self._thread.join()
+            raise error
+
+    # ---- what it is, and how it does ----
+
+    @property
+    def info(self) -> Info:
+        """What was loaded."""
+        assert self._told is not None
+        return self._told
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.info.name
+
+    @property
+    def backend(self) -> str:
+        """``llama.cpp`` or ``onnxruntime-genai``."""
+        return self.info.backend
+
+    @property
+    def state(self) -> str:
+        """``ready``, ``restarting``, or ``failed`` when the engine cannot be started again."""
+        over = self._failures >= PATIENCE or self._closing.is_set()
+        return "ready" if self._up else "failed" if over else "restarting"
+
+    def refuse_if_full(self) -> None:
+        """Raise Overloaded at once when the queue is full, EngineLost while there is no engine."""
+        if not self._up:
+            raise self._no_engine()
+        if len(self._sinks) >= self.info.slots + self._queue:
+            self._rejected += 1
+            raise Overloaded(f"the queue is full ({self._queue} requests wait)", retry_after=1)
+
+    def figures(self) -> dict[str, float]:
+        """What runs and waits now, and totals since the engine's process was started."""
+        found: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        with suppress(EngineLost, queue.Empty):
+            self.ask({}, found.put, what="figures")
+            self._figures = dict(found.get(timeout=1.0).get("figures") or self._figures)
+        now = self._figures if self._up else {**self._figures, "running": 0, "waiting": 0, "kv_tokens": 0}
+        return {**now, "rejected": now.get("rejected", 0) + self._rejected, "restarts": self._restarts}
+
+    # ---- chat ----
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        enforce: bool = True,
+        **options: Unpack[Options],
+    ) -> Reply:
+        """As `Session.chat`; EngineLost when the engine ends meanwhile."""
+        return self.turn(messages, facts, **options).reply(enforce=enforce)
+
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        enforce: bool = True,
+        **options: Unpack[Options],
+    ) -> Reply:
+        """`chat` without blocking the event loop. Cancelling the task ends the generation."""
+        return await self.turn(messages, facts, **options).areply(enforce=enforce)
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        enforce: bool = True,
+        **options: Unpack[Options],
+    ) -> Iterator[str]:
+        """As `Session.stream`. Leaving the loop early cancels the request."""
+        return self.turn(messages, facts, **options).stream(enforce=enforce)
+
+    async def astream(
+        self,
+        messages: Sequence[Message],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        enforce: bool = True,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[str]:
+        """`stream` for an event loop."""
+        async for piece in self.turn(messages, facts, **options).pieces(enforce=enforce):
+            yield piece
+
+    def turn(
+        self, messages: Sequence[Message], facts: Mapping[str, Any] | None = None, **options: Unpack[Options]
+    ) -> IsolatedTurn:
+        """One turn that has not been started."""
+        how = Settings(**{name: value for name, value in options.items() if name != "response_format"})  # type: ignore[arg-type]
+        ask = {"messages": list(messages), "facts": dict(facts or {}), "options": dict(options)}
+        check_values({name: ask[name] for name in ("messages", "facts")}, "the turn")
+        return IsolatedTurn(self, ask, how.timeout)
+
+    # ---- what turns use ----
+
+    def ask(self, ask: Told, sink: Sink, *, what: str = "ask") -> int:
+        """Send a question; ``sink`` gets what comes back, from another thread. EngineLost while there is no engine,
+        Overloaded when too many wait."""
+        if what == "ask":
+            self.refuse_if_full()
+        with self._lock:
+            if not self._up or self._engine is None:
+                raise self._no_engine()
+            number = next(self._numbers)
+            self._sinks[number] = sink
+            self._engine.send({"id": number, what: ask})
+        return number
+
+    def say(self, number: int, message: Told) -> None:
+        """Something more about a question that has not been answered; nothing when it has."""
+        with self._lock:
+            if number in self._sinks and self._engine is not None:
+                self._engine.send({"id": number, **message})
+
+    def kill(self, number: int) -> None:
+        """End an engine that does not answer that question."""
+        with self._lock:
+            if number in self._sinks and self._engine is not None:
+                self._engine.kill()
+
+    def _no_engine(self) -> HoldfastError:
+        if self._closing.is_set():
+            return Overloaded("the runtime is shutting down", retry_after=5)
+        return EngineLost("the engine is being started again", retry_after=max(1.0, self._up_at - time.monotonic()))
+
+    # ---- the supervising thread ----
+
+    def _supervise(self, first: queue.SimpleQueue[HoldfastError | None]) -> None:
+        wait, took = 0.0, 1.0
+        while not self._closing.is_set():
+            started = time.monotonic()
+            with self._lock:
+                self._engine = _Engine(self._how)
+            refused = self._listen(self._engine, first)
+            how = self._engine.wait(CLOSING)
+            came_up = self._up
+            self._lose(how)
+            if self._told is None:
+                what = f"{self._path} ended the process that loaded it ({how})"
+                first.put(refused or ArtifactError(what, next="check the file with `holdfast verify`"))
+                return
+            self._failures = 0 if came_up else self._failures + 1
+            wait = 0.0 if self._answered else min(max(FIRST_WAIT, 2 * wait), LONGEST_WAIT)
+            if came_up:
+                took = self._up_at - started
+            self._up_at = time.monotonic() + wait + took
+            if not self._closing.is_set():
+                log.warning("the engine ended (%s); it is started again in %.2f s", refused or how, wait)
+                self._closing.wait(wait)
+                self._restarts += 1
+
+    def _listen(self, engine: _Engine, first: queue.SimpleQueue[HoldfastError | None]) -> HoldfastError | None:
+        """Hand out what the process says until it ends; what it says when it cannot load."""
+        self._answered = False
+        for told in engine.messages():
+            if "ready" in told:
+                self._come_up(info_from(told["ready"]), first)
+            elif "failed" in told:
+                return error_from(told["failed"])
+            else:
+                self._deliver(told)
+                if told.get("state") == "failed":  # it lives and can decode no more
+                    engine.kill()
+        return None
+
+    def _come_up(self, info: Info, first: queue.SimpleQueue[HoldfastError | None]) -> None:
+        with self._lock:
+            begun, self._told = self._told is None, info
+            self._up, self._up_at, self._failures = True, time.monotonic(), 0
+            self._how["trust"] = True  # what was verified is loaded again without the self-test
+        if begun:
+            first.put(None)
+
+    def _deliver(self, told: Told) -> None:
+        number = told["id"]
+        with self._lock:
+            sink = self._sinks.get(number) if "piece" in told else self._sinks.pop(number, None)
+        self._answered = self._answered or "reply" in told
+        if sink is not None:
+            sink(told)
+
+    def _lose(self, how: str) -> None:
+        with self._lock:
+            self._up = False
+            sinks, self._sinks = list(self._sinks.values()), {}
+        error: HoldfastError = EngineLost(f"the engine ended ({how})")
+        if self._closing.is_set():
+            error = Overloaded("the runtime was closed", retry_after=5)
+        for sink in sinks:
+            sink({"error": error_to(error)})
+
+    # ---- life ----
+
+    def close(self) -> None:
+        """End the engine's process; whoever still waits gets Overloaded."""
+        with self._lock:
+            self._closing.set()
+            if self._engine is not None:
+                self._engine.end()
+        self._thread.join(CLOSING + 5)
+
+    def __enter__(self) -> IsolatedSession:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
