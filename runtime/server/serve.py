@@ -46,6 +46,11 @@ def patient(limits: Limits) -> type[H11Protocol]:
             else:
                 self._clear_head()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+                self._await_head()  # the next one came with it, in part
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._clear_head()
             if self._stalled is not None:

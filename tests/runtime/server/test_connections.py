@@ -1,0 +1,178 @@
+"""Connections: clients that leave, that are slow, that come while the server stops or its engine dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from served import SAID, Served, served, wait_until
+from tiny_gguf import write_tiny_gguf
+
+ENDLESS = {"max_tokens": 3000, "temperature": 1.0, "seed": 1}
+LONG = {
+    **ENDLESS,
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "s", "schema": {"type": "string", "minLength": 400, "maxLength": 400}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("connected") / "model.gguf", context=4096)
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[Served]:
+    with served(model, "--slots", "2") as found:
+        yield found
+
+
+def test_a_choice_of_several_is_cancelled_with_its_client(server: Served) -> None:
+    for stream in (False, True):
+        left = server.leave_open(**LONG, n=5, stream=stream)
+        wait_until(lambda: server.busy == 5, 10)
+        left.close()
+        wait_until(lambda: server.busy == 0, 1)
+
+
+def test_logs_are_lines_of_json(server: Served) -> None:
+    reply = server.ask(max_tokens=2)
+    wait_until(lambda: any(reply.headers["x-request-id"] in line for line in server.logged), 5)
+    (told,) = [json.loads(line) for line in server.logged if reply.headers["x-request-id"] in line]
+    assert (told["status"], told["completion_tokens"] <= 2) == (200, True)
+
+
+def test_an_engine_that_dies_is_a_clean_error_and_comes_back(server: Served) -> None:
+    replies: list[httpx.Response] = []
+    parts: list[str] = []
+
+    def stream() -> None:
+        body = {"messages": SAID, **LONG, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as reply:
+            parts.extend(reply.iter_lines())
+
+    asking = [threading.Thread(target=lambda: replies.append(server.ask(**LONG))), threading.Thread(target=stream)]
+    for one in asking:
+        one.start()
+    wait_until(lambda: server.busy == 2 and len(parts) > 2, 10)
+    os.kill(server.engine, signal.SIGSEGV)
+    killed = time.monotonic()
+    for one in asking:
+        one.join()
+    assert time.monotonic() - killed < 5
+    assert (replies[0].status_code, replies[0].json()["error"]["code"]) == (503, "EngineLost")
+    assert int(replies[0].headers["Retry-After"]) >= 1
+    assert json.loads(parts[-4].removeprefix("data: "))["error"]["code"] == "EngineLost"
+    assert parts[-2] == "data: [DONE]"
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    while (reply := server.ask(max_tokens=2)).status_code != 200:
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "EngineLost")
+        assert time.monotonic() < killed + 60
+        time.sleep(0.05)
+    assert server.figures()["holdfast_engine_restarts_total"] == 1
+    assert server.figures()['holdfast_engine_state{state="ready"}'] == 1
+
+
+@pytest.mark.slow
+def test_a_stopped_server_lets_everybody_finish(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as shared, ThreadPoolExecutor(4) as pool:
+        how = {"fds": (shared.fileno(),)}
+        with served(model, "--fd", str(shared.fileno()), **how) as first:
+            asked = [pool.submit(first.ask, **LONG) for _ in range(3)]
+            wait_until(lambda: first.busy == 3, 10)
+            first.process.send_signal(signal.SIGTERM)
+            assert [one.result().status_code for one in asked] == [200, 200, 200]
+            assert first.process.wait(timeout=20) == 0
+        late = pool.submit(httpx.get, f"{first.url}/healthz", timeout=60)  # it waits in the socket for the next server
+        with served(model, "--fd", str(shared.fileno()), **how) as second:
+            assert late.result().status_code == 200
+            assert second.url == first.url
+
+
+SLOW = """
+import sys
+from runtime.isolated import load_isolated
+from runtime.server.limits import Limits
+from runtime.server.serve import run_server
+limits = Limits(header_timeout=0.3, body_timeout=0.3, stall=0.5, connections=20)
+with load_isolated(sys.argv[1], slots=2, threads=1) as session:
+    run_server(session, host="127.0.0.1", port=0, limits=limits, started=lambda url: print(url, flush=True))
+"""
+
+
+@pytest.fixture(scope="module")
+def impatient(model: Path) -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(model)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+def connect(url: str, data: bytes) -> socket.socket:
+    address = httpx.URL(url)
+    made = socket.create_connection((address.host, address.port), timeout=10)
+    made.sendall(data)
+    return made
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /he"],
+    ids=["nothing", "half a head", "half a second head"],
+)
+def test_a_head_that_does_not_come_ends_the_connection(impatient: str, data: bytes) -> None:
+    slow = connect(impatient, data)
+    found = b""
+    while part := slow.recv(4096):
+        found += part
+    assert (b'"ok"' in found) == (data.count(b"GET") == 2)
+
+
+def test_a_body_that_does_not_come_is_refused(impatient: str) -> None:
+    slow = connect(impatient, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{")
+    assert slow.recv(4096).startswith(b"HTTP/1.1 400")
+
+
+def test_whoever_does_not_read_is_cut_off(impatient: str) -> None:
+    """More is asked for than the buffers of a connection hold, and nothing is read."""
+    asked = 4000
+    slow = connect(impatient, b"")
+    slow.setblocking(False)
+    rest = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * asked
+    ends = time.monotonic() + 20
+    try:
+        while True:
+            assert time.monotonic() < ends, "the connection is still open"
+            try:
+                rest = rest[slow.send(rest or b"G") :]
+            except BlockingIOError:
+                time.sleep(0.02)
+    except ConnectionError:
+        pass
+    assert httpx.get(f"{impatient}/healthz").status_code == 200
+
+
+def test_too_many_connections_are_refused_and_others_go_on(impatient: str) -> None:
+    address = httpx.URL(impatient)
+    many = [socket.create_connection((address.host, address.port)) for _ in range(25)]
+    assert httpx.get(f"{impatient}/healthz").status_code == 503
+    for one in many:
+        one.close()
+    wait_until(lambda: httpx.get(f"{impatient}/healthz").status_code == 200, 5)
