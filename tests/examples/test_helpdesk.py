@@ -1,0 +1,122 @@
+"""The help desk of examples/, as a person uses it: a real browser on a real server with a real engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_bundle import write_manifest
+from tiny_gguf import write_tiny_gguf
+
+ROOT = Path(__file__).parents[2]
+BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    bundle = tmp_path_factory.mktemp("desk") / "bundle"
+    bundle.mkdir()
+    write_tiny_gguf(bundle / "model.gguf", context=512)
+    shutil.copy(ROOT / "configs/rules/customer_service.yaml", bundle / "rules.yaml")
+    write_manifest(bundle, [])
+    command = [sys.executable, str(ROOT / "examples/helpdesk"), str(bundle), "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("help desk on "), process.stderr and process.stderr.read()
+        yield line.split()[-1], process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine (Debian: chromium-headless-shell)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any, desk: tuple[str, Any]) -> Iterator[Any]:
+    """The page in a fresh window. Anything that the browser complains about fails the test."""
+    window = browser.new_context(viewport={"width": 1200, "height": 900})
+    opened, complaints = window.new_page(), []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.set_default_timeout(30_000)
+    opened.goto(desk[0])
+    yield opened
+    if place := os.environ.get("HOLDFAST_SCREENSHOTS"):
+        opened.screenshot(path=f"{place}/helpdesk.png")
+    window.close()
+    assert complaints == []
+
+
+def begin(page: Any, **facts: str) -> None:
+    for name, value in facts.items():
+        field = page.locator(f"#facts [name={name}]")
+        field.select_option(value) if name != "policy" else field.fill(value)
+    page.get_by_role("button", name="New case").click()
+    page.wait_for_selector("#text:enabled")
+
+
+def say(page: Any, words: str) -> str:
+    """Send a message; the words of the answer."""
+    answers = page.locator("#talk .desk").count()
+    page.fill("#text", words)
+    page.click("#send")
+    page.wait_for_function(f"document.querySelectorAll('#talk .desk').length > {answers}")
+    page.wait_for_selector("#send:enabled")
+    return str(page.locator("#talk .desk").last.inner_text())
+
+
+def test_a_threat_is_escalated_and_the_board_shows_it(page: Any) -> None:
+    begin(page, tier="basic", urgency="low", policy="K7")
+    assert say(page, "My lamp <b>is</b> broken \U0001f62d") != ""
+    assert page.locator("#talk .customer").inner_text() == "My lamp <b>is</b> broken \U0001f62d"
+    begin(page, tier="gold", urgency="high", policy="C7")
+    assert "Sorry" in say(page, "My kettle is broken. I will call my lawyer.")
+    first = page.locator("#priorities li").first
+    assert first.locator(".tag").all_inner_texts() == ["P1", "escalate"]
+    assert "kettle" in first.inner_text()
+    assert page.locator("#escalations li .legal").count() == 1
+    done = page.locator("#done li").all_inner_texts()
+    assert any(re.match("retry", what) for what in done)
+    assert any("sent the safe reply" in what for what in done)
+    assert page.locator("#rules li").filter(has_text="escalate-legal").locator(".tag").inner_text() == "kept"
+    page.locator("#priorities li").last.click()
+    assert "lamp" in page.locator("#talk .customer").inner_text()
+
+
+def test_a_second_window_sees_the_cases_come(page: Any, desk: tuple[str, Any]) -> None:
+    other = page.context.new_page()
+    other.goto(desk[0])
+    begin(page, tier="silver", urgency="high", policy="Q4")
+    say(page, "Connect me with a human being.")
+    other.wait_for_function(
+        "[...document.querySelectorAll('#escalations li')].some(e => e.innerText.includes('human'))"
+    )
+
+
+def test_an_engine_that_dies_is_not_noticed_by_the_customer(page: Any, desk: tuple[str, Any]) -> None:
+    begin(page, tier="gold", urgency="low", policy="K7")
+    threads = Path(f"/proc/{desk[1].pid}/task").iterdir()
+    (engine,) = (int(child) for thread in threads for child in (thread / "children").read_text().split())
+    os.kill(engine, signal.SIGKILL)
+    assert "Sorry" in say(page, "The parcel never came. I will sue you.")
+    assert page.locator("#said").inner_text() == ""
