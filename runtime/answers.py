@@ -241,8 +241,8 @@ class Session:
         **options: Unpack[Options],
     ) -> Reply:
         """Answer. With rules: their system prompt stands in front when the caller gives none, and (``enforce``)
-        the reply keeps to the contract's grammar, what the rules decide is set, what breaks a hard rule is retried once
-        and then replaced by the safe reply.
+        the reply keeps to the contract's grammar, what the rules decide is set, what breaks a hard rule is retried
+        once and then replaced by the safe reply.
 
         ``facts``: what the app knows of the case, as the rule file declares it; ``options``: see `Options`.
         Raises UsageError naming what is wrong with the input, Overloaded when the queue is full or ``timeout`` passed.

@@ -10,7 +10,7 @@ from typing import Any
 from . import errors
 from .errors import HoldfastError
 from .info import Info, RuleInfo
-from .reply import Reply, Timings, Usage
+from .reply import Reply, Timings, TokenLogprob, Usage
 
 LINE_CAP = 64 << 20
 """Bytes of one message."""
@@ -40,7 +40,16 @@ def error_from(told: Mapping[str, Any]) -> HoldfastError:
 
 def reply_to(reply: Reply) -> dict[str, Any]:
     """A reply as JSON values."""
-    return asdict(reply)
+    return asdict(reply) | {"logprobs": None if reply.logprobs is None else [_odds_to(one) for one in reply.logprobs]}
+
+
+def _odds_to(one: TokenLogprob) -> list[Any]:
+    return [one.token, list(one.bytes), one.logprob, [_odds_to(other) for other in one.top]]
+
+
+def _odds_from(told: Any) -> TokenLogprob:
+    token, data, logprob, top = told
+    return TokenLogprob(token, bytes(data), logprob, tuple(_odds_from(other) for other in top))
 
 
 def reply_from(told: Mapping[str, Any]) -> Reply:
@@ -50,6 +59,8 @@ def reply_from(told: Mapping[str, Any]) -> Reply:
     parts = dict(told)
     parts["report"] = tuple(Verdict(**verdict) for verdict in parts["report"])
     parts["interventions"] = tuple(parts["interventions"])
+    if parts["logprobs"] is not None:
+        parts["logprobs"] = tuple(_odds_from(one) for one in parts["logprobs"])
     parts["usage"], parts["timings"] = Usage(**parts["usage"]), Timings(**parts["timings"])
     return Reply(**parts)
 

@@ -57,6 +57,7 @@ class Loading(TypedDict, total=False):
     rules: Path | str | None
     queue: int
     trust: bool
+    lookup: bool
     template: str | None
 
 

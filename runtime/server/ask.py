@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from ..errors import UsageError
@@ -19,18 +19,16 @@ if TYPE_CHECKING:
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 STOPS_CAP = 16
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "min_p": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "top_k": (0, -1),
-    "top_logprobs": (0,),
+_SAMPLING: Mapping[str, tuple[type, ...]] = {
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "top_k": (int,),
+    "min_p": (int, float),
+    "presence_penalty": (int, float),
+    "frequency_penalty": (int, float),
+    "repetition_penalty": (int, float),
+    "seed": (int,),
 }
-"""Sampling fields that not every engine has, and the values that leave a reply as it is."""
-_OFFERED = frozenset(field.name for field in fields(Settings))
 
 
 @dataclass(frozen=True)
@@ -190,20 +188,17 @@ def _count(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
 
 
 def _options(given: Mapping[str, Any], limits: Limits) -> Options:
-    options = {
+    if given.get("logit_bias"):
+        raise UsageError("'logit_bias' is not supported", next="leave 'logit_bias' out")
+    options: dict[str, Any] = {name: _typed(given, name, *kinds) for name, kinds in _SAMPLING.items()}
+    if options["top_k"] == -1:  # another spelling of "all"
+        options["top_k"] = None
+    options |= {
         "max_tokens": _most(given, limits.max_tokens),
-        "temperature": _typed(given, "temperature", int, float),
-        "top_p": _typed(given, "top_p", int, float),
-        "seed": _typed(given, "seed", int),
         "stop": _stop(given.get("stop")),
         "timeout": _timeout(given, limits.timeout),
+        "logprobs": _logprobs(given),
     }
-    for name, neutral in _NEUTRAL.items():
-        value = given.get(name)
-        if name in _OFFERED:
-            options[name] = value
-        elif value is not None and value not in neutral:
-            raise UsageError(f"{name!r} is not supported", next=f"leave {name!r} out")
     return cast(Options, {name: value for name, value in options.items() if value is not None})
 
 
@@ -222,6 +217,14 @@ def _timeout(given: Mapping[str, Any], most: float) -> float:
     if not value > 0:
         raise UsageError(f"'timeout' is {value}", next="give the seconds that the reply may take")
     return float(min(value, most))
+
+
+def _logprobs(given: Mapping[str, Any]) -> int | None:
+    """How many alternatives are wanted for each token, None where no log probabilities are."""
+    wanted, others = _typed(given, "logprobs", bool), _typed(given, "top_logprobs", int)
+    if others is not None and not wanted:
+        raise UsageError("'top_logprobs' is given without 'logprobs'", next="send logprobs: true")
+    return (others or 0) if wanted else None
 
 
 def _stop(value: Any) -> list[str] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from ..reply import MOST_LOGPROBS
 from .ask import ROLES, STOPS_CAP
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ def _request(info: Info, limits: Limits) -> dict[str, Any]:
         "max_completion_tokens": tokens,
         "temperature": {**_NUMBER, "minimum": 0, "maximum": 10},
         "top_p": {**_NUMBER, "exclusiveMinimum": 0, "maximum": 1},
+        "top_k": {**_WHOLE, "minimum": -1},
+        "min_p": {**_NUMBER, "minimum": 0, "maximum": 1},
+        "presence_penalty": {**_NUMBER, "minimum": -2, "maximum": 2},
+        "frequency_penalty": {**_NUMBER, "minimum": -2, "maximum": 2},
+        "repetition_penalty": {**_NUMBER, "minimum": 0.1, "maximum": 10},
+        "logprobs": _FLAG,
+        "top_logprobs": {**_WHOLE, "minimum": 0, "maximum": MOST_LOGPROBS},
         "seed": _WHOLE,
         "n": {**_WHOLE, "minimum": 1, "maximum": limits.choices},
         "stop": {"anyOf": [_TEXT, stops]},

@@ -14,7 +14,7 @@ from ..errors import HoldfastError, UsageError
 
 if TYPE_CHECKING:
     from ..info import Info
-    from ..reply import Reply
+    from ..reply import Reply, TokenLogprob
     from .ask import Ask
 
 
@@ -60,12 +60,25 @@ def message_of(reply: Reply, ask: Ask) -> tuple[dict[str, Any], str]:
     return {"role": "assistant", "content": reply.raw, "refusal": None}, reason
 
 
+def logprobs_of(reply: Reply) -> dict[str, Any] | None:
+    """The log probabilities of a reply's tokens, where they were asked for."""
+    if reply.logprobs is None:
+        return None
+
+    def told(one: TokenLogprob) -> dict[str, Any]:
+        return {"token": one.token, "bytes": list(one.bytes), "logprob": one.logprob}
+
+    content = [{**told(one), "top_logprobs": [told(other) for other in one.top]} for one in reply.logprobs]
+    return {"content": content, "refusal": None}
+
+
 def completion(model: str, ask: Ask, replies: Sequence[Reply]) -> dict[str, Any]:
     """A ``chat.completion`` object."""
     choices = []
     for index, reply in enumerate(replies):
         message, reason = message_of(reply, ask)
-        choices.append({"index": index, "message": message, "finish_reason": reason, "logprobs": None})
+        odds = logprobs_of(reply) if message.get("content") == reply.raw else None
+        choices.append({"index": index, "message": message, "finish_reason": reason, "logprobs": odds})
     told = [_told(reply) for reply in replies]
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -96,7 +109,7 @@ class Chunks:
 
     def end(self, index: int, reply: Reply, reason: str) -> bytes:
         """The last event of one choice."""
-        choice = {"index": index, "delta": {}, "finish_reason": reason}
+        choice = {"index": index, "delta": {}, "finish_reason": reason, "logprobs": logprobs_of(reply)}
         return event({**self.head, "choices": [choice], "holdfast": _told(reply)})
 
     def usage(self, replies: Sequence[Reply]) -> bytes:

@@ -107,7 +107,7 @@ import sys
 from runtime.isolated import load_isolated
 from runtime.server.limits import Limits
 from runtime.server.serve import run_server
-limits = Limits(header_timeout=0.3, body_timeout=0.3, stall=0.5, connections=20)
+limits = Limits(header_timeout=1.0, body_timeout=1.0, stall=0.5, connections=20)
 with load_isolated(sys.argv[1], slots=2, threads=1) as session:
     run_server(session, host="127.0.0.1", port=0, limits=limits, started=lambda url: print(url, flush=True))
 """

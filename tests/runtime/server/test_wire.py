@@ -16,7 +16,6 @@ from tiny_gguf import write_tiny_gguf
 import runtime
 from runtime.errors import UsageError
 from runtime.reply import Reply
-from runtime.schema import schema_grammar, spelled_out
 from runtime.server.app import Server
 from runtime.server.metrics import Metrics
 from runtime.server.wire import as_json
