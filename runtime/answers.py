@@ -342,7 +342,7 @@ class Session:
         """Raise Overloaded at once when the queue is full, before any work is done for a request."""
         self.scheduler.refuse_if_full()
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """What runs and waits now, and totals since the start (see `Counters`)."""
         engine = self.scheduler
         now = {"running": engine.running, "waiting": engine.depth, "kv_tokens": engine.held_tokens}

@@ -255,6 +255,7 @@ class Exchange:
                 ttft_ms=1e3 * ((first.first_token_at or first.finished_at) - first.submitted_at),
                 tokens_per_s=(tokens - len(self._requests)) / decoding if decoding > 0 else 0.0,
                 total_ms=1e3 * (last.finished_at - first.submitted_at),
+                queue_ms=1e3 * max(0.0, first.started_at - first.submitted_at),
             ),
             logprobs=self._logprobs(last) if raw == last.text else None,
             **more,

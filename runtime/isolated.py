@@ -244,7 +244,7 @@ class IsolatedSession:
         self._up_at = 0.0
         """When the next process should be up (`time.monotonic`)."""
         self._told: Info | None = None
-        self._figures: dict[str, float] = {}
+        self._figures: dict[str, Any] = {}
         first: queue.SimpleQueue[HoldfastError | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._supervise, args=[first], name="holdfast-engine", daemon=True)
         self._thread.start()
@@ -284,7 +284,7 @@ class IsolatedSession:
             self._rejected += 1
             raise Overloaded(f"the queue is full ({self._queue} requests wait)", retry_after=1)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """What runs and waits now, and totals since the engine's process was started."""
         found: queue.SimpleQueue[Told] = queue.SimpleQueue()
         with suppress(EngineLost, queue.Empty):

@@ -37,11 +37,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """``ttft_ms`` from submission to the first token; ``tokens_per_s`` of the decoding after it."""
+    """``ttft_ms`` from submission to the first token, of which ``queue_ms`` waiting for a slot; ``tokens_per_s`` of the
+    decoding after it."""
 
     ttft_ms: float = 0.0
     tokens_per_s: float = 0.0
     total_ms: float = 0.0
+    queue_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -57,7 +58,10 @@ class Request:
     finish_reason: str = ""
     logits: list[Rows] = field(default_factory=list)
     submitted_at: float = 0.0
+    started_at: float = 0.0
+    """When it was given a slot."""
     first_token_at: float = 0.0
+    last_token_at: float = 0.0
     finished_at: float = 0.0
     reused: int = 0
     """Prompt tokens taken from a kept prefix."""
@@ -147,6 +151,10 @@ def what_of(error: BaseException) -> str:
     return getattr(error, "what", None) or f"{type(error).__name__}: {error}"
 
 
+GAPS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper ends of the classes in which times between tokens are counted, in seconds."""
+
+
 @dataclass
 class Counters:
     """Totals since start, read by the metrics page."""
@@ -162,3 +170,11 @@ class Counters:
     restored_tokens: int = 0
     """Prompt tokens taken from a prefix that an earlier process kept."""
     rejected: int = 0
+    gaps: list[int] = field(default_factory=lambda: [0] * (len(GAPS) + 1))
+    """Times between a reply's tokens, by `GAPS`; the last class has no upper end."""
+    gap_seconds: float = 0.0
+
+    def between(self, seconds: float) -> None:
+        """Count the time between two tokens of a reply."""
+        self.gaps[bisect_left(GAPS, seconds)] += 1
+        self.gap_seconds += seconds

@@ -197,6 +197,7 @@ class Scheduler:
         if request.stops or request.sink:
             request.stream = TextStream(request.stops)
         self._wants_drafts = self._wants_drafts or request.drafts
+        request.started_at = time.perf_counter()
         self.counters.requests += 1
         self.counters.prompt_tokens += len(request.prompt)
         self._slots.take(request)
@@ -344,8 +345,11 @@ class Scheduler:
 
     def _accept(self, slot: Slot, request: Request, token: int, now: float) -> None:
         """Add a chosen token to the reply, or end it."""
-        if not request.tokens:
+        if request.tokens:
+            self.counters.between(now - request.last_token_at)
+        else:
             request.first_token_at = now
+        request.last_token_at = now
         if token in self._backend.stops:
             self._finish(slot, "stop")
             return

@@ -48,5 +48,5 @@ class Host(Protocol):
     def refuse_if_full(self) -> None:
         """Raise Overloaded when no more requests may wait."""
 
-    def figures(self) -> Mapping[str, float]:
-        """What runs and waits, and totals since the start."""
+    def figures(self) -> Mapping[str, Any]:
+        """What runs and waits, and totals since the start (see `engine.requests.Counters`)."""

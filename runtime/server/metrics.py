@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from ..engine.requests import GAPS
 from ..engine.text import whole
 
 if TYPE_CHECKING:
+    from ..info import Info
     from ..reply import Reply
     from .host import Host
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_BETWEEN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+OUTCOMES = ("answered", "failed", "open", "over_budget")
+"""How asking the fallback ended; ``open``: its circuit breaker was."""
+_GAP = "holdfast_inter_token_latency_seconds"
 _STATES = ("ready", "restarting", "failed")
 _GAUGES = {
     "running": ("running", "Requests that hold a slot"),
@@ -37,10 +42,18 @@ _COUNTERS = {
     "prefix_cache_hits": ("reused_tokens", "Prompt tokens taken from a kept prefix"),
     "reply_tokens": ("reply_tokens", "Reply tokens"),
     "generation_tokens": ("reply_tokens", "Reply tokens"),
+    "spec_decode_num_draft_tokens": ("drafted_tokens", "Tokens decoded before they were chosen"),
+    "spec_decode_num_accepted_tokens": ("taken_tokens", "Of those, tokens that were then chosen"),
+    "restored_tokens": ("restored_tokens", "Prompt tokens taken from a prefix kept over a restart"),
     "steps": ("steps", "Batches decoded"),
     "rejected": ("rejected", "Requests refused because the queue was full"),
     "engine_restarts": ("restarts", "Times that the engine's process was started again"),
 }
+
+
+def gen_ai(host: Host) -> dict[str, str]:
+    """The labels that OpenTelemetry's conventions ask for."""
+    return {"gen_ai_request_model": whole(host.name), "gen_ai_operation_name": "chat"}
 
 
 class _Engine:
@@ -57,6 +70,13 @@ class _Engine:
         yield GaugeMetricFamily("holdfast_kv_cache_usage_ratio", "Share of the KV caches that holds tokens", held)
         for name, (key, text) in _COUNTERS.items():
             yield CounterMetricFamily(f"holdfast_{name}", text, figures.get(key, 0))
+        counts = figures.get("gaps", [0] * (len(GAPS) + 1))
+        buckets = list(zip([*map(str, GAPS), "+Inf"], accumulate(counts), strict=True))
+        total = figures.get("gap_seconds", 0.0)
+        for name, labels in ((_GAP, {}), ("gen_ai_server_time_per_output_token_seconds", gen_ai(self._host))):
+            family = HistogramMetricFamily(name, "Between two tokens of a reply", labels=list(labels))
+            family.add_metric(list(labels.values()), buckets=buckets, sum_value=total)
+            yield family
         state = GaugeMetricFamily("holdfast_engine_state", "1 for the state that the engine is in", labels=["state"])
         for known in _STATES:
             state.add_metric([known], float(self._host.state == known))
@@ -69,7 +89,10 @@ class Metrics:
     def __init__(self, host: Host) -> None:
         self._registry = made = CollectorRegistry()
         made.register(_Engine(host))
-        model = {"gen_ai_request_model": whole(host.name), "gen_ai_operation_name": "chat"}
+        model = gen_ai(host)
+        properties = (host.info.contract or {}).get("properties", {})
+        self._closed = {name: frozenset(part.get("enum", ())) for name, part in properties.items()}
+        """Fields whose values may be labels: there are only so many."""
         started = Gauge("process_start_time_seconds", "When the server was started", registry=made)
         started.set(time.time())
         self.responses = Counter("holdfast_responses", "Responses by status", ["status"], registry=made)
@@ -83,11 +106,6 @@ class Metrics:
             ("holdfast_time_to_first_token_seconds", "gen_ai_server_time_to_first_token_seconds"),
             "From a request's arrival in the queue to its first token",
             _SECONDS,
-        )
-        self._between = histogram(
-            ("holdfast_inter_token_latency_seconds", "gen_ai_server_time_per_output_token_seconds"),
-            "Mean time between the tokens of a reply, after the first",
-            _BETWEEN,
         )
         self._all = histogram(
             ("holdfast_e2e_request_latency_seconds", "gen_ai_server_request_duration_seconds"),
@@ -109,16 +127,34 @@ class Metrics:
         self._actions = counter("actions", "Replies by action", "action")
         self._fallbacks = counter("fallbacks", "Replies asked of the fallback, by outcome", "outcome")
 
+        self._begin(host.info)
+
+    def _begin(self, info: Info) -> None:
+        """Every label that is known starts at 0: Prometheus does not see a counter that is born with 1 rise."""
+        for rule in info.rules:
+            self._broken.labels(rule.id, rule.severity)
+        for action in ("retry", "template", "unsafe"):
+            for name in ("contract", *(rule.id for rule in info.rules if rule.severity == "hard")):
+                self._interventions.labels(action, name)
+        for name in self._closed if info.rules else ():
+            self._interventions.labels("set", name)
+        for counted, name in ((self._actions, "action"), (self._priorities, "priority"), (self._escalations, "queue")):
+            for value in self._closed.get(name, ()):
+                counted.labels(value)
+        for reason in ("stop", "length"):
+            self._ended.labels(reason)
+        for outcome in OUTCOMES:
+            self._fallbacks.labels(outcome)
+        for status in ("200", "400", "429", "500", "503"):
+            self.responses.labels(status)
+
     def note(self, reply: Reply) -> None:
         """Count one finished reply."""
         timings, usage = reply.timings, reply.usage
         _observe(self._ttft, timings.ttft_ms / 1e3)
-        if timings.tokens_per_s > 0:
-            _observe(self._between, 1 / timings.tokens_per_s)
         _observe(self._prompt, usage.prompt_tokens)
         _observe(self._reply, usage.completion_tokens)
-        if (waited := getattr(timings, "queue_ms", None)) is not None:
-            _observe(self._waited, waited / 1e3)
+        _observe(self._waited, timings.queue_ms / 1e3)
         self._ended.labels(reply.finish_reason).inc()
         for what in reply.interventions:
             action, _, rule = what.partition(":")
@@ -126,12 +162,12 @@ class Metrics:
         for verdict in reply.report:
             if not verdict.passed:
                 self._broken.labels(verdict.rule, verdict.severity).inc()
-        if reply.action is not None:
-            self._actions.labels(whole(reply.action)).inc()
+        for name, counted in (("action", self._actions), ("priority", self._priorities)):
+            if (value := getattr(reply, name)) in self._closed.get(name, ()):
+                counted.labels(whole(value)).inc()
         if reply.action == "escalate":
-            self._escalations.labels(whole(reply.queue or "none")).inc()
-        if reply.priority is not None:
-            self._priorities.labels(whole(reply.priority)).inc()
+            queue = reply.queue if reply.queue in self._closed.get("queue", ()) else None
+            self._escalations.labels(whole(queue or "none")).inc()
 
     def fallback(self, outcome: str) -> None:
         """Count one reply that was asked of the fallback, or could not be."""

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_bundle import write_manifest
-from tiny_gguf import write_tiny_gguf
+from tiny_bundle import write_ruled_bundle
 
 ROOT = Path(__file__).parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
@@ -22,11 +21,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chrom
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    bundle = tmp_path_factory.mktemp("desk") / "bundle"
-    bundle.mkdir()
-    write_tiny_gguf(bundle / "model.gguf", context=512)
-    shutil.copy(ROOT / "configs/rules/customer_service.yaml", bundle / "rules.yaml")
-    write_manifest(bundle, [])
+    bundle = write_ruled_bundle(tmp_path_factory.mktemp("desk") / "bundle")
     command = [sys.executable, str(ROOT / "examples/helpdesk"), str(bundle), "--port", "0", "--threads", "1"]
     process = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

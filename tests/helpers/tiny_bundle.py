@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,12 @@ def write_manifest(folder: Path, golden: list[Any], **changes: Any) -> None:
         "golden": golden,
     }
     (folder / MANIFEST).write_text(json.dumps(content | changes))
+
+
+def write_ruled_bundle(folder: Path, *, context: int = 512) -> Path:
+    """The model under the demo's rules, without golden prompts."""
+    folder.mkdir(parents=True)
+    write_tiny_gguf(folder / "model.gguf", context=context)
+    shutil.copy(Path(__file__).parents[2] / "configs/rules/customer_service.yaml", folder / "rules.yaml")
+    write_manifest(folder, [])
+    return folder

@@ -5,15 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from tiny_bundle import write_manifest
-from tiny_gguf import write_tiny_gguf
+from tiny_bundle import write_ruled_bundle
 
 from runtime.isolated import IsolatedSession, Loading
 from runtime.reply import Options, Settings
@@ -26,10 +24,7 @@ ROOT = Path(__file__).parents[2]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle, and the runtime as `holdfast`."""
     folder = tmp_path_factory.mktemp("embedded")
-    (folder / "bundle").mkdir()
-    write_tiny_gguf(folder / "bundle" / "model.gguf", context=1024)
-    shutil.copy(ROOT / "configs/rules/customer_service.yaml", folder / "bundle" / "rules.yaml")
-    write_manifest(folder / "bundle", [])
+    write_ruled_bundle(folder / "bundle", context=1024)
     (folder / "site").mkdir()
     (folder / "site" / "holdfast").symlink_to(ROOT / "runtime")
     return folder

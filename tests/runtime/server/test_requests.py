@@ -441,6 +441,8 @@ def test_log_probabilities_in_process_and_over_http(bare: Session) -> None:
         for chunk in stream(bare, logprobs=True, top_logprobs=3, max_tokens=6)
         for c in chunk["choices"]
     ]
-    assert [odds["content"] for odds in streamed if odds] == [content]
+    (again,) = [odds["content"] for odds in streamed if odds]
+    assert [token["bytes"] for token in again] == [token["bytes"] for token in content]
+    assert [token["logprob"] for token in again] == pytest.approx([token["logprob"] for token in content], abs=0.05)
     assert ask(bare, top_logprobs=3)[0] == ask(bare, logprobs=True, top_logprobs=21)[0] == 400
     assert ask(bare)[1]["choices"][0]["logprobs"] is None
