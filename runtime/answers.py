@@ -302,6 +302,15 @@ class Session:
             wanted["grammar"] = grammar_of(form, self.info)
         return Settings(**wanted)
 
+    def judge(self, messages: Messages, facts: Mapping[str, Any] | None, text: str) -> Reply:
+        """What the rules make of a reply that somebody else wrote: fields that they decide are set, and what breaks a
+        hard rule is replaced by the safe reply."""
+        return self.turn(messages, facts).judge(text)
+
+    def prompt(self, messages: Messages, facts: Mapping[str, Any] | None = None) -> list[Message]:
+        """The conversation as the model is shown it: with the rules' system message in front."""
+        return list(self.turn(messages, facts).prompt)
+
     def stream(
         self,
         messages: Messages,

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,12 @@ from .errors import EXIT_INTERRUPTED, HoldfastError, UsageError
 
 if TYPE_CHECKING:
     from .reply import Reply
+    from .server.fallback import Target
+    from .server.host import Host
     from .session import Session
 
 app = typer.Typer(help="Talk to, serve or verify a Holdfast bundle.", no_args_is_help=True, add_completion=False)
-KEYS_VARIABLE = "HOLDFAST_API_KEYS"
+KEYS_VARIABLE, FALLBACK_VARIABLE = "HOLDFAST_API_KEYS", "HOLDFAST_FALLBACK_KEY"
 log = logging.getLogger(__name__)
 
 
@@ -111,12 +114,18 @@ def serve(
     fd: int | None = None,
     grace: float = 0.0,
     logs: bool = True,
+    fallback: str | None = None,
+    fallback_model: str = "default",
+    fallback_for: list[str] | None = None,
+    fallback_budget: int | None = None,
     **limits: Any,
 ) -> None:
     """Serve until SIGTERM. API keys come from ``keys`` or the variable HOLDFAST_API_KEYS (comma-separated), and from
     ``key_file``. ``isolate``: the engine in a process of its own, which is started again when it crashes; ``limits``:
-    see `server.limits.Limits`."""
+    see `server.limits.Limits`. ``fallback``: a bundle, or the base URL of an OpenAI-compatible server (its key in
+    HOLDFAST_FALLBACK_KEY), that is asked where this one escalates, refuses or sends its safe reply."""
     try:
+        from .server.fallback import REASONS, Budget, Fallback, WithFallback
         from .server.keys import Keys
         from .server.limits import Limits
         from .server.logs import to_stderr
@@ -135,7 +144,14 @@ def serve(
         log.warning("serving on %s without API keys: anybody who reaches it may ask", host)
     how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template)
     bounds = Limits(**{name: value for name, value in limits.items() if value is not None})
-    with load_isolated(bundle, **how) if isolate else load(bundle, **how) as session:
+    with ExitStack() as stack:
+        session: Host = (
+            stack.enter_context(load_isolated(bundle, **how)) if isolate else stack.enter_context(load(bundle, **how))
+        )
+        if fallback is not None:
+            target = _target(fallback, fallback_model, stack)
+            reasons = frozenset(fallback_for or REASONS)
+            session = WithFallback(session, Fallback(target, reasons, Budget(fallback_budget)))
         run_server(
             session,
             host=host,
@@ -147,6 +163,15 @@ def serve(
             grace=grace,
             started=_announce,
         )
+
+
+def _target(given: str, model: str, stack: ExitStack) -> Target:
+    from .isolated import load_isolated
+    from .server.fallback import BundleTarget, UrlTarget
+
+    if given.startswith(("http://", "https://")):
+        return UrlTarget(given, model, os.environ.get(FALLBACK_VARIABLE, ""))
+    return BundleTarget(stack.enter_context(load_isolated(given)))
 
 
 def _announce(url: str) -> None:
@@ -239,6 +264,10 @@ def serve_command(
     fd: Annotated[int | None, typer.Option(min=0, help="Listen on this inherited socket instead.")] = None,
     isolate: Annotated[bool, typer.Option(help="Run the engine in a process of its own.")] = True,
     logs: Annotated[bool, typer.Option(help="Write a line of JSON per request to stderr.")] = True,
+    fallback: Annotated[str | None, typer.Option(help="Bundle or URL to ask where this one cannot help.")] = None,
+    fallback_model: Annotated[str, typer.Option(help="Model's name at that URL.")] = "default",
+    fallback_for: Annotated[list[str] | None, typer.Option(help="escalated, refused or safe; all by default.")] = None,
+    fallback_budget: Annotated[int | None, typer.Option(min=1, help="Its tokens per hour.")] = None,
 ) -> None:
     """Serve the OpenAI chat API. API keys: environment variable HOLDFAST_API_KEYS, comma-separated."""
     serve(
@@ -256,6 +285,10 @@ def serve_command(
         fd=fd,
         grace=grace,
         logs=logs,
+        fallback=fallback,
+        fallback_model=fallback_model,
+        fallback_for=fallback_for,
+        fallback_budget=fallback_budget,
         max_tokens=max_tokens,
         body=max_body,
         timeout=timeout,

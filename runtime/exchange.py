@@ -210,6 +210,22 @@ class Exchange:
         words = (kept.fields or {}).get("reply", kept.text)
         return self._reply(kept.text, str(words), kept.fields, report=kept.report, interventions=kept.interventions)
 
+    def judge(self, text: str) -> Reply:
+        """What enforcement makes of a reply that somebody else wrote; nothing is generated."""
+        book = self._session.rules
+        if book is None:
+            return Reply(whole(text), text)
+        from .guard import enforce as keep
+
+        kept = keep(book, self._turn(), text)
+        words = str((kept.fields or {}).get("reply", kept.text))
+        return Reply(whole(words), kept.text, kept.fields, kept.report, kept.interventions)
+
+    @property
+    def prompt(self) -> Sequence[Message]:
+        """The conversation as the model is shown it."""
+        return tuple(self._prompt)
+
     def _turn(self) -> Turn:
         from .rules import Turn
 

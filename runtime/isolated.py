@@ -349,6 +349,25 @@ class IsolatedSession:
         check_values({name: ask[name] for name in ("messages", "facts")}, "the turn")
         return IsolatedTurn(self, ask, how.timeout)
 
+    def judge(self, messages: Sequence[Message], facts: Mapping[str, Any] | None, text: str) -> Reply:
+        """As `Session.judge`."""
+        return reply_from(self._call("judge", {"messages": list(messages), "facts": facts, "text": text})["reply"])
+
+    def prompt(self, messages: Sequence[Message], facts: Mapping[str, Any] | None = None) -> list[Message]:
+        """As `Session.prompt`."""
+        return list(self._call("prompt", {"messages": list(messages), "facts": facts})["messages"])
+
+    def _call(self, what: str, ask: Told) -> Told:
+        found: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        self.ask(ask, found.put, what=what)
+        try:
+            told = found.get(timeout=OVERDUE)
+        except queue.Empty:
+            raise Overloaded("the engine's process did not answer in time") from None
+        if "error" in told:
+            raise error_from(told["error"])
+        return told
+
     # ---- what turns use ----
 
     def ask(self, ask: Told, sink: Sink, *, what: str = "ask") -> int:

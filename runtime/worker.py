@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from .answers import Session
@@ -45,11 +45,16 @@ class Worker:
                 self._cancel(number)
             elif "figures" in message:
                 self._say({"id": number, "figures": self._session.figures(), "state": self._session.state})
-            else:
+            elif "ask" in message:
                 self._turns[number] = None
-                task = asyncio.create_task(self._answer(number, message["ask"]))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._begin(self._answer(number, message["ask"]))
+            else:
+                self._begin(self._tell(number, message))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _cancel(self, number: int) -> None:
         turn = self._turns.get(number)
@@ -78,6 +83,21 @@ class Worker:
             told = {"error": error_to(HoldfastError(f"the request failed: {type(error).__name__}"))}
         self._turns.pop(number, None)
         self._say({"id": number, **told, "state": self._session.state})
+
+    async def _tell(self, number: int, message: Mapping[str, Any]) -> None:
+        """What needs no generation."""
+        session = self._session
+        try:
+            if "judge" in message:
+                given = message["judge"]
+                reply = await asyncio.to_thread(session.judge, given["messages"], given["facts"], given["text"])
+                told: dict[str, Any] = {"reply": reply_to(reply)}
+            else:
+                given = message["prompt"]
+                told = {"messages": await asyncio.to_thread(session.prompt, given["messages"], given["facts"])}
+        except HoldfastError as error:
+            told = {"error": error_to(error)}
+        self._say({"id": number, **told})
 
     def _say(self, message: Mapping[str, Any]) -> None:
         self._writer.write(to_line(message))

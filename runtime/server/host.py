@@ -45,6 +45,14 @@ class Host(Protocol):
     ) -> Turn:
         """One turn that has not been started. UsageError for what is wrong with it."""
 
+    def judge(self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None, text: str) -> Reply:
+        """What the rules make of a reply that somebody else wrote."""
+
+    def prompt(
+        self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """The conversation as the model is shown it."""
+
     def refuse_if_full(self) -> None:
         """Raise Overloaded when no more requests may wait."""
 

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from ..engine.requests import GAPS
 from ..engine.text import whole
+from .fallback import OUTCOMES
 
 if TYPE_CHECKING:
     from ..info import Info
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
-OUTCOMES = ("answered", "failed", "open", "over_budget")
-"""How asking the fallback ended; ``open``: its circuit breaker was."""
 _GAP = "holdfast_inter_token_latency_seconds"
 _STATES = ("ready", "restarting", "failed")
 _GAUGES = {
@@ -77,6 +76,11 @@ class _Engine:
             family = HistogramMetricFamily(name, "Between two tokens of a reply", labels=list(labels))
             family.add_metric(list(labels.values()), buckets=buckets, sum_value=total)
             yield family
+        about = "Replies asked of the fallback, by outcome"
+        asked = CounterMetricFamily("holdfast_fallbacks", about, labels=["outcome"])
+        for outcome, times in figures.get("fallbacks", dict.fromkeys(OUTCOMES, 0)).items():
+            asked.add_metric([outcome], times)
+        yield asked
         state = GaugeMetricFamily("holdfast_engine_state", "1 for the state that the engine is in", labels=["state"])
         for known in _STATES:
             state.add_metric([known], float(self._host.state == known))
@@ -125,7 +129,6 @@ class Metrics:
         self._escalations = counter("escalations", "Escalations by queue", "queue")
         self._priorities = counter("priorities", "Replies by priority", "priority")
         self._actions = counter("actions", "Replies by action", "action")
-        self._fallbacks = counter("fallbacks", "Replies asked of the fallback, by outcome", "outcome")
 
         self._begin(host.info)
 
@@ -143,8 +146,6 @@ class Metrics:
                 counted.labels(value)
         for reason in ("stop", "length"):
             self._ended.labels(reason)
-        for outcome in OUTCOMES:
-            self._fallbacks.labels(outcome)
         for status in ("200", "400", "429", "500", "503"):
             self.responses.labels(status)
 
@@ -168,10 +169,6 @@ class Metrics:
         if reply.action == "escalate":
             queue = reply.queue if reply.queue in self._closed.get("queue", ()) else None
             self._escalations.labels(whole(queue or "none")).inc()
-
-    def fallback(self, outcome: str) -> None:
-        """Count one reply that was asked of the fallback, or could not be."""
-        self._fallbacks.labels(outcome).inc()
 
     def close(self, status: int, seconds: float) -> None:
         """Count one answered request."""

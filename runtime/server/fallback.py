@@ -1,0 +1,298 @@
+"""A second opinion: what is asked when this model escalates, refuses, or its reply had to be replaced by the safe one.
+
+The one who is asked is another bundle, or any OpenAI-compatible server. What it says is held to this bundle's own
+rules; a reply that breaks them is not used. It has a budget of tokens per hour and a circuit breaker, and whatever goes
+wrong with it, the reply that there was is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
+
+from ..errors import HoldfastError, UsageError
+from ..exchange import Cancelled
+from ..reply import Options, Reply, Settings, Usage
+
+if TYPE_CHECKING:
+    from ..info import Info
+    from .host import Host, Turn
+
+log = logging.getLogger(__name__)
+OUTCOMES = ("answered", "broke_rules", "failed", "open", "over_budget")
+"""How asking ended; ``open``: the circuit breaker was."""
+REASONS = ("escalated", "refused", "safe")
+HOUR = 3600.0
+Clock = Callable[[], float]
+
+
+@dataclass
+class Budget:
+    """Tokens, prompts and replies together, in any one hour."""
+
+    tokens: int | None
+    clock: Clock = time.monotonic
+    _spent: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def left(self) -> float:
+        """Tokens that may still be spent now."""
+        if self.tokens is None:
+            return float("inf")
+        while self._spent and self._spent[0][0] <= self.clock() - HOUR:
+            self._spent.popleft()
+        return self.tokens - sum(tokens for _, tokens in self._spent)
+
+    def spend(self, tokens: int) -> None:
+        """Take tokens from it."""
+        self._spent.append((self.clock(), tokens))
+
+
+@dataclass
+class Breaker:
+    """Closed, until ``failures`` in a row; then open for ``pause`` seconds, after which one request may try. When that
+    fails too, the pause is twice as long (at most ``longest``)."""
+
+    failures: int = 3
+    pause: float = 30.0
+    longest: float = 600.0
+    clock: Clock = time.monotonic
+    _failed: int = 0
+    _open_until: float | None = None
+    _wait: float = 0.0
+    _trying: bool = False
+
+    def allow(self) -> bool:
+        """Whether a request may be made. After a True, `note` has to follow."""
+        if self._open_until is None:
+            return True
+        if self._trying or self.clock() < self._open_until:
+            return False
+        self._trying = True
+        return True
+
+    def note(self, *, well: bool) -> None:
+        """How a request went."""
+        self._trying = False
+        if well:
+            self._failed, self._open_until, self._wait = 0, None, 0.0
+            return
+        self._failed += 1
+        if self._failed >= self.failures:
+            self._wait = min(max(self.pause, 2 * self._wait), self.longest)
+            self._open_until = self.clock() + self._wait
+
+
+class Target(Protocol):
+    """Who is asked."""
+
+    async def ask(
+        self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
+    ) -> tuple[str, Usage]:
+        """The whole reply. HoldfastError when there is none."""
+
+
+@dataclass
+class BundleTarget:
+    """Another bundle."""
+
+    host: Host
+
+    async def ask(
+        self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
+    ) -> tuple[str, Usage]:
+        """It is told the facts that it declares."""
+        known = {name: value for name, value in facts.items() if name in self.host.info.facts}
+        reply = await (await asyncio.to_thread(lambda: self.host.turn(messages, known, **how))).areply()
+        if any(what.startswith("template:") for what in reply.interventions):
+            raise HoldfastError("the other bundle sent its safe reply")
+        return reply.raw, reply.usage
+
+
+@dataclass
+class UrlTarget:
+    """An OpenAI-compatible server. Conversations are sent to it: choose one that may see them."""
+
+    url: str
+    """The base URL, which ends in ``/v1`` as a rule."""
+    model: str
+    key: str = ""
+
+    async def ask(
+        self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
+    ) -> tuple[str, Usage]:
+        """It is shown the prompt that our model is shown, and bound to our contract."""
+        import httpx
+
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": await asyncio.to_thread(host.prompt, messages, facts),
+            "max_tokens": how["max_tokens"],
+            "temperature": 0,
+        }
+        if host.info.contract is not None:
+            schema = {"name": "reply", "schema": host.info.contract, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        url = f"{self.url.rstrip('/')}/chat/completions"
+        try:
+            async with httpx.AsyncClient(timeout=how["timeout"]) as client:
+                answer = await client.post(url, json=body, headers=headers)
+            answer.raise_for_status()
+            told = answer.json()
+            text, used = told["choices"][0]["message"]["content"], told.get("usage") or {}
+            usage = Usage(int(used.get("prompt_tokens", 0)), int(used.get("completion_tokens", 0)))
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise HoldfastError(f"the fallback failed: {type(error).__name__}") from None
+        if not isinstance(text, str):
+            raise HoldfastError("the fallback gave no text")
+        return text, usage
+
+
+@dataclass
+class Fallback:
+    """Whom to ask, when, how often and how long."""
+
+    target: Target
+    reasons: frozenset[str] = frozenset(REASONS)
+    budget: Budget = field(default_factory=lambda: Budget(None))
+    breaker: Breaker = field(default_factory=Breaker)
+    timeout: float = 30.0
+    asked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+
+    def __post_init__(self) -> None:
+        if strange := self.reasons - set(REASONS):
+            raise UsageError(f"there is no reason {', '.join(sorted(strange))}", next=f"choose of {', '.join(REASONS)}")
+
+    def reason(self, reply: Reply) -> str | None:
+        """Why somebody else should be asked, or None."""
+        safe = any(what.startswith(("template:", "unsafe:")) for what in reply.interventions)
+        given = {"escalated": reply.action == "escalate", "refused": reply.action == "refuse", "safe": safe}
+        return next((reason for reason in REASONS[::-1] if given[reason] and reason in self.reasons), None)
+
+    async def better(
+        self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options, reply: Reply
+    ) -> Reply:
+        """The reply of the one who is asked where there is reason and it keeps the rules, else ``reply``."""
+        reason = self.reason(reply)
+        if reason is None or how.get("response_format") or how.get("grammar"):  # a form of the caller's own
+            return reply
+        outcome, found = await self._ask(host, messages, facts, how)
+        self.asked[outcome] += 1
+        return reply if found is None else replace(found, interventions=(f"fallback:{reason}", *found.interventions))
+
+    async def _ask(
+        self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
+    ) -> tuple[str, Reply | None]:
+        most = how.get("max_tokens", Settings().max_tokens)
+        if self.budget.left() < most:
+            return "over_budget", None
+        if not self.breaker.allow():
+            return "open", None
+        well = False
+        started = time.perf_counter()
+        seconds = min(self.timeout, how.get("timeout") or self.timeout)
+        try:
+            async with asyncio.timeout(seconds):
+                asked = Options(max_tokens=most, timeout=seconds)
+                text, usage = await self.target.ask(host, messages, facts, asked)
+            well = True
+        except (HoldfastError, TimeoutError) as error:
+            log.warning("the fallback failed: %s", type(error).__name__)
+            return "failed", None
+        finally:
+            self.breaker.note(well=well)
+        self.budget.spend(usage.prompt_tokens + usage.completion_tokens)
+        judged = await asyncio.to_thread(host.judge, messages, facts, text)
+        if any(what.startswith("template:") for what in judged.interventions):
+            return "broke_rules", None
+        took = 1e3 * (time.perf_counter() - started)
+        return "answered", replace(judged, usage=usage, timings=replace(judged.timings, ttft_ms=took, total_ms=took))
+
+
+@dataclass
+class _Turn:
+    """A turn whose reply may be somebody else's. It is known only as a whole."""
+
+    inner: Turn
+    ask: Callable[[Reply], Any]
+    reply: Reply | None = None
+    task: asyncio.Task[Any] | None = None
+    cancelled: bool = False
+
+    async def areply(self, *, enforce: bool = True) -> Reply:
+        reply = await self.inner.areply(enforce=enforce)
+        self.task = asyncio.ensure_future(self.ask(reply))
+        try:
+            self.reply = await self.task
+        except asyncio.CancelledError:
+            if self.cancelled:
+                raise Cancelled("the turn was cancelled", next="ask again") from None
+            self.task.cancel()
+            raise
+        return self.reply
+
+    async def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
+        yield (await self.areply(enforce=enforce)).raw
+
+    def finished(self) -> Reply:
+        assert self.reply is not None
+        return self.reply
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.inner.cancel()
+        if self.task is not None:
+            self.task.cancel()
+
+
+class WithFallback:
+    """A host whose replies are a fallback's where it has reason to ask one."""
+
+    def __init__(self, host: Host, fallback: Fallback) -> None:
+        self._host = host
+        self._fallback = fallback
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._host.name
+
+    @property
+    def info(self) -> Info:
+        """What was loaded."""
+        return self._host.info
+
+    @property
+    def state(self) -> str:
+        """The model's; the fallback's does not matter."""
+        return self._host.state
+
+    def refuse_if_full(self) -> None:
+        """As the model's own."""
+        self._host.refuse_if_full()
+
+    def figures(self) -> Mapping[str, Any]:
+        """The model's, and how asking the fallback went."""
+        return {**self._host.figures(), "fallbacks": dict(self._fallback.asked)}
+
+    def judge(self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None, text: str) -> Reply:
+        """As the model's own."""
+        return self._host.judge(messages, facts, text)
+
+    def prompt(
+        self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """As the model's own."""
+        return self._host.prompt(messages, facts)
+
+    def turn(
+        self, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None, **options: Unpack[Options]
+    ) -> Turn:
+        """One turn that has not been started."""
+        inner = self._host.turn(messages, facts, **options)
+        return _Turn(inner, lambda reply: self._fallback.better(self._host, messages, facts or {}, options, reply))

@@ -1,0 +1,162 @@
+"""Who is asked where the model cannot help: within a budget, behind a circuit breaker, under this bundle's rules."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import served
+from starlette.testclient import TestClient
+from tiny_bundle import write_ruled_bundle
+
+import runtime
+from runtime.errors import HoldfastError, UsageError
+from runtime.reply import Reply, Usage
+from runtime.server.app import Server
+from runtime.server.fallback import Breaker, Budget, Fallback, UrlTarget, WithFallback
+from runtime.session import Session
+
+BROKEN = [{"role": "user", "content": "My kettle is broken."}]
+FACTS = {"tier": "basic", "urgency": "low", "policy": "K7"}
+GOOD = {
+    "action": "repair",
+    "priority": "P2",
+    "queue": "support",
+    "citations": ["K7"],
+    "reply": "Sorry. We will repair it.",
+}
+
+
+class Colleague:
+    """Answers what it is told to, or fails."""
+
+    def __init__(self, says: Any) -> None:
+        self.says = says
+        self.asked = 0
+
+    async def ask(self, *_: Any) -> tuple[str, Usage]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if isinstance(self.says, Exception):
+            raise self.says
+        return json.dumps(self.says), Usage(30, 20)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ruled_bundle(tmp_path_factory.mktemp("fallback") / "bundle", context=1024)
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Path) -> Iterator[Session]:
+    with runtime.load(bundle, threads=1, slots=2) as loaded:
+        yield loaded
+
+
+def ask(session: Session, fallback: Fallback, **body: Any) -> tuple[Any, dict[str, float]]:
+    with TestClient(Server(WithFallback(session, fallback)).app()) as client:
+        told = {"messages": BROKEN, "facts": FACTS, "max_tokens": 8, **body}
+        reply = client.post("/v1/chat/completions", json=told)
+        assert reply.status_code == 200, reply.text
+        page = client.get("/metrics").text
+    counts = {
+        o: float(page.split(f'holdfast_fallbacks_total{{outcome="{o}"}} ')[1].split("\n")[0]) for o in fallback.asked
+    }
+    return reply if body.get("stream") else reply.json(), counts
+
+
+def test_its_reply_is_sent_and_counted(session: Session) -> None:
+    told, counts = ask(session, Fallback(Colleague(GOOD)))
+    assert json.loads(told["choices"][0]["message"]["content"]) == GOOD
+    assert told["holdfast"]["interventions"] == ["fallback:safe"]
+    assert told["usage"]["completion_tokens"] == 20
+    assert (counts["answered"], sum(counts.values())) == (1, 1)
+    streamed, _ = ask(session, Fallback(Colleague(GOOD)), stream=True)
+    pieces = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
+    assert json.loads("".join(c["delta"].get("content", "") for p in pieces for c in p["choices"])) == GOOD
+
+
+def test_our_rules_hold_for_it_too(session: Session) -> None:
+    lawyer = [{"role": "user", "content": "I will call my lawyer."}]
+    told, _ = ask(session, Fallback(Colleague({**GOOD, "reply": "Sorry. A colleague takes over."})), messages=lawyer)
+    assert told["holdfast"]["fields"]["queue"] == "legal"  # code set it
+    for bad in (
+        {**GOOD, "reply": "Sorry, see http://evil.example"},
+        {**GOOD, "citations": ["Z9"]},
+        {"reply": "hi"},
+        "no",
+    ):
+        told, counts = ask(session, Fallback(Colleague(bad)))
+        assert counts["broke_rules"] == 1
+        assert "Sorry, I pass this on" in told["choices"][0]["message"]["content"]
+        assert not any(what.startswith("fallback") for what in told["holdfast"]["interventions"])
+
+
+def test_it_is_asked_with_reason_only(session: Session) -> None:
+    colleague = Colleague(GOOD)
+    ask(session, Fallback(colleague, frozenset({"refused"})))
+    form = {"type": "json_object"}
+    fallback = Fallback(colleague)
+    assert fallback.reason(Reply("x", "x", fields={"action": "repair"})) is None
+    assert fallback.reason(Reply("x", "x", fields={"action": "escalate"})) == "escalated"
+    assert fallback.reason(Reply("x", "x", fields={"action": "refuse"})) == "refused"
+    assert colleague.asked == 0
+    with pytest.raises(UsageError, match="no reason bored"):
+        Fallback(colleague, frozenset({"bored"}))
+    assert ask(session, fallback, response_format=form)[1]["answered"] in (0, 1)
+
+
+def test_its_budget_is_kept(session: Session) -> None:
+    clock, colleague = Clock(), Colleague(GOOD)
+    fallback = Fallback(colleague, budget=Budget(100, clock))
+    for expected in (1, 2, 2):  # 50 tokens each, and 8 must be left for the next
+        ask(session, fallback)
+        assert colleague.asked == expected
+    assert fallback.asked["over_budget"] == 1
+    clock.now = 3601
+    ask(session, fallback)
+    assert colleague.asked == 3
+
+
+def test_its_breaker_opens_tries_and_closes(session: Session) -> None:
+    clock, colleague = Clock(), Colleague(HoldfastError("no"))
+    fallback = Fallback(colleague, breaker=Breaker(failures=2, pause=10, clock=clock))
+    for at, says, asked in (
+        (0, None, 1), (1, None, 2), (2, None, 2), (11.5, None, 3),  # opened for 10 s; the trial fails: for 20 s
+        (22, None, 3), (32, GOOD, 4), (33, GOOD, 5),
+    ):  # fmt: skip
+        clock.now, colleague.says = at, says or HoldfastError("no")
+        told, _ = ask(session, fallback)
+        assert colleague.asked == asked, at
+    assert told["holdfast"]["interventions"] == ["fallback:safe"]
+    assert fallback.asked == {"answered": 2, "broke_rules": 0, "failed": 3, "open": 2, "over_budget": 0}
+
+
+@pytest.mark.slow
+def test_another_server_is_asked_for_real(session: Session, bundle: Path) -> None:
+    """The other server is a real one; its random model's reply is its own safe one, which keeps our rules."""
+    with served(bundle, "--slots", "2", HOLDFAST_API_KEYS="secret") as other:
+        target = UrlTarget(f"{other.url}/v1", "test", "secret")
+        told, counts = ask(session, Fallback(target))
+        assert counts["answered"] == 1
+        assert told["holdfast"]["interventions"] == ["fallback:safe"]
+        assert ask(session, Fallback(UrlTarget(f"{other.url}/v1", "test", "wrong")))[1]["failed"] == 1
+    assert ask(session, Fallback(target))[1]["failed"] == 1
+
+
+@pytest.mark.slow
+def test_a_bundle_is_asked_by_the_command(bundle: Path) -> None:
+    with served(bundle, "--fallback", str(bundle), "--slots", "2") as server:
+        assert server.ask(messages=BROKEN, facts=FACTS, max_tokens=8).status_code == 200
+        assert server.figures()['holdfast_fallbacks_total{outcome="failed"}'] == 1  # its safe reply is no help
