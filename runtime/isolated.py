@@ -82,6 +82,7 @@ class _Engine:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         theirs.close()
+        self.pid = self._process.pid
         self._socket = ours
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         threading.Thread(target=self._write, name="holdfast-outbox", daemon=True).start()
@@ -237,6 +238,8 @@ class IsolatedSession:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._sinks: dict[int, Sink] = {}
+        self._asked: set[int] = set()
+        """Of those, questions that take a slot."""
         self._engine: _Engine | None = None
         self._closing = threading.Event()
         self._up = self._answered = False
@@ -276,11 +279,16 @@ class IsolatedSession:
         over = self._failures >= PATIENCE or self._closing.is_set()
         return "ready" if self._up else "failed" if over else "restarting"
 
+    @property
+    def pid(self) -> int | None:
+        """The engine's process while it is up."""
+        return self._engine.pid if self._up and self._engine is not None else None
+
     def refuse_if_full(self) -> None:
         """Raise Overloaded at once when the queue is full, EngineLost while there is no engine."""
         if not self._up:
             raise self._no_engine()
-        if len(self._sinks) >= self.info.slots + self._queue:
+        if len(self._asked) >= self.info.slots + self._queue:
             self._rejected += 1
             raise Overloaded(f"the queue is full ({self._queue} requests wait)", retry_after=1)
 
@@ -380,6 +388,8 @@ class IsolatedSession:
                 raise self._no_engine()
             number = next(self._numbers)
             self._sinks[number] = sink
+            if what == "ask":
+                self._asked.add(number)
             self._engine.send({"id": number, what: ask})
         return number
 
@@ -451,7 +461,10 @@ class IsolatedSession:
     def _deliver(self, told: Told) -> None:
         number = told["id"]
         with self._lock:
-            sink = self._sinks.get(number) if "piece" in told else self._sinks.pop(number, None)
+            sink = self._sinks.get(number)
+            if "piece" not in told:
+                self._sinks.pop(number, None)
+                self._asked.discard(number)
         self._answered = self._answered or "reply" in told
         if sink is not None:
             sink(told)
@@ -459,7 +472,9 @@ class IsolatedSession:
     def _lose(self, how: str) -> None:
         with self._lock:
             self._up = False
-            sinks, self._sinks = list(self._sinks.values()), {}
+            sinks = list(self._sinks.values())
+            self._sinks.clear()
+            self._asked.clear()
         error: HoldfastError = EngineLost(f"the engine ended ({how})")
         if self._closing.is_set():
             error = Overloaded("the runtime was closed", retry_after=5)
