@@ -38,7 +38,7 @@ class Function:
     @property
     def call(self) -> dict[str, Any]:
         """JSON schema of a call."""
-        properties = {"name": {"const": self.name}, "arguments": self.parameters}
+        properties = {"name": {"const": self.name}, "arguments": closed(self.parameters)}
         return {
             "type": "object",
             "properties": properties,
@@ -78,7 +78,7 @@ class ToolUse:
             "additionalProperties": False,
         }
         choices = [function.call for function in self.functions] + ([] if self.forced else [words])
-        defs = {name: d for f in self.functions for name, d in (f.parameters.get("$defs") or {}).items()}
+        defs = {name: d for f in self.functions for name, d in (closed(f.parameters).get("$defs") or {}).items()}
         schema = {**({"$defs": defs} if defs else {}), **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
         return {"type": "json_schema", "json_schema": {"name": "use", "schema": schema}}
 
@@ -94,6 +94,22 @@ class ToolUse:
         if isinstance(said, dict) and isinstance(said.get("name"), str):
             return None, [_call(said["name"], json.dumps(said.get("arguments", {}), ensure_ascii=False))]
         return (str(said["reply"]) if isinstance(said, dict) and "reply" in said else reply.raw), []
+
+
+def closed(schema: Any) -> Any:
+    """The schema, in which objects that name their properties have no others unless it says so: a call needs none, and
+    a small model would not find an end of them."""
+    if not isinstance(schema, Mapping):
+        return schema
+    made = dict(schema)
+    for name in ("properties", "$defs"):
+        if isinstance(part := made.get(name), Mapping):
+            made[name] = {key: closed(value) for key, value in part.items()}
+    made |= {name: closed(made[name]) for name in ("items",) if name in made}
+    made |= {name: [closed(one) for one in made[name]] for name in ("anyOf",) if isinstance(made.get(name), list)}
+    if isinstance(made.get("properties"), Mapping) and "allOf" not in made and "patternProperties" not in made:
+        made.setdefault("additionalProperties", False)
+    return made
 
 
 def _call(name: str, arguments: str) -> dict[str, Any]:

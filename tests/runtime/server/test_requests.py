@@ -20,6 +20,7 @@ from runtime.server.app import Server
 from runtime.server.keys import Keys
 from runtime.server.limits import Limits
 from runtime.server.logs import JsonLines
+from runtime.server.tools import closed
 from runtime.session import Session
 
 SAID = [{"role": "user", "content": "hello"}]
@@ -153,6 +154,20 @@ def test_a_forced_function_is_called_with_arguments_that_fit(bare: Session) -> N
         if "tool_calls" in c["delta"]
     ]
     assert delta["tool_calls"][0]["function"] == call["function"]
+
+
+def test_arguments_are_those_that_a_function_names(bare: Session) -> None:
+    """pydantic's schemas leave objects open; a call needs nothing more."""
+    inner = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    told = {"type": "object", "properties": {"properties": inner, "all": {"items": {"$ref": "#/$defs/P"}}}}
+    found = closed({**told, "$defs": {"P": {**inner, "additionalProperties": True}}})
+    assert found["additionalProperties"] is found["properties"]["properties"]["additionalProperties"] is False
+    assert found["$defs"]["P"]["additionalProperties"] is True
+    assert "additionalProperties" not in told
+    status, reply = ask(bare, tools=[function("f", inner)], tool_choice="required", max_tokens=200)
+    (call,) = reply["choices"][0]["message"]["tool_calls"]
+    assert status == 200
+    assert set(json.loads(call["function"]["arguments"])) == {"on"}
 
 
 def test_functions_or_words(bare: Session) -> None:
