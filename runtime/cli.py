@@ -114,6 +114,7 @@ def serve(
     fd: int | None = None,
     grace: float = 0.0,
     logs: bool = True,
+    kv: str | None = None,
     fallback: str | None = None,
     fallback_model: str = "default",
     fallback_for: list[str] | None = None,
@@ -142,7 +143,7 @@ def serve(
     given = Keys(keys or os.environ.get(KEYS_VARIABLE, "").split(","), file=key_file)
     if not given.required and host not in ("127.0.0.1", "::1", "localhost"):
         log.warning("serving on %s without API keys: anybody who reaches it may ask", host)
-    how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template)
+    how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template, kv=kv)
     bounds = Limits(**{name: value for name, value in limits.items() if value is not None})
     with ExitStack() as stack:
         session: Host = (
@@ -264,6 +265,7 @@ def serve_command(
     fd: Annotated[int | None, typer.Option(min=0, help="Listen on this inherited socket instead.")] = None,
     isolate: Annotated[bool, typer.Option(help="Run the engine in a process of its own.")] = True,
     logs: Annotated[bool, typer.Option(help="Write a line of JSON per request to stderr.")] = True,
+    kv: Annotated[str | None, typer.Option(help="f16 or q8_0: the type of llama.cpp's KV cache.")] = None,
     fallback: Annotated[str | None, typer.Option(help="Bundle or URL to ask where this one cannot help.")] = None,
     fallback_model: Annotated[str, typer.Option(help="Model's name at that URL.")] = "default",
     fallback_for: Annotated[list[str] | None, typer.Option(help="escalated, refused or safe; all by default.")] = None,
@@ -285,6 +287,7 @@ def serve_command(
         fd=fd,
         grace=grace,
         logs=logs,
+        kv=kv,
         fallback=fallback,
         fallback_model=fallback_model,
         fallback_for=fallback_for,

@@ -39,6 +39,8 @@ from .values import check_values
 log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
 """Seconds between the end of a process and the start of the next."""
+SLOTS = 16
+"""As in `load`."""
 PATIENCE = 5
 OVERDUE = 10.0
 """Seconds after its deadline at which a reply's engine is taken for stuck, and killed."""
@@ -58,6 +60,8 @@ class Loading(TypedDict, total=False):
     queue: int
     trust: bool
     lookup: bool
+    kv: str | None
+    prefixes: bool | Path | str | None
     template: str | None
 
 
@@ -229,12 +233,11 @@ class IsolatedSession:
 
     def __init__(self, path: Path, **how: Unpack[Loading]) -> None:
         """Returns when the model is loaded."""
-        rules = how.get("rules")
-        self._how: dict[str, Any] = {**how, "path": str(path.absolute())}
-        if rules is not None:
-            self._how["rules"] = str(Path(rules).absolute())
+        told = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in how.items()}
         self._path = path
         self._queue = how.get("queue", 1024)
+        bound = self._queue + how.get("slots", SLOTS)  # of what we let through, some may wait for a slot that is free
+        self._how: dict[str, Any] = {**told, "path": str(path.absolute()), "queue": bound}
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._sinks: dict[int, Sink] = {}
