@@ -6,6 +6,7 @@ HoldfastError                     1  operational failure
 ├── ParityFailed                  3  an export is not the model that it was made from
 ├── ResourceError                 1  too little disk or memory
 ├── Overloaded                    1  the runtime's queue is full, or a deadline passed
+├── Cancelled                     1  a turn was cancelled before its reply was complete
 ├── EngineLost                    1  the process that holds the model ended; another one is being started
 └── UsageError                    2  the caller's input is at fault
     ├── ConfigError               2  one or more problems in a pipeline file (all listed at once)
@@ -82,6 +83,10 @@ class Overloaded(HoldfastError):
     def __init__(self, what: str, *, retry_after: float = 1.0) -> None:
         super().__init__(what, next=f"retry after {retry_after:.0f} s")
         self.retry_after = retry_after
+
+
+class Cancelled(HoldfastError):
+    """The turn was cancelled before its reply was complete."""
 
 
 class EngineLost(HoldfastError):

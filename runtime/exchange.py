@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .engine.requests import Request
 from .engine.text import whole
-from .errors import HoldfastError, UsageError
+from .errors import Cancelled, UsageError
 from .reply import Reply, Settings, Timings, TokenLogprob, Usage
 from .values import check_values
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from .engine.scheduler import Scheduler
     from .engine.template import Message
     from .rules import RuleBook, Turn
-
-
-class Cancelled(HoldfastError):
-    """The turn was cancelled before its reply was complete."""
 
 
 class Host(Protocol):

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .schema import DEPTH_CAP, schema_grammar
 from .values import check_values
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def grammar_of(form: Any, info: Info) -> str | None:
     if schema is None:
         return None
     if info.contract is not None:  # enforcement keeps every reply within the contract
-        check_values(schema, "the JSON schema", depth=DEPTH_CAP)
+        check_values(schema, "the JSON schema", depth=_CAP)
         if (why := _first_breach(info.contract, schema)) is not None:
             raise UsageError(
                 f"the contract of {info.name!r} does not allow this response_format: {why}",
@@ -37,6 +36,8 @@ def grammar_of(form: Any, info: Info) -> str | None:
         return None
     if not info.grammars:
         raise UsageError(f"{info.backend} cannot constrain replies", next="leave 'response_format' out")
+    from .schema import schema_grammar
+
     return schema_grammar(schema)
 
 

@@ -29,9 +29,7 @@ def error_to(error: HoldfastError) -> dict[str, Any]:
 
 def error_from(told: Mapping[str, Any]) -> HoldfastError:
     """The error again, as an instance of its own class where `errors` has it."""
-    from .exchange import Cancelled
-
-    kind = getattr(errors, str(told["kind"]), Cancelled if told["kind"] == "Cancelled" else HoldfastError)
+    kind = getattr(errors, str(told["kind"]), HoldfastError)
     error: HoldfastError = kind.__new__(kind)
     error.__dict__.update({"what": told["what"], "next": told["next"], "retry_after": told["retry_after"]})
     error.args = (told["what"], told["next"])

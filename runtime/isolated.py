@@ -29,8 +29,7 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from .engine.template import Message
-from .errors import ArtifactError, EngineLost, HoldfastError, Overloaded
-from .exchange import Cancelled
+from .errors import ArtifactError, Cancelled, EngineLost, HoldfastError, Overloaded
 from .frames import error_from, error_to, info_from, reply_from, to_line
 from .info import Info
 from .reply import Options, Reply, Settings

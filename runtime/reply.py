@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from .engine.sampling import Sampling
 from .engine.text import half_character
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from .engine.sampling import Sampling
     from .rules import Verdict
 
 
@@ -196,6 +196,8 @@ class Settings:
     @property
     def sampling(self) -> Sampling:
         """The part that chooses tokens."""
+        from .engine.sampling import Sampling  # with numpy, which an app whose engine is elsewhere does without
+
         return Sampling(
             self.temperature,
             self.top_p,

@@ -16,8 +16,8 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from .answers import Session
-from .errors import HoldfastError
-from .exchange import Cancelled, Exchange
+from .errors import Cancelled, HoldfastError
+from .exchange import Exchange
 from .frames import LINE_CAP, error_to, info_to, reply_to, to_line
 from .session import load
 

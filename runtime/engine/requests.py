@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, Overloaded
+from .gaps import GAPS
 from .lookup import Written
 from .sampling import Chances, Sampler, Sampling
 from .text import TextStream, join
@@ -149,10 +150,6 @@ def as_error(error: Exception) -> HoldfastError:
 def what_of(error: BaseException) -> str:
     """An error in one line."""
     return getattr(error, "what", None) or f"{type(error).__name__}: {error}"
-
-
-GAPS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper ends of the classes in which times between tokens are counted, in seconds."""
 
 
 @dataclass

@@ -25,8 +25,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from ..errors import EngineLost, HoldfastError, Overloaded, UsageError
-from ..exchange import Cancelled
+from ..errors import Cancelled, EngineLost, HoldfastError, Overloaded, UsageError
 from .ask import Ask, read_ask
 from .keys import Keys
 from .limits import Limits

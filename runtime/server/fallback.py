@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
-from ..errors import HoldfastError, UsageError
-from ..exchange import Cancelled
+from ..errors import Cancelled, HoldfastError, UsageError
 from ..reply import Options, Reply, Settings, Usage
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from ..engine.requests import GAPS
+from ..engine.gaps import GAPS
 from ..engine.text import whole
 from .fallback import OUTCOMES
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +17,10 @@ from broken_gguf import setting
 from served import wait_until
 from tiny_gguf import write_tiny_gguf
 
-from runtime.errors import ArtifactError, EngineLost, HoldfastError, Overloaded, UsageError
-from runtime.exchange import Cancelled
+from runtime.errors import ArtifactError, Cancelled, EngineLost, HoldfastError, Overloaded, UsageError
 from runtime.isolated import IsolatedSession, load_isolated
 
+ROOT = Path(__file__).parents[2]
 SAID = [{"role": "user", "content": "hello \U0001f600"}]
 LONG = {"max_tokens": 900, "temperature": 1.0, "seed": 1}
 ENDLESS = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "string", "minLength": 900}}}
@@ -38,6 +40,13 @@ def session(model: Path) -> Iterator[IsolatedSession]:
 def kill(session: IsolatedSession, number: signal.Signals) -> None:
     assert session.pid is not None
     os.kill(session.pid, number)
+
+
+def test_whoever_serves_loads_no_numbers() -> None:
+    """The process that keeps the connections stays small."""
+    code = "import sys, runtime.server.serve, runtime.isolated; print({'numpy', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
 
 
 def test_errors_come_as_what_they_are(session: IsolatedSession) -> None:

@@ -96,7 +96,8 @@ def polite(model: Path) -> Iterator[Session]:
 
 def ask(session: Session, *, limits: Limits | None = None, **body: Any) -> tuple[int, dict[str, Any]]:
     with TestClient(Server(session, limits=limits).app(), raise_server_exceptions=False) as client:
-        reply = client.post("/v1/chat/completions", json={"messages": SAID, "max_tokens": 12, **body})
+        told = json.dumps({"messages": SAID, "max_tokens": 12, **body})  # half characters as escapes
+        reply = client.post("/v1/chat/completions", content=told)
         return reply.status_code, reply.json()
 
 
@@ -461,3 +462,61 @@ def test_log_probabilities_in_process_and_over_http(bare: Session) -> None:
     assert [token["logprob"] for token in again] == pytest.approx([token["logprob"] for token in content], abs=0.05)
     assert ask(bare, top_logprobs=3)[0] == ask(bare, logprobs=True, top_logprobs=21)[0] == 400
     assert ask(bare)[1]["choices"][0]["logprobs"] is None
+
+
+# ---- edges ----
+
+NUMBERS = [
+    *"-1 0 1 2 -2 10 0.5 -0.0 5e-324 1e-310 1e308 1e400 -1e400 1e-400 NaN Infinity 9007199254740993".split(),
+    *'true false null "1" "" [] [1] {} "\\ud83d"'.split(),
+    "1" + "0" * 400,
+    "-" + "9" * 5000,
+]
+NAMES = """temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty seed max_tokens
+    max_completion_tokens n logprobs top_logprobs timeout stop stream logit_bias tool_choice""".split()  # noqa: SIM905
+
+
+def test_every_value_at_and_beyond_its_edge_is_an_answer_or_a_refusal(bare: Session) -> None:
+    told: set[tuple[str, int]] = set()
+    with TestClient(Server(bare, limits=Limits(max_tokens=4, choices=2)).app()) as client:
+        for name in NAMES:
+            for value in NUMBERS:
+                body = f'{{"messages": [{{"role": "user", "content": "hi"}}], "{name}": {value}, "user": "\U0001f511"}}'
+                reply = client.post("/v1/chat/completions", content=body.encode())
+                assert reply.status_code in (200, 400, 429 if name == "timeout" else 200), (name, value, reply.text)
+                told.add((name, reply.status_code))
+                if reply.status_code == 400:
+                    assert name in reply.text or "JSON" in reply.text or "the body" in reply.text, (
+                        name,
+                        value,
+                        reply.text,
+                    )
+        assert client.get("/healthz").status_code == 200
+    assert {(name, status) for name in NAMES for status in (200, 400)} <= told
+
+
+SIGNS = "a\0b \x7f \u200f \ufeff \ufffe \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0010ffff e\u0301 \u202e x"
+
+
+def test_every_sign_is_taken_everywhere(contracted: Session) -> None:
+    said = [{"role": role, "content": SIGNS} for role in ("system", "user", "assistant", "user")]
+    for more in (
+        {},
+        {"stop": [SIGNS]},
+        {"user": SIGNS, "model": SIGNS},
+        {"metadata": {"tier": "gold"}},
+        {"stream": True},
+    ):
+        with TestClient(Server(contracted).app()) as client:
+            reply = client.post("/v1/chat/completions", json={"messages": said, "max_tokens": 4, **more})
+        assert reply.status_code == 200, reply.text
+    status, told = ask(contracted, metadata={SIGNS: SIGNS})
+    assert (status, told["error"]["type"]) == (400, "invalid_request_error")
+    for half in (
+        {"messages": [{"role": "user", "content": "a\ud83d"}]},
+        {"stop": "\udc00"},
+        {"model": "\ud83d"},
+        {"facts": {"\ud83d": 1}},
+    ):
+        status, told = ask(contracted, **half)
+        assert (status, "half a character" in told["error"]["message"]) == (400, True)
