@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 import openai
@@ -19,7 +20,8 @@ class Mood(BaseModel):
 
 assert client.models.retrieve(name).id == client.models.list().data[0].id == name
 reply = client.chat.completions.create(model=name, messages=said, max_tokens=8, n=2, logprobs=True, top_logprobs=2)
-assert [choice.index for choice in reply.choices] == [0, 1] and reply._request_id
+assert [choice.index for choice in reply.choices] == [0, 1]
+assert reply._request_id
 assert len(reply.choices[0].logprobs.content[0].top_logprobs) == 2
 parsed = client.chat.completions.parse(model=name, messages=said, response_format=Mood, max_tokens=60)
 assert isinstance(parsed.choices[0].message.parsed, Mood)
@@ -29,7 +31,8 @@ with client.chat.completions.stream(
     for _ in stream:
         pass
     final = stream.get_final_completion()
-assert isinstance(final.choices[0].message.parsed, Mood) and final.usage.completion_tokens > 0
+assert isinstance(final.choices[0].message.parsed, Mood)
+assert final.usage.completion_tokens > 0
 tool = openai.pydantic_function_tool(Mood)
 choice = {"type": "function", "function": {"name": "Mood"}}
 called = client.chat.completions.parse(model=name, messages=said, tools=[tool], tool_choice=choice, max_tokens=100)
@@ -40,17 +43,25 @@ with client.chat.completions.stream(
 ) as stream:
     (call,) = stream.get_final_completion().choices[0].message.tool_calls
 assert isinstance(call.function.parsed_arguments, Mood)
-for wrong, kind in (({"max_tokens": 0}, openai.BadRequestError), ({"timeout": 0.000001}, openai.RateLimitError)):
+
+
+def refusal(kind: type[openai.APIStatusError], ask: Callable[[], object]) -> str:
+    """What the client raises, in words."""
     try:
-        client.chat.completions.create(model=name, messages=said, extra_body=wrong)
-        raise SystemExit(f"{wrong} was taken")
+        ask()
     except kind as error:
-        assert error.body["message"]
-try:
-    client.responses.create(model=name, input="hello")
-    raise SystemExit("there is no such route")
-except openai.NotFoundError as error:
-    assert "/v1/chat/completions" in str(error)
+        return str(error)
+    raise SystemExit(f"no {kind.__name__}")
+
+
+def chat(**wrong: object) -> object:
+    return client.chat.completions.create(model=name, messages=said, extra_body=wrong)
+
+
+assert "max_tokens" in refusal(openai.BadRequestError, lambda: chat(max_tokens=0))
+assert "deadline" in refusal(openai.RateLimitError, lambda: chat(timeout=0.000001))
+other = refusal(openai.NotFoundError, lambda: client.responses.create(model=name, input="hello"))
+assert "/v1/chat/completions" in other
 
 
 async def later() -> None:
