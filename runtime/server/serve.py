@@ -13,6 +13,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..errors import HoldfastError
 from .app import Server
 from .limits import Limits
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open: longer than clients keep theirs, so that they close first."""
+BACKLOG = 2048
+"""Connections that may wait to be taken."""
 SETTLE = 0.3
 """Seconds after the last connection was taken in which its request may still be on its way."""
 
@@ -103,8 +106,6 @@ def run_server(
     server = Server(host_session, keys=keys, limits=limits, cors=cors)
     config = uvicorn.Config(
         server.app(),
-        host=host,
-        port=port,
         http=patient(limits),
         ws="none",
         lifespan="off",
@@ -123,7 +124,7 @@ def run_server(
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started and started is not None:
-                bound = self.servers[0].sockets[0].getsockname()
+                bound = listening.getsockname()
                 name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
                 started(f"http://{name}:{bound[1]}")
 
@@ -146,6 +147,15 @@ def run_server(
                     one.close()
             return not self.server_state.connections or now > self.closed + SETTLE
 
-    sockets = None if fd is None else [socket.socket(fileno=fd)]
+    listening = _bound(host, port) if fd is None else socket.socket(fileno=fd)
     with suppress(KeyboardInterrupt):
-        Uvicorn(config).run(sockets)
+        Uvicorn(config).run([listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        what = f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        raise HoldfastError(what, next="choose another --host or --port") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from served import SAID, Served, served, wait_until
+from served import SAID, START, Served, served, wait_until
 from tiny_gguf import write_tiny_gguf
 
 ENDLESS = {"max_tokens": 3000, "temperature": 1.0, "seed": 1}
@@ -46,6 +46,16 @@ def test_a_choice_of_several_is_cancelled_with_its_client(server: Served) -> Non
         wait_until(lambda: server.busy == 5, 10)
         left.close()
         wait_until(lambda: server.busy == 0, 1)
+
+
+def test_a_port_that_is_taken_is_named(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-c", START, "serve", str(model), "--port", port, "--threads", "1"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_logs_are_lines_of_json(server: Served) -> None:
