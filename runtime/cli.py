@@ -7,15 +7,18 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import EXIT_INTERRUPTED, HoldfastError, UsageError
+from .errors import EXIT_INTERRUPTED, HoldfastError, MissingExtra, UsageError
 
 if TYPE_CHECKING:
+    from .isolated import IsolatedSession, Loading
     from .reply import Reply
     from .server.fallback import Target
     from .server.host import Host
@@ -125,18 +128,14 @@ def serve(
     ``key_file``. ``isolate``: the engine in a process of its own, which is started again when it crashes; ``limits``:
     see `server.limits.Limits`. ``fallback``: a bundle, or the base URL of an OpenAI-compatible server (its key in
     HOLDFAST_FALLBACK_KEY), that is asked where this one escalates, refuses or sends its safe reply."""
-    try:
-        from .server.fallback import REASONS, Budget, Fallback, WithFallback
-        from .server.keys import Keys
-        from .server.limits import Limits
-        from .server.logs import to_stderr
-        from .server.serve import run_server
-    except ModuleNotFoundError as error:
-        from .errors import MissingExtra
-
-        raise MissingExtra(error.name or "starlette", "serve") from None
-    from .isolated import Loading, load_isolated
-    from .session import load
+    for module in ("prometheus_client", "starlette", "uvicorn"):
+        if find_spec(module) is None:
+            raise MissingExtra(module, "serve")
+    from .isolated import Loading
+    from .server.fallback import REASONS, Budget, Fallback, WithFallback
+    from .server.keys import Keys
+    from .server.limits import Limits
+    from .server.logs import to_stderr
 
     if logs:
         to_stderr()
@@ -146,9 +145,13 @@ def serve(
     how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template, kv=kv)
     bounds = Limits(**{name: value for name, value in limits.items() if value is not None})
     with ExitStack() as stack:
-        session: Host = (
-            stack.enter_context(load_isolated(bundle, **how)) if isolate else stack.enter_context(load(bundle, **how))
-        )
+        pool = stack.enter_context(ThreadPoolExecutor(1, "holdfast-load"))
+        loading = pool.submit(_open, bundle, how, isolate=isolate)
+        from .server.serve import run_server  # takes a while, in which the model is loaded
+
+        opened = loading.result()
+        stack.callback(opened.close)
+        session: Host = opened
         if fallback is not None:
             target = _target(fallback, fallback_model, stack)
             reasons = frozenset(fallback_for or REASONS)
@@ -166,11 +169,23 @@ def serve(
         )
 
 
+def _open(bundle: Path, how: Loading, *, isolate: bool) -> IsolatedSession | Session:
+    from .isolated import load_isolated
+
+    if isolate:
+        return load_isolated(bundle, **how)
+    from .session import load
+
+    return load(bundle, **how)
+
+
 def _target(given: str, model: str, stack: ExitStack) -> Target:
     from .isolated import load_isolated
     from .server.fallback import BundleTarget, UrlTarget
 
     if given.startswith(("http://", "https://")):
+        if find_spec("httpx") is None:
+            raise MissingExtra("httpx", "serve")
         return UrlTarget(given, model, os.environ.get(FALLBACK_VARIABLE, ""))
     return BundleTarget(stack.enter_context(load_isolated(given)))
 

@@ -200,13 +200,13 @@ class Fallback:
                 asked = Options(max_tokens=most, timeout=seconds)
                 text, usage = await self.target.ask(host, messages, facts, asked)
             well = True
-        except (HoldfastError, TimeoutError) as error:
+            self.budget.spend(usage.prompt_tokens + usage.completion_tokens)
+            judged = await asyncio.to_thread(host.judge, messages, facts, text)
+        except Exception as error:  # there is a reply already: nothing here may keep it from being sent
             log.warning("the fallback failed: %s", type(error).__name__)
             return "failed", None
         finally:
             self.breaker.note(well=well)
-        self.budget.spend(usage.prompt_tokens + usage.completion_tokens)
-        judged = await asyncio.to_thread(host.judge, messages, facts, text)
         if any(what.startswith("template:") for what in judged.interventions):
             return "broke_rules", None
         took = 1e3 * (time.perf_counter() - started)

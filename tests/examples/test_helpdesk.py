@@ -108,6 +108,7 @@ def test_a_second_window_sees_the_cases_come(page: Any, desk: tuple[str, Any]) -
     )
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_is_not_noticed_by_the_customer(page: Any, desk: tuple[str, Any]) -> None:
     begin(page, tier="gold", urgency="low", policy="K7")
     threads = Path(f"/proc/{desk[1].pid}/task").iterdir()

@@ -165,6 +165,7 @@ def test_damaged_models_do_not_take_the_host_down(model: Path, tmp_path: Path) -
     assert refused >= len(files) // 2
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_makes_the_session_fail_and_coming_back_heals_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

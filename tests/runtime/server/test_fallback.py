@@ -117,6 +117,15 @@ def test_it_is_asked_with_reason_only(session: Session) -> None:
     assert ask(session, fallback, response_format=form)[1]["answered"] in (0, 1)
 
 
+def test_whatever_goes_wrong_with_it_the_reply_is_sent(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fault in (HoldfastError("no"), TimeoutError(), ValueError("x"), ModuleNotFoundError("httpx")):
+        told, counts = ask(session, Fallback(Colleague(fault)))
+        assert counts["failed"] == 1
+        assert told["holdfast"]["fields"]["queue"] == "supervisor"
+    monkeypatch.setattr(session, "judge", lambda *_: 1 / 0)
+    assert ask(session, Fallback(Colleague(GOOD)))[1]["failed"] == 1
+
+
 def test_its_budget_is_kept(session: Session) -> None:
     clock, colleague = Clock(), Colleague(GOOD)
     fallback = Fallback(colleague, budget=Budget(100, clock))
