@@ -150,8 +150,6 @@ class Server:
     async def _answer(self, request: HttpRequest, record: Record) -> Response:
         turns: list[Turn] = []
         try:
-            if self.draining:
-                raise EngineLost("the server is shutting down", retry_after=5)
             self._host.refuse_if_full()
             body = await _body(request, self._limits)
             ask = await asyncio.to_thread(read_ask, body, self._host.info, self._limits)

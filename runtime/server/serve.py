@@ -25,8 +25,8 @@ KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open: longer than clients keep theirs, so that they close first."""
 BACKLOG = 2048
 """Connections that may wait to be taken."""
-SETTLE = 0.3
-"""Seconds after the last connection was taken in which its request may still be on its way."""
+SETTLE = 1.0
+"""Seconds for which a server that stops keeps idle connections: a request may be on its way on them."""
 
 
 def patient(limits: Limits) -> type[H11Protocol]:
@@ -145,7 +145,10 @@ def run_server(
                 self.closed = now
                 for one in self.servers:
                     one.close()
-            return not self.server_state.connections or now > self.closed + SETTLE
+            expected = any(
+                one.cycle is None for one in self.server_state.connections
+            )  # until their time for a head is up
+            return not self.server_state.connections or (now > self.closed + SETTLE and not expected)
 
     listening = _bound(host, port) if fd is None else socket.socket(fileno=fd)
     with suppress(KeyboardInterrupt):

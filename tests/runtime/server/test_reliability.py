@@ -1,6 +1,7 @@
 """Long runs: many clients, restarts under load, engines that die, slow clients, an hour's worth of everything.
 
-``HOLDFAST_SOAK_S`` sets the seconds of the soak (1,200 by default).
+``HOLDFAST_SOAK_S`` sets the seconds of the soak (1,200 by default), ``HOLDFAST_RESTARTS``, ``HOLDFAST_KILLS`` and
+``HOLDFAST_CASES`` the numbers of restarts (50), of dead engines (100) and of schemathesis's cases (20,000).
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def test_fifty_rolling_restarts_lose_nobody(model: Path) -> None:
         clients = [threading.Thread(target=load, args=[number]) for number in range(4)]
         for one in clients:
             one.start()
-        for _ in range(50):
+        for _ in range(int(os.environ.get("HOLDFAST_RESTARTS", "50"))):
             following = ExitStack()
             following.enter_context(served(model, *options, fds=(shared.fileno(),)))
             last.close()
@@ -112,12 +113,12 @@ def test_fifty_rolling_restarts_lose_nobody(model: Path) -> None:
             one.join()
         last.close()
     assert set(counts) == {"200"}
-    assert counts["200"] > 100
+    assert counts["200"] > 50
 
 
 def test_a_hundred_dead_engines_are_clean_errors(server: Served) -> None:
     seconds, back = [], []
-    for number in range(100):
+    for number in range(int(os.environ.get("HOLDFAST_KILLS", "100"))):
         with ThreadPoolExecutor(3) as pool:
             asked = [
                 pool.submit(server.ask, temperature=1.0, seed=seed, response_format=endless(900), max_tokens=1000)
@@ -132,8 +133,9 @@ def test_a_hundred_dead_engines_are_clean_errors(server: Served) -> None:
         server.ready(120)
         assert server.ask(max_tokens=2).status_code == 200
         back.append(time.monotonic() - killed)
-    print(f"errors after at most {max(seconds):.2f} s, an answer again after {sorted(back)[50]:.2f} s (median)")
-    assert sorted(seconds)[94] < 1
+    middle = sorted(back)[len(back) // 2]
+    print(f"errors after at most {max(seconds):.2f} s, an answer again after {middle:.2f} s (median of {len(back)})")
+    assert sorted(seconds)[int(0.95 * len(seconds))] < 1
 
 
 def resident(process: int) -> tuple[float, int, int]:
@@ -229,7 +231,7 @@ def test_any_request_of_the_page_is_answered(model: Path, tmp_path: Path) -> Non
         checks = (
             "--checks=not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
         )
-        cases = os.environ.get("HOLDFAST_CASES", "4500")
+        cases = os.environ.get("HOLDFAST_CASES", "20000")
         more = [
             f"--max-examples={cases}",
             "--seed=1",
