@@ -136,7 +136,7 @@ class Metrics:
         """Every label that is known starts at 0: Prometheus does not see a counter that is born with 1 rise."""
         for rule in info.rules:
             self._broken.labels(rule.id, rule.severity)
-        for action in ("retry", "template", "unsafe"):
+        for action in ("cut", "retry", "template", "unsafe"):
             for name in ("contract", *(rule.id for rule in info.rules if rule.severity == "hard")):
                 self._interventions.labels(action, name)
         for name in self._closed if info.rules else ():
