@@ -419,7 +419,7 @@ class IsolatedSession:
         while not self._closing.is_set():
             started = time.monotonic()
             with self._lock:
-                self._engine = _Engine(self._how)
+                self._engine = _Engine({**self._how, "log": log.getEffectiveLevel()})
             refused = self._listen(self._engine, first)
             how = self._engine.wait(CLOSING)
             came_up = self._up
@@ -446,6 +446,9 @@ class IsolatedSession:
                 self._come_up(info_from(told["ready"]), first)
             elif "failed" in told:
                 return error_from(told["failed"])
+            elif "log" in told:
+                level, name, words = told["log"]
+                logging.getLogger(name).log(level, "%s", words)
             else:
                 self._deliver(told)
                 if told.get("state") == "failed":  # it lives and can decode no more

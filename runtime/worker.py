@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from .answers import Session
@@ -103,9 +104,25 @@ class Worker:
         self._writer.write(to_line(message))
 
 
+class _Told(logging.Handler):
+    """Hands log records to the other side, which writes them as it writes its own."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called from any thread."""
+        told = {"log": [record.levelno, record.name, self.format(record)]}
+        with suppress(RuntimeError):  # the loop is gone
+            self._loop.call_soon_threadsafe(self._writer.write, to_line(told))
+
+
 async def _serve(end: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=end, limit=LINE_CAP)
     how = json.loads(await reader.readline())
+    logging.basicConfig(level=how.pop("log"), handlers=[_Told(writer)], format="%(message)s")
     try:
         session = await asyncio.to_thread(load, how.pop("path"), **how)
     except HoldfastError as error:
@@ -122,7 +139,6 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=os.environ.get("HOLDFAST_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -61,6 +62,12 @@ def test_errors_come_as_what_they_are(session: IsolatedSession) -> None:
         with pytest.raises(UsageError):
             session.chat(said)
     assert session.state == "ready"
+
+
+def test_what_the_engine_logs_is_logged_here(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with load_isolated(model, threads=1, slots=1):
+        assert any(record.name == "runtime.engine.backends.llama" for record in caplog.records)
 
 
 def test_a_full_queue_refuses_at_once(session: IsolatedSession) -> None:
