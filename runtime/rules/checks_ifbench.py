@@ -145,7 +145,7 @@ class Percentage(Args):
 def stop_words(reply: Reply, spec: Percentage) -> Finding:
     """At most ``percentage`` % of the words are English stop words."""
     said = tokens(reply.text)
-    share = 100 * sum(word.lower() in STOP_WORDS for word in said) / len(said) if said else 101
+    share = (sum(word.lower() in STOP_WORDS for word in said) / len(said)) * 100 if said else 101
     return share <= spec.percentage, f"{share:.1f} % stop words (at most {spec.percentage})"
 
 
@@ -179,8 +179,8 @@ class Overlap(Args):
 def overlap(reply: Reply, spec: Overlap) -> Finding:
     """So many % (within 2) of the text's different runs of three characters stand in the reference."""
     own, reference = _trigrams(reply.text), _trigrams(spec.reference_text)
-    share = 100 * (len(own & reference) / len(own)) if own else -100.0
-    return abs(share - spec.percentage) <= 2, f"{share:.1f} % shared (wanted {spec.percentage})"
+    share = len(own & reference) / len(own) * 100 if own else -100.0
+    return spec.percentage - 2 <= share <= spec.percentage + 2, f"{share:.1f} % shared (wanted {spec.percentage})"
 
 
 def _trigrams(text: str) -> set[str]:

@@ -12,7 +12,7 @@ import string
 from functools import lru_cache
 from itertools import pairwise
 
-from .published_words import NEVER_TITLED, OPENERS, SHORTENED
+from .published_words import OPENERS, PLAIN, SHORTENED, TITLED
 
 PUNCTUATION = frozenset(string.punctuation)
 _STRIP = str.maketrans("", "", string.punctuation)
@@ -91,14 +91,14 @@ _NUMERIC = re.compile(r"-?[.,]?\d[\d,.\-]*\.?$")
 _INITIAL = re.compile(r"[^\W\d]\.$")
 
 
-_KNOWN = NEVER_TITLED | OPENERS
+_KNOWN = PLAIN | TITLED | OPENERS
 
 
 def _opens(word: str) -> bool | None:
     """Whether a word begins a sentence, by its first letter; None when that cannot be told."""
     if word in ";:,.!?" or word[0].islower():
         return False
-    return True if word[0].isupper() and word.lower().rstrip(".") in NEVER_TITLED else None
+    return True if word[0].isupper() and word.lower() in PLAIN else None
 
 
 def _breaks(token: str, following: str) -> bool:
@@ -107,16 +107,15 @@ def _breaks(token: str, following: str) -> bool:
         return True
     if not token.endswith("."):
         return False
-    kind = token[:-1].lower()
-    initial, dots = bool(_INITIAL.fullmatch(token)), token.endswith("..")
-    short = not dots and (kind in SHORTENED or kind.split("-")[-1] in SHORTENED)
-    begins = _opens(following)
-    if (short or dots) and not initial:
-        upper = following[0].isupper()
-        return begins is True or (upper and (following.lower() in OPENERS or (dots and begins is None)))
-    if initial:
-        name = following[0].isupper() and following.lower() not in _KNOWN
-        return not short and begins is not False and not name
+    kind, next_kind = token[:-1].lower(), following.lower()
+    begins, upper = _opens(following), following[0].isupper()
+    short = kind in SHORTENED or kind.split("-")[-1] in SHORTENED
+    if token.endswith(".."):  # a capital on a word that is neither common nor shortened is taken for a beginning
+        return upper and (next_kind not in TITLED or next_kind in OPENERS) and "'" not in following
+    if _INITIAL.fullmatch(token):
+        return not short and begins is not False and not (upper and next_kind not in _KNOWN)
+    if short:
+        return begins is True or (upper and next_kind in OPENERS)
     return not (_NUMERIC.match(token) and begins is False)
 
 

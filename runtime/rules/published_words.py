@@ -26,15 +26,30 @@ i
 """)
 )
 """Words that Punkt learned to begin sentences."""
-NEVER_TITLED = frozenset(
+PLAIN = frozenset(
     _words("""
-a about above after again all am an and any are as at because before being between can do does down during each few
-for from further get go had has her here his how its just let like made make may me might more most must my no not now
-once one only or other our out over own perhaps please same say see she should such take than that their them there
-think through to too try up us use very was we were what which why will with you your
+above along already always anything behind being between beyond certainly consider create does doing either except
+finally furthermore her here hers herself him himself imagine indeed inside instead into least moreover myself neither
+nevertheless nonetheless nor note nothing okay onto ours ourselves please question regarding remember same separately
+similarly so someone sometimes soon step still such ten thank thanks them themselves think though through thus
+tomorrow towards try unlike upon us very via were whereas whether which whom within without yes yesterday yet your
+yourself
 """)
 )
-"""Words that a capital marks as the first of a sentence."""
+"""Words that Punkt saw with a capital only where a sentence began."""
+TITLED = frozenset(
+    _words("""
+a about according across after again against all also although am among an and another answer any are around as at be
+because been before below best both but by can city could day despite did do down during each even every everyone
+everything few first five for four from further get go good great had has have having he his how however if in is it
+its itself just keep later less let life like love made make man many may maybe me meanwhile might more most much must
+my near never next no nobody not now of off often on once one only or other our out outside over own past people
+perhaps picture rather sales say second see several she should since some something start sun sure take than that the
+their then there these they third this those three time to today too toward two under until up use usually was we well
+what when where while who why will with woman world would write year you
+""")
+)
+"""Words that Punkt saw with a capital inside sentences too."""
 STOP_WORDS = frozenset(
     _words("""
 a about above after again against ain all am an and any are aren aren't as at be because been before being below
