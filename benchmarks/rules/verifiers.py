@@ -90,9 +90,13 @@ def verifiers(packages, nltk_data):
     bare.__path__ = [str(packages / "if_verifiable")]
     sys.modules["if_verifiable"] = bare
     sys.path.insert(0, str(packages))
-    from ifbench.instructions_registry import INSTRUCTION_DICT as ifbench
+    import logging
+
     from if_verifiable.ifeval.instructions_registry import INSTRUCTION_DICT as ifeval
+    from ifbench.instructions_registry import INSTRUCTION_DICT as ifbench
     from langdetect import DetectorFactory
+
+    logging.disable(logging.ERROR)  # one line for each text that langdetect cannot place
 
     DetectorFactory.seed = 0
     return {**ifbench, **ifeval}
@@ -147,6 +151,7 @@ FOLLOWING = [
     "1. Open it.\n2. Close it.\n3. Go on...\nThen wait... What? Plan B. It works.", 'He said "Stop." Then "go!" she said.',
     "\n".join(f"Question {n}\n{'word ' * n}\n" + "\n".join(f"{c}) opt" for c in "ABCDE") for n in range(1, 5)),
     "One sun rose.😀 Two moons set. 🎉 Three came ✨.", "The sun set 😀. A moon rose 🎉!", "!?!? a\n!?!? b", "...a\n...b", "SEPARATOR a SEPARATOR b",
+    "uno duo duo tri tri tri " + "quinque " * 5 + "septem " * 7, "Question 1 a Question 2 b Question 3", "Day 1 a\nDay 2\nDay 3 b",
     "pop it top it up", "to be or not to be", "'quote' \"a\" then b \"c\" end", "He 'said \"the 'one' \" ' ok",
 ]  # fmt: skip
 COUNTS = {
@@ -175,10 +180,47 @@ def near_count(kind, kwargs, text, make, r):
     return {**kwargs, key: min(r.choice(turns) + r.choice([-1, 0, 0, 1]), high)} if turns and min(turns) > 0 else kwargs
 
 
+def from_text(kwargs, text, r):
+    """``kwargs`` with words of the text itself, so that keywords are there as often as not."""
+    said = [w for w in text.split() if w.isalnum()] or ["word"]
+    made = {
+        "keyword": lambda: r.choice(said), "word": lambda: r.choice(said)[: r.randint(2, 9)], "keywords": lambda: r.sample(said, 1),
+        "forbidden_words": lambda: [r.choice(said)[: r.randint(2, 9)]], "end_phrase": lambda: text.strip()[-r.randint(5, 30) :],
+        "prompt_to_repeat": lambda: " ".join(text.split()[: r.randint(1, 40)]), "first_word": lambda: r.choice(said[:1] or ["a"]).lower(),
+        "reference_text": lambda: text[: r.randint(10, 400)], "n": lambda: 1, "m": lambda: 2,
+        "num_paragraphs": lambda: r.randint(1, 4), "nth_paragraph": lambda: 1, "section_spliter": lambda: r.choice(["Day", "SECTION", "Question"]),
+        "num_sections": lambda: r.randint(1, 4), "sep": lambda: r.choice(["...", "-", "!?!?"]), "n_start": lambda: 1, "n_end": lambda: 3,
+        "min_words": lambda: r.randint(0, len(said)), "max_words": lambda: r.randint(len(said), 2 * len(said)), "frequency": lambda: r.randint(1, 3),
+    }  # fmt: skip
+    found = {k: made[k]() if k in made else v for k, v in kwargs.items()}
+    if "keyword" in found and "n" in found:
+        found["m"] = r.randint(1, 6)
+        found["keyword"] = (text.split(".")[0].split() or ["a"])[min(found["m"], len(text.split(".")[0].split())) - 1]
+    if "keyword5" in found:
+        often = Counter(text.lower().split())
+        for place, n in enumerate((1, 2, 3, 5, 7), start=1):
+            found[f"keyword{place}"] = r.choice([w for w, count in often.items() if count == n] or said)
+    if "n_start" in found:
+        found |= {"prompt_to_repeat": f"Please {text} now", "n_end": 1 + len(text.split())}
+    return found
+
+
 def random_argument(kind, kwargs):
     """Arguments that the published verifiers replace by a random one."""
     letter = kwargs.get("letter", "a")
     return (kind == "repeat:repeat_span" and not kwargs.get("n_start")) or not (letter.isascii() and letter.isalpha())
+
+
+def following(verifier, given, candidates):
+    """Texts that follow with the first arguments of the data set."""
+    found = []
+    for text in candidates:
+        try:
+            verifier.build_description(**given[0])
+            found += [text] if verifier.check_following(text) else []
+        except Exception:  # noqa: S112  (a verifier that fails says nothing)
+            continue
+    return found
 
 
 def main() -> int:
@@ -207,14 +249,17 @@ def main() -> int:
             continue
         kind, r = KINDS["must", name], random.Random(f"{args.seed} {name}")
         same = total = yes = 0
+        kept = following(known[name](name), given.get(name) or [{}], replies + own)
         for _ in range(args.per_kind):
-            text = r.choice(own if r.random() < 0.5 else replies)
+            text = r.choice(kept if kept and r.random() < 0.5 else own if r.random() < 0.5 else replies)
             how = r.choice(list(changes))
             try:
                 text = changes[how](text, r)
             except (IndexError, ValueError):
                 continue
             kwargs = dict(r.choice(given.get(name) or [{}]))
+            if r.random() < 0.6:
+                kwargs = from_text(kwargs, text, r)
             if not text.strip() or random_argument(name, kwargs):
                 left_out["no text, or an argument drawn at random"] += 1
                 continue

@@ -12,7 +12,7 @@ import string
 from functools import lru_cache
 from itertools import pairwise
 
-from .published_words import OPENERS, PLAIN, SHORTENED, TITLED
+from .published_words import AFTER_NUMBERS, OPENERS, PLAIN, SHORTENED, TITLED
 
 PUNCTUATION = frozenset(string.punctuation)
 _STRIP = str.maketrans("", "", string.punctuation)
@@ -113,10 +113,11 @@ def _breaks(token: str, following: str) -> bool:
     if token.endswith(".."):  # a capital on a word that is neither common nor shortened is taken for a beginning
         return upper and (next_kind not in TITLED or next_kind in OPENERS) and "'" not in following
     if _INITIAL.fullmatch(token):
-        return not short and begins is not False and not (upper and next_kind not in _KNOWN)
+        name = upper and next_kind not in _KNOWN and kind not in "abi"  # A., B. and I. number parts of an outline
+        return not short and begins is not False and not name
     if short:
         return begins is True or (upper and next_kind in OPENERS)
-    return not (_NUMERIC.match(token) and begins is False)
+    return not (_NUMERIC.match(token) and (begins is False or next_kind in AFTER_NUMBERS))
 
 
 def _holds_break(context: str) -> bool:

@@ -50,6 +50,13 @@ what when where while who why will with woman world would write year you
 """)
 )
 """Words that Punkt saw with a capital inside sentences too."""
+AFTER_NUMBERS = frozenset(
+    _words("""
+abreast aes business cbot colgate commodities cooper corrections credit dividend financing genentech insider
+international leisure letters notable pay-fone pegasus pepper review rj wedgestone who zimmer
+""")
+)
+"""Words that Punkt learned to belong to the number and full stop before them."""
 STOP_WORDS = frozenset(
     _words("""
 a about above after again against ain all am an and any are aren aren't as at be because been before being below
