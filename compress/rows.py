@@ -21,7 +21,7 @@ NUMBERS = re.compile(
     r"|(?<![\d.,])[-+\u2212]?\d(?:[\d.,]*\d)?(?:[eE][-+\u2212]?\d+)?"
 )
 """Numbers in a text: a sign where no digit stands before it, groups of three, a decimal point or comma, an exponent."""
-MATCHES = ("choice", "contains", "exact", "json", "numeric")
+MATCHES = ("choice", "contains", "exact", "instructions", "json", "numeric")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -185,10 +185,19 @@ def _check_fields(answer: Any) -> None:
         raise ValueError("expected.answer is empty: every reply would be right")
 
 
+def _check_instructions(answer: Any) -> None:
+    if not isinstance(answer, list) or not answer:
+        raise ValueError('expected.answer must be a list of {"id", arguments} where expected.match is instructions')
+    for place, one in enumerate(answer):
+        if not isinstance(one, Mapping) or not isinstance(one.get("id"), str):
+            raise ValueError(f"expected.answer[{place}] is not an object with an id")
+
+
 _ANSWERS: dict[str, Callable[[Any], None]] = {
     "choice": _check_letter,
     "contains": _check_phrases,
     "exact": _check_phrase,
+    "instructions": _check_instructions,
     "json": _check_fields,
     "numeric": _check_number,
 }

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables are read by the row)
 """Do our rule kinds agree with the published verifiers of IFEval and IFBench?
 
 Usage: verifiers.py --packages FOLDER --nltk-data FOLDER [--texts FILE.jsonl …] [--per-kind 400] [--seed 0]
@@ -30,10 +31,14 @@ def mutations():
     """Small changes that turn a reply that follows into one that does not, and the other way round."""
     return {
         "as it is": lambda t, r: t,
-        "drop a word": lambda t, r: " ".join(w for i, w in enumerate(t.split(" ")) if i != r.randrange(t.count(" ") + 1)),
+        "drop a word": lambda t, r: " ".join(
+            w for i, w in enumerate(t.split(" ")) if i != r.randrange(t.count(" ") + 1)
+        ),
         "double a word": lambda t, r: _at_word(t, r, lambda w: f"{w} {w}"),
         "swap two": lambda t, r: _swap(t, r),
-        "drop a line": lambda t, r: "\n".join(x for i, x in enumerate(t.split("\n")) if i != r.randrange(t.count("\n") + 1)),
+        "drop a line": lambda t, r: "\n".join(
+            x for i, x in enumerate(t.split("\n")) if i != r.randrange(t.count("\n") + 1)
+        ),
         "blank lines": lambda t, r: t.replace("\n", "\n\n"),
         "one line": lambda t, r: " ".join(t.split()),
         "a word a line": lambda t, r: "\n".join(t.split()),
@@ -44,7 +49,9 @@ def mutations():
         "shouts": lambda t, r: t.replace(".", "!", r.randint(1, 5)),
         "curly": lambda t, r: t.replace('"', "\u201c").replace("'", "\u2019"),
         "no punctuation": lambda t, r: "".join(c for c in t if c.isalnum() or c.isspace()),
-        "abbreviations": lambda t, r: _at_word(t, r, lambda w: f"{w} {r.choice(['Dr.', 'e.g.', 'U.S.', 'No.', 'p.m.', 'Inc.', 'J.', '3.', '...', 'etc.'])}"),
+        "abbreviations": lambda t, r: _at_word(
+            t, r, lambda w: f"{w} {r.choice(['Dr.', 'e.g.', 'U.S.', 'No.', 'p.m.', 'Inc.', 'J.', '3.', '...', 'etc.'])}"
+        ),
         "emoji": lambda t, r: t.replace(". ", f" {r.choice(EMOJI)}. ").replace("! ", f"! {r.choice(EMOJI)} "),
         "bullets": lambda t, r: "\n".join(r.choice(["* ", "- ", "  * ", "** ", "1. ", ""]) + x for x in t.split("\n")),
         "quoted": lambda t, r: f'"{t}"',
@@ -52,8 +59,14 @@ def mutations():
         "cut": lambda t, r: t[: r.randrange(1, len(t) + 1)],
         "head": lambda t, r: " ".join(t.split(" ")[: r.randint(2, 40)]),
         "commas": lambda t, r: t.replace(" and ", ", and ").replace(".", ",", 1),
-        "brackets": lambda t, r: _at_word(t, r, lambda w: r.choice(["([{((x)}])", f"[{w}]", f"({w}", f"<<{w}>>", "((((([x])))))", f"*{w}*", f"**{w}**"])),
-        "unicode": lambda t, r: _at_word(t, r, lambda w: w + r.choice(["é", "ﬁ", "İ", "٣", "\u200b", "\u00a0", "—", "…", "日本", "”"])),
+        "brackets": lambda t, r: _at_word(
+            t,
+            r,
+            lambda w: r.choice(["([{((x)}])", f"[{w}]", f"({w}", f"<<{w}>>", "((((([x])))))", f"*{w}*", f"**{w}**"]),
+        ),
+        "unicode": lambda t, r: _at_word(
+            t, r, lambda w: w + r.choice(["é", "ﬁ", "İ", "٣", "\u200b", "\u00a0", "—", "…", "日本", "”"])
+        ),
         "windows": lambda t, r: t.replace("\n", "\r\n"),
         "spaces": lambda t, r: f"  {t}\n\n ",
         "indent": lambda t, r: "\n".join(" " * i + x.strip() for i, x in enumerate(t.split("\n"))),
@@ -119,7 +132,11 @@ def texts(packages, files):
     """The replies, the strings of the verifiers' own tests, and further files."""
     found = [json.loads(line)["response"] for line in (packages / "ifbench/data/sample_output.jsonl").open()]
     tree = ast.parse((packages / "ifbench/instructions_test.py").read_text())
-    own = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value) > 12 and " " in n.value]
+    own = [
+        n.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and len(n.value) > 12 and " " in n.value
+    ]
     for path in files:
         rows = [json.loads(line) for line in path.open()]
         found += [next(row[k] for k in ("reply", "response", "model_output", "text") if k in row) for row in rows]
@@ -159,7 +176,17 @@ COUNTS = {
     "num_bullets": (0, 6), "num_highlights": (0, 6), "num_paragraphs": (1, 6), "num_placeholders": (0, 5), "num_sections": (0, 4),
     "capital_frequency": (0, 12), "percentage": (0, 100), "nth_paragraph": (1, 3),
 }  # fmt: skip
-NEAR = {"N", "num_words", "num_sentences", "let_frequency", "capital_frequency", "num_bullets", "num_highlights", "frequency", "percentage"}
+NEAR = {
+    "N",
+    "num_words",
+    "num_sentences",
+    "let_frequency",
+    "capital_frequency",
+    "num_bullets",
+    "num_highlights",
+    "frequency",
+    "percentage",
+}
 
 
 def near_count(kind, kwargs, text, make, r):
@@ -218,7 +245,7 @@ def following(verifier, given, candidates):
         try:
             verifier.build_description(**given[0])
             found += [text] if verifier.check_following(text) else []
-        except Exception:  # noqa: S112  (a verifier that fails says nothing)
+        except Exception:
             continue
     return found
 
@@ -233,11 +260,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", type=int, default=0, help="disagreements to print per kind")
     args = parser.parse_args()
+    import runtime.rules.file  # noqa: F401  (enters the kinds)
     from runtime.rules import Turn
     from runtime.rules.kinds import KINDS
     from runtime.rules.turn import Reply
-
-    import runtime.rules.file  # noqa: F401  (enters the kinds)
 
     known, given = verifiers(args.packages, args.nltk_data), arguments(args.packages, args.prompts)
     replies, own = texts(args.packages, args.texts)
@@ -283,7 +309,9 @@ def main() -> int:
     for name, total, yes, same in rows:
         print(f"{name:48} n {total:5} followed {yes:5} agree {same / max(total, 1):8.2%}")
     n, good = sum(row[1] for row in rows), sum(row[3] for row in rows)
-    print(f"{len(rows)} kinds, n {n}, followed {sum(row[2] for row in rows)}, agree {good / n:.3%}; left out: {dict(left_out)}")
+    print(
+        f"{len(rows)} kinds, n {n}, followed {sum(row[2] for row in rows)}, agree {good / n:.3%}; left out: {dict(left_out)}"
+    )
     return int(good / n < 0.995)
 
 

@@ -151,17 +151,23 @@ def validate(
     baseline: Annotated[
         Path, typer.Option("--baseline", help="Artifact it must not be worse than.", show_default=False)
     ],
-    rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
-    data: Annotated[list[str], typer.Option("--data", help="Evaluation JSONL, or a data folder.", show_default=False)],
+    rules: Rules = None,
+    data: Data = None,
+    suite: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--suite", help="ifeval or ifbench, or with a file: ifeval=FILE (repeat); no --rules, no --data."),
+    ] = None,
     values: With = None,
     work_dir: WorkDir = WORK,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Gate any artifact against any baseline."""
+    """Gate any artifact against any baseline: on your rules and items, or on a suite."""
     with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import validate_artifact
+        from compress.cli.suites import named_suites
 
+        rules, data = named_suites(suite or [], rules, data or [], work_dir)
         verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, as_json=json)
         raise typer.Exit(EXIT_OF[verdict])
 

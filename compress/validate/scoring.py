@@ -68,9 +68,17 @@ def label(text: str) -> str | None:
     return alone[-1] if alone else None
 
 
+def instructions(answer: Any, text: str) -> bool:
+    """Every instruction of IFEval or IFBench that the answer names is followed."""
+    from runtime.rules.instructions import not_followed
+
+    return not not_followed(answer, text)
+
+
 SCORERS: dict[str, Callable[[Any, str], bool]] = {
     "choice": choice,
     "contains": contains,
     "exact": exact,
+    "instructions": instructions,
     "numeric": numeric,
 }
