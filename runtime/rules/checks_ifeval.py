@@ -23,7 +23,7 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Number = Annotated[int, BeforeValidator(whole), Field(ge=0)]
+Number = Annotated[int, BeforeValidator(whole, int), Field(ge=0)]
 Relation = Literal["less than", "at least"]
 Yes = Literal[True]
 
@@ -101,7 +101,9 @@ def _code(value: Any) -> str:
 class Language(Args):
     """``language``: a code such as ``de``."""
 
-    language: Annotated[str, PlainValidator(_code)]
+    language: Annotated[
+        str, PlainValidator(_code, Annotated[str, Field(json_schema_extra={"enum": sorted(LANGUAGES)})])
+    ]
 
 
 @kind("language:response_language", MUST)
