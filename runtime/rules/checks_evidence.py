@@ -132,7 +132,7 @@ def refuse(reply: Reply, wanted: Literal[True]) -> Finding:
     action = (reply.fields or {}).get("action")
     if isinstance(action, str) and "refuse" in reply.actions:
         return action == "refuse", f"action is {action!r}"
-    refused = refuses(reply.plain)
+    refused = refuses(reply.plain, reply.turn.user)
     return refused, "refuses" if refused else "does not refuse"
 
 
