@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Annotated
 
 from pydantic import Field
@@ -350,7 +350,7 @@ def increment(reply: Reply, spec: SmallNumber) -> Finding:
 def emoji_at_the_end(reply: Reply, wanted: Yes) -> Finding:
     """Each sentence ends with an emoji, or the next begins with one."""
     found = [bare(sentence).strip() for sentence in sentences(reply.text)]
-    for one, other in zip(found, [*found[1:], ""], strict=True):
+    for one, other in zip_longest(found, found[1:], fillvalue=""):
         if not one or not (any(map(is_emoji, one[-2:])) or is_emoji(other[:1])):
             return False, f"{one[-20:]!r} is without"
     return True, "each has one"

@@ -15,14 +15,21 @@ _BETWEEN = r"[ \t\r\n.,/_*|:;~+()\[\]'\"\-]{1,5}"
 _DIGITS = re.compile(rf"[0-9]+(?:{_BETWEEN}[0-9]+)*")
 
 
+_CALENDAR = re.compile(
+    r"(?<![0-9])(?:(?:19|20)[0-9]{2}([-./])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12][0-9]|3[01])"
+    r"|(?:0?[1-9]|[12][0-9]|3[01])([-./])(?:0?[1-9]|[12][0-9]|3[01])\2(?:19|20)[0-9]{2})(?![0-9])"
+)
+"""Dates of the last and this century, which no issuer's card numbers begin with."""
+
+
 def find_cards(text: str) -> list[str]:
     """Payment card numbers, however they are grouped.
 
-    A card is a run of whole digit groups, 13 to 19 digits, first digit 2 to 6, Luhn-valid; so a 20-digit tracking
-    number that merely contains a valid window is not one.
+    A card is a run of whole digit groups, 13 to 19 digits, which begins with 3 to 6 or with 2221 to 2720, Luhn-valid;
+    so a 20-digit tracking number that merely contains a valid window is not one.
     """
     found = []
-    for run in _DIGITS.finditer(text):
+    for run in _DIGITS.finditer(_CALENDAR.sub(" day ", text)):
         groups = re.findall(r"[0-9]+", run[0])
         for start in range(len(groups)):
             number = ""
@@ -30,7 +37,7 @@ def find_cards(text: str) -> list[str]:
                 number += group
                 if len(number) > 19:
                     break
-                if number[0] in "23456" and luhn(number):
+                if (number[0] in "3456" or "2221" <= number[:4] <= "2720") and luhn(number):
                     found.append(number)
     return found
 
@@ -43,15 +50,16 @@ TL23 TN24 TR26 UA29 VA22 VG24 XK20
 """
 IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
 """Country -> characters of its IBANs (ISO 13616 registry)."""
-_IBAN_START = re.compile(rf"(?={'(' + '|'.join(IBAN_LENGTHS) + ')'}[ \t\-._/:]?[0-9])", re.I)
-_IBAN_GAP = frozenset(" \t\r\n-._/:,|")
+_PARTED = "|".join(rf"{code[0]}[ .\-_*]?{code[1]}" for code in IBAN_LENGTHS)
+_IBAN_START = re.compile(rf"(?=({_PARTED})[ \t\-._/:*]?[0-9])", re.I)
+_IBAN_GAP = frozenset(" \t\r\n-._/:,|*\u00b7\u2022~")
 
 
 def find_ibans(text: str) -> list[str]:
     """IBANs of the registered countries, with any of the usual separators, also right behind other letters."""
     found = []
     for start in _IBAN_START.finditer(text):
-        wanted = IBAN_LENGTHS[start[1].upper()]
+        wanted = IBAN_LENGTHS[start[1][0].upper() + start[1][-1].upper()]
         compact, gap = "", 0
         for char in text[start.start() : start.start() + 3 * wanted]:
             if char.isascii() and char.isalnum():
@@ -67,14 +75,30 @@ def find_ibans(text: str) -> list[str]:
     return found
 
 
+_SPACED = re.compile(r"(?<=\w)\s?@\s?[\w\-]+(?:\s?\.\s?[\w\-]+)+")
+_SPELT = r"\s+(?:dot|punkt)\s+"
+_DOT = re.compile(_SPELT, re.I)
+_IN_WORDS = re.compile(
+    rf"\b([a-z0-9][\w.+\-]{{0,40}}) at ([\w\-]{{1,40}}(?:{_SPELT}[\w\-]{{1,40}}){{0,3}}{_SPELT}[a-z]{{2,12}})\b", re.I
+)
+
+
 def find_emails(text: str) -> list[str]:
-    """E-mail addresses, also with ``(at)`` and ``(dot)`` or ``[at]`` and ``[dot]`` in them."""
+    """E-mail addresses, also with ``(at)`` and ``(dot)`` or ``[at]`` and ``[dot]`` in them, or wholly in words."""
     open_text = re.sub(r"\s*[\[({]\s*at\s*[\])}]\s*", "@", text, flags=re.I)
     open_text = re.sub(r"\s*[\[({]\s*(?:dot|punkt)\s*[\])}]\s*", ".", open_text, flags=re.I)
+    open_text = _SPACED.sub(lambda m: "".join(m[0].split()), open_text)
+    open_text = _IN_WORDS.sub(lambda m: f"{m[1]}@{_DOT.sub('.', m[2])}", open_text)
     return [match[0] for match in EMAIL.finditer(open_text)]
 
 
-_PHONE = re.compile(r"(?<![\w.,])(?:\+|00)?\(?[0-9][0-9() .\-/]{5,22}[0-9](?![\w]|[.,][0-9])")
+_PHONE = re.compile(
+    r"(?:(?<![0-9])\+|(?<![^\W_])(?<![0-9][.,])(?:00)?)\(?"
+    r"[0-9][0-9() .\-/_*|\u00b7\u2022~]{5,26}[0-9](?![^\W_]|[.,][0-9])"
+)
+_CALLED = re.compile(
+    r"\b(?:tel|phone|telephone|call|mobile|cell|fax|whatsapp|hotline|ring|handy|telefon)\b[^0-9\n]{0,20}$", re.I
+)
 _IP = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}")
 _DATE = re.compile(
     r"\b[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}\b|\b[0-9]{1,2}[-./][0-9]{1,2}[-./](?:[0-9]{4}|[0-9]{2})\b"
@@ -94,8 +118,10 @@ def find_phones(text: str) -> list[str]:
     for match in _PHONE.finditer(text):
         number, raw = digits(match[0]), match[0]
         abroad = raw.startswith(("+", "00"))
-        if not (8 if abroad else 9) <= len(number) <= 15 or (raw.isdigit() and not abroad):
+        if not (8 if abroad else 9) <= len(number) <= 15:
             continue
+        if raw.isdigit() and not abroad and not (raw[0] == "0" and _CALLED.search(text[: match.start()])):
+            continue  # an order number looks the same
         if not abroad and (_MONEY_BEFORE.search(text[: match.start()]) or _MONEY_BEHIND.match(text[match.end() :])):
             continue
         if not abroad and _is_something_else(raw.strip(), number):

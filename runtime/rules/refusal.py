@@ -54,7 +54,7 @@ _EMPTY = re.compile(
 def refuses(plain: str, asked: str = "") -> bool:
     """Whether a ``plain`` text refuses; ``asked`` is the question, where it is known."""
     spoken = re.sub(r'"[^"\n]{3,}"', '""', plain)  # what others say
-    parts = [part for part in (" ".join(s.casefold().split()).strip("*_# ") for s in sentences(spoken)) if part]
+    parts = [part for part in (" ".join(s.casefold().split()).strip("*_#>` ") for s in sentences(spoken)) if part]
     text = " ".join(parts)
     if _COMPLIES.search(text):
         return False

@@ -167,7 +167,8 @@ _THIS = any_of(
     r"(?:violence|cruelty|abuse|discrimination)(?: [\w'-]+){0,4}?",
 )  # fmt: skip
 _THING = (
-    r"^(?:no, )?(?!(?:i|you|we|they|he|she|it|nothing|everything|there|here|yes|your|our|my|the)\b)[\w'-]+(?: [\w'-]+){0,2}"
+    r"^(?:no, )?(?!(?:i|you|we|they|he|she|it|nothing|everything|there|here|yes|your|our|my"
+    r"|the)\b)[\w'-]+(?: [\w'-]+){0,2}"
     r""
 )
 _IS = r"(?:'s| is| are| would be|'d be|(?: is| are| may be| can be) considered)"
