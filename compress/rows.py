@@ -19,6 +19,7 @@ from compress.errors import DataError
 NUMBERS = re.compile(
     r"(?<![\d.,])[-+\u2212]?\d{1,3}(?:[ '\u00a0\u2019\u202f]\d{3})+(?:[.,]\d+)?(?![\d])"
     r"|(?<![\d.,])[-+\u2212]?\d(?:[\d.,]*\d)?(?:[eE][-+\u2212]?\d+)?"
+    r"|(?<![\w.,])[-+\u2212]?\.\d+(?![\d.,]*\d)"
 )
 """Numbers in a text: a sign where no digit stands before it, groups of three, a decimal point or comma, an exponent."""
 MATCHES = ("choice", "contains", "exact", "instructions", "json", "numeric")
@@ -221,7 +222,7 @@ def read_number(text: str) -> float | None:
     and so do several points.
     """
     compact = re.sub(r"(?<=\d)[ '\u00a0\u2019\u202f](?=\d{3})", "", text.strip()).replace("\u2212", "-")
-    if not re.fullmatch(r"[-+]?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?", compact):
+    if not re.fullmatch(r"[-+]?(?:\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?|\.\d+)", compact):
         return None
     body, exponent, power = compact.partition("e" if "e" in compact else "E")
     if "." in body and "," in body:

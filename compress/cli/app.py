@@ -167,8 +167,8 @@ def validate(
         from compress.cli.commands import validate_artifact
         from compress.cli.suites import named_suites
 
-        rules, data = named_suites(suite or [], rules, data or [], work_dir)
-        verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, as_json=json)
+        by, items = named_suites(suite or [], rules, data or [], work_dir)
+        verdict = validate_artifact(artifact, baseline, by, items, values or [], work_dir, as_json=json)
         raise typer.Exit(EXIT_OF[verdict])
 
 

@@ -17,6 +17,7 @@ _NAMED = re.compile(
     r"[\s:=*_]*[(\[\"'*_]*([A-Z])(?![A-Za-z'])",
     re.I,
 )
+_SAID = re.compile(r"\b(?:it's|it is|i'd say|that's|that is)\s+([B-HJ-Z])(?![A-Za-z'])", re.I)
 _MARKED = re.compile(r"[(\[]([A-Z])[)\]]|\*\*([A-Z])\*\*|\\boxed\{([A-Z])\}")
 _ALONE = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
 _WORDS = re.compile(r"\bI\b(?!\s*[.:,)]\s*$)|\bA(?=\s+[a-z])")
@@ -32,7 +33,7 @@ def contains(answer: Any, text: str) -> bool:
     """Every wanted phrase stands in the text, at word boundaries."""
     wanted = answer if isinstance(answer, list) else [answer]
     said = squeeze(text)
-    return all(re.search(rf"(?<!\w){re.escape(squeeze(str(phrase)))}(?!\w)", said) for phrase in wanted)
+    return all(re.search(rf"(?<![^\W_]){re.escape(squeeze(str(phrase)))}(?![^\W_])", said) for phrase in wanted)
 
 
 def numeric(answer: Any, text: str) -> bool:
@@ -58,7 +59,7 @@ def label(text: str) -> str | None:
     opening = _OPENING.match(text)
     if opening and (opening[1].isupper() or len(text.strip(" \n()[].*_")) == 1):
         return opening[1].upper()
-    named = [match[1] for match in _NAMED.finditer(text) if match[1].isupper()]
+    named = [match[1] for pattern in (_SAID, _NAMED) for match in pattern.finditer(text) if match[1].isupper()]
     if named:
         return named[-1]
     marked = [next(filter(None, match.groups())) for match in _MARKED.finditer(text)]

@@ -22,11 +22,19 @@ _CALENDAR = re.compile(
 """Dates of the last and this century, which no issuer's card numbers begin with."""
 
 
+_ISSUED = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-59]|[68]\d)\d{11,16}|35\d{14,17}|6\d{15,18}|(?:5[06-9]|6[37])\d{11,17}"
+)
+"""What issuers number their cards by (ISO/IEC 7812): Visa, Mastercard, American Express, Diners, JCB, Discover and
+UnionPay, Maestro, with their lengths."""
+
+
 def find_cards(text: str) -> list[str]:
     """Payment card numbers, however they are grouped.
 
-    A card is a run of whole digit groups, 13 to 19 digits, which begins with 3 to 6 or with 2221 to 2720, Luhn-valid;
-    so a 20-digit tracking number that merely contains a valid window is not one.
+    A card is a run of whole digit groups that an issuer may have given, Luhn-valid; so a 20-digit tracking number that
+    merely contains a valid window is not one.
     """
     found = []
     for run in _DIGITS.finditer(_CALENDAR.sub(" day ", text)):
@@ -37,7 +45,7 @@ def find_cards(text: str) -> list[str]:
                 number += group
                 if len(number) > 19:
                     break
-                if (number[0] in "3456" or "2221" <= number[:4] <= "2720") and luhn(number):
+                if _ISSUED.fullmatch(number) and luhn(number):
                     found.append(number)
     return found
 
@@ -55,6 +63,20 @@ _IBAN_START = re.compile(rf"(?=({_PARTED})[ \t\-._/:*]?[0-9])", re.I)
 _IBAN_GAP = frozenset(" \t\r\n-._/:,|*\u00b7\u2022~")
 
 
+_LETTERED = frozenset(
+    ["AD", "AL", "AZ", "BG", "BH", "BR", "BY", "CH", "CY", "DO", "FR", "GB", "GE", "GI", "GR", "GT", "IE", "IQ", "IT",
+     "JO", "KW", "KZ", "LB", "LC", "LI", "LU", "LV", "MC", "MD", "MK", "MT", "MU", "NL", "PK", "PS", "QA", "RO", "SA",
+     "SC", "SM", "SV", "TR", "UA", "VG"]
+)  # fmt: skip
+"""Countries whose account numbers may have letters (ISO 13616 registry)."""
+
+
+def _is_account(compact: str) -> bool:
+    """Whether the rest is digits as far as the country wants them; a sentence that happens to begin so is not."""
+    rest = compact[2:]
+    return rest.isdigit() or (compact[:2] in _LETTERED and 2 * len(digits(rest)) >= len(rest) and rest[:2].isdigit())
+
+
 def find_ibans(text: str) -> list[str]:
     """IBANs of the registered countries, with any of the usual separators, also right behind other letters."""
     found = []
@@ -70,7 +92,7 @@ def find_ibans(text: str) -> list[str]:
                 break
             if len(compact) == wanted:
                 break
-        if len(compact) == wanted and iban(compact):
+        if len(compact) == wanted and _is_account(compact) and iban(compact):
             found.append(compact)
     return found
 
