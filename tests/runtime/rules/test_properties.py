@@ -140,6 +140,20 @@ def test_words_are_found_however_they_look(word, case, around, hidden, wide):
     assert not word_pattern([word]).search(squeeze(f"We x{shown}x you."))
 
 
+ALIKE = dict(zip("aeopcyxijs", "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455", strict=True))
+
+
+@many
+@given(st.sampled_from(["refund", "escalate", "password", "policy", "cannot"]), SEEDS)
+def test_letters_that_look_alike_hide_nothing(word, seed):
+    r = random.Random(seed)
+    places = [place for place, char in enumerate(word) if char in ALIKE]
+    changed = set(r.sample(places, r.randint(1, len(places))))
+    shown = "".join(ALIKE[char] if place in changed else char for place, char in enumerate(word))
+    assert word_pattern([word]).search(squeeze(f"We {shown} you."))
+    assert plain("Мы вернём ваши деньги, ναι.") == "Мы вернём ваши деньги, ναι."
+
+
 SENTENCES = ["It is late.", "Who knows?", "Stop!", "We met Dr. Low at 5 p.m. sharp.", "It cost 3.50 in v2.1.", "See e.g. the page.", "**Bold it is.**",
              "He said \"yes.\"", "Really?!", "Am 3. Mai kommt es.", "Order no. 5 is here.", "你好。", "ठीक है।", "Wait\u2026"]  # fmt: skip
 
