@@ -35,7 +35,7 @@ class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
-    version = 4
+    version = 5
     accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from .published_words import AFTER_NUMBERS, OPENERS, PLAIN, SHORTENED, TITLED
+from .text import compile_regex
 
 PUNCTUATION = frozenset(string.punctuation)
 _STRIP = str.maketrans("", "", string.punctuation)
@@ -30,12 +31,18 @@ def bare(text: str) -> str:
     return text.translate(_STRIP)
 
 
-_TOKEN = re.compile(r"\w+")
+_ASCII_RUN = re.compile(r"\w+", re.A)
+_WORD_RUN = (
+    r"[\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}"
+    r"\x{1f170}-\x{1f189}]+"
+)
+"""Word characters by UTS #18, as NLTK's tokenizers have them since they run on the regex package: marks and joiners
+count, superscripts and fractions do not."""
 
 
 def tokens(text: str) -> list[str]:
-    """Runs of letters, digits and underscores: what both suites count as words."""
-    return _TOKEN.findall(text)
+    """Runs of letters, marks, digits and underscores: what both suites count as words."""
+    return _ASCII_RUN.findall(text) if text.isascii() else list(compile_regex(_WORD_RUN).findall(text))
 
 
 # ── sentences by substitution (IFBench) ──────────────────────────────────────────────────────────
