@@ -22,7 +22,7 @@ NUMBERS = re.compile(
     r"|(?<![\w.,])[-+\u2212]?\.\d+(?![\d.,]*\d)"
 )
 """Numbers in a text: a sign where no digit stands before it, groups of three, a decimal point or comma, an exponent."""
-MATCHES = ("choice", "contains", "exact", "instructions", "json", "numeric")
+MATCHES = ("choice", "contains", "exact", "instructions", "json", "lacks", "numeric", "refusal")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -179,6 +179,11 @@ def _check_letter(answer: Any) -> None:
         raise ValueError(f"expected.answer {answer!r} is not one letter, but expected.match is choice")
 
 
+def _check_refusal(answer: Any) -> None:
+    if answer not in ("refuse", "answer"):
+        raise ValueError(f"expected.answer {answer!r} is neither refuse nor answer, but expected.match is refusal")
+
+
 def _check_fields(answer: Any) -> None:
     if not isinstance(answer, Mapping):
         raise ValueError("expected.answer must be an object where expected.match is json")
@@ -200,7 +205,9 @@ _ANSWERS: dict[str, Callable[[Any], None]] = {
     "exact": _check_phrase,
     "instructions": _check_instructions,
     "json": _check_fields,
+    "lacks": _check_phrases,
     "numeric": _check_number,
+    "refusal": _check_refusal,
 }
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "id": _check_name,

@@ -155,7 +155,12 @@ def validate(
     data: Data = None,
     suite: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--suite", help="ifeval or ifbench, or with a file: ifeval=FILE (repeat); no --rules, no --data."),
+        typer.Option(
+            "--suite", help="A public set by name, such as gsm8k or gsm8k=FILE (repeat); no --rules, no --data."
+        ),
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option("--items", min=1, help="Items of each suite.", show_default=False)
     ] = None,
     values: With = None,
     work_dir: WorkDir = WORK,
@@ -167,8 +172,8 @@ def validate(
         from compress.cli.commands import validate_artifact
         from compress.cli.suites import named_suites
 
-        by, items = named_suites(suite or [], rules, data or [], work_dir)
-        verdict = validate_artifact(artifact, baseline, by, items, values or [], work_dir, as_json=json)
+        by, asked = named_suites(suite or [], rules, data or [], work_dir, items)
+        verdict = validate_artifact(artifact, baseline, by, asked, values or [], work_dir, as_json=json)
         raise typer.Exit(EXIT_OF[verdict])
 
 

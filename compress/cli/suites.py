@@ -10,7 +10,7 @@ from compress.errors import UsageError
 
 
 def named_suites(
-    names: Sequence[str], rules: Path | None, data: Sequence[str], work_dir: Path
+    names: Sequence[str], rules: Path | None, data: Sequence[str], work_dir: Path, most: int | None = None
 ) -> tuple[Path, Sequence[str]]:
     """The rule file and the data options that ``validate`` takes: those given, or those of the suites."""
     if not names:
@@ -21,7 +21,7 @@ def named_suites(
         raise UsageError("--suite brings its own rules and data", next="leave --rules and --data out, or run twice")
     from compress.validate.suites import write_suites
 
-    rules, items, notes = write_suites(names, work_dir / "suites" / "+".join(_folder(name) for name in names))
+    rules, items, notes = write_suites(names, work_dir / "suites" / "+".join(_folder(name) for name in names), most)
     for note in notes:
         console.note(note)
     return rules, [str(items)]
