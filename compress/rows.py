@@ -19,9 +19,10 @@ from compress.errors import DataError
 NUMBERS = re.compile(
     r"(?<![\d.,])[-+\u2212]?\d{1,3}(?:[ '\u00a0\u2019\u202f]\d{3})+(?:[.,]\d+)?(?![\d])"
     r"|(?<![\d.,])[-+\u2212]?\d(?:[\d.,]*\d)?(?:[eE][-+\u2212]?\d+)?"
+    r"|(?<![\w.,])[-+\u2212]?\.\d+(?![\d.,]*\d)"
 )
 """Numbers in a text: a sign where no digit stands before it, groups of three, a decimal point or comma, an exponent."""
-MATCHES = ("choice", "contains", "exact", "json", "numeric")
+MATCHES = ("choice", "contains", "exact", "instructions", "json", "lacks", "numeric", "refusal")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -193,6 +194,11 @@ def _check_letter(answer: Any) -> None:
         raise ValueError(f"expected.answer {answer!r} is not one letter, but expected.match is choice")
 
 
+def _check_refusal(answer: Any) -> None:
+    if answer not in ("refuse", "answer"):
+        raise ValueError(f"expected.answer {answer!r} is neither refuse nor answer, but expected.match is refusal")
+
+
 def _check_fields(answer: Any) -> None:
     if not isinstance(answer, Mapping):
         raise ValueError("expected.answer must be an object where expected.match is json")
@@ -200,12 +206,23 @@ def _check_fields(answer: Any) -> None:
         raise ValueError("expected.answer is empty: every reply would be right")
 
 
+def _check_instructions(answer: Any) -> None:
+    if not isinstance(answer, list) or not answer:
+        raise ValueError('expected.answer must be a list of {"id", arguments} where expected.match is instructions')
+    for place, one in enumerate(answer):
+        if not isinstance(one, Mapping) or not isinstance(one.get("id"), str):
+            raise ValueError(f"expected.answer[{place}] is not an object with an id")
+
+
 _ANSWERS: dict[str, Callable[[Any], None]] = {
     "choice": _check_letter,
     "contains": _check_phrases,
     "exact": _check_phrase,
+    "instructions": _check_instructions,
     "json": _check_fields,
+    "lacks": _check_phrases,
     "numeric": _check_number,
+    "refusal": _check_refusal,
 }
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "id": _check_name,
@@ -227,7 +244,7 @@ def read_number(text: str) -> float | None:
     and so do several points.
     """
     compact = re.sub(r"(?<=\d)[ '\u00a0\u2019\u202f](?=\d{3})", "", text.strip()).replace("\u2212", "-")
-    if not re.fullmatch(r"[-+]?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?", compact):
+    if not re.fullmatch(r"[-+]?(?:\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?|\.\d+)", compact):
         return None
     body, exponent, power = compact.partition("e" if "e" in compact else "E")
     if "." in body and "," in body:

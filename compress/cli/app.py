@@ -166,19 +166,30 @@ def validate(
     baseline: Annotated[
         Path, typer.Option("--baseline", help="Artifact it must not be worse than.", show_default=False)
     ],
-    rules: Annotated[Path, typer.Option("--rules", help="Rule file (YAML).", show_default=False)],
-    data: Annotated[list[str], typer.Option("--data", help="Evaluation JSONL, or a data folder.", show_default=False)],
+    rules: Rules = None,
+    data: Data = None,
+    suite: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--suite", help="A public set by name, such as gsm8k or gsm8k=FILE (repeat); no --rules, no --data."
+        ),
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option("--items", min=1, help="Items of each suite.", show_default=False)
+    ] = None,
     values: With = None,
     to: To = None,
     work_dir: WorkDir = WORK,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Gate any artifact against any baseline."""
+    """Gate any artifact against any baseline: on your rules and items, or on a suite."""
     with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import validate_artifact
+        from compress.cli.suites import named_suites
 
-        verdict = validate_artifact(artifact, baseline, rules, data, values or [], work_dir, to=to or [], as_json=json)
+        by, asked = named_suites(suite or [], rules, data or [], work_dir, items)
+        verdict = validate_artifact(artifact, baseline, by, asked, values or [], work_dir, to=to or [], as_json=json)
         raise typer.Exit(EXIT_OF[verdict])
 
 
@@ -245,11 +256,12 @@ def rules_check(
 @rules_app.command("explain")
 def rules_explain(
     file: RuleFile,
-    user: Annotated[str, typer.Option("--user", help="The customer's message.", show_default=False)],
+    user: Annotated[str, typer.Option("--user", help="The customer's message.", show_default=False)] = "",
     reply: Annotated[Optional[str], typer.Option("--reply", help="A reply to judge, or @FILE.")] = None,  # noqa: UP045
     fact: Annotated[Optional[list[str]], typer.Option("--fact", help="A fact: name=value (repeat).")] = None,  # noqa: UP045
     label: Annotated[Optional[list[str]], typer.Option("--label", help="A label (repeat).")] = None,  # noqa: UP045
     prompted: Annotated[Optional[list[str]], typer.Option("--prompted", help="A rule named in the prompt.")] = None,  # noqa: UP045
+    source: Annotated[Optional[list[str]], typer.Option("--source", help="A document: id=text (repeat).")] = None,  # noqa: UP045
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -259,10 +271,19 @@ def rules_explain(
         from runtime.cli import parse_facts
 
         text = Path(reply[1:]).read_text(encoding="utf-8") if reply and reply.startswith("@") else reply
-        found = explain_reply(file, user, text, parse_facts(fact or []), label or [], prompted or [])
+        found = explain_reply(file, user, text, parse_facts(fact or []), label or [], prompted or [], source or [])
         show_explanation(found, as_json=json)
         broken = any(rule["kept"] is False and rule["severity"] == "hard" for rule in found["rules"])
         raise typer.Exit(EXIT_GATE_FAIL if broken else EXIT_OK)
+
+
+@rules_app.command("schema")
+def rules_schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of rule files, for editors that complete and check YAML by one."""
+    with console.errors(debug=debug):
+        from compress.cli.rule_tools import schema_text
+
+        print(schema_text(), end="")
 
 
 @app.command()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import runtime.rules
 from compress.cli import console
 from compress.errors import UsageError
 from compress.rows import numbered_rows
-from runtime.rules import Rule, RuleBook, Turn, load_rules
+from runtime.rules import Rule, RuleBook, Turn, Verdict, load_rules
+from runtime.rules.review import lacking, review
 
+SCHEMA = Path(runtime.rules.__file__).with_name("rules.schema.json")
 GROUPS = ("pass", "fail", "inactive")
 
 
@@ -19,9 +21,10 @@ def check_rules(path: Path, data: Path | None, *, as_json: bool) -> None:
     """Read the file (its own errors, contradictions and fixtures among them), then list what nothing tests."""
     book = load_rules(path)
     rows = _rows(data) if data else None
-    entries = [_entry(rule, rows, book) for rule in book.rules]
+    warned = review(book, rows or ())
+    entries = [_entry(rule, rows, warned) for rule in book.rules]
     warnings = [f"{entry['id']}: {what}" for entry in entries for what in entry["warnings"]]
-    warnings += _labels(book, rows)
+    warnings += [what for rule, what in warned if not rule] + _labels(book, rows)
     if as_json:
         console.emit({"rules": entries, "warnings": warnings, "items": None if rows is None else len(rows)})
         return
@@ -36,29 +39,26 @@ def _rows(path: Path) -> list[Turn]:
     return [Turn.from_row(row) for _, row in numbered_rows(path, shape)]
 
 
-def _entry(rule: Rule, rows: Sequence[Turn] | None, book: RuleBook) -> dict[str, Any]:
+def _entry(rule: Rule, rows: Sequence[Turn] | None, warned: Sequence[tuple[str, str]]) -> dict[str, Any]:
     fixtures = rule.source.get("fixtures") or {}
     counts = {group: len(fixtures.get(group) or ()) for group in GROUPS}
     in_force = None if rows is None else sum(rule.condition.holds(turn) for turn in rows)
-    warnings = []
-    if (rule.source.get("when") or rule.source.get("unless")) and not counts["inactive"]:
-        warnings.append("no inactive fixture: nothing shows where it must not be in force")
+    warnings = [what for name, what in warned if name == rule.id]
     if in_force == 0:
         warnings.append("in force in no item")
     if in_force is not None and rows and in_force == len(rows) and rule.source.get("when"):
         warnings.append("in force in every item although it has a when")
-    if not rule.text:
-        warnings.append("no text: it can neither be prompted nor told")
     about = {"id": rule.id, "severity": rule.severity, "optional": rule.optional, "text": rule.text}
     return {**about, "fixtures": counts, "in_force": in_force, "warnings": warnings}
 
 
 def _labels(book: RuleBook, rows: Sequence[Turn] | None) -> list[str]:
-    """Labels that no item carries, so that what hangs on them is never tested."""
+    """Labels that no item carries, so that what hangs on them is never tested, and labels of items without a rule."""
     if rows is None:
         return []
     seen = {label for turn in rows for label in turn.labels}
-    return [f"label {label!r} stands on no item" for label in sorted(book.labels - seen)]
+    unset = [f"label {label!r} stands on no item" for label in sorted(book.labels - seen)]
+    return unset + [f"label {label!r} of the items is known to no rule" for label in sorted(seen - book.labels)]
 
 
 def _print(entries: Sequence[Mapping[str, Any]], rows: Sequence[Turn] | None) -> None:
@@ -78,29 +78,48 @@ def _print(entries: Sequence[Mapping[str, Any]], rows: Sequence[Turn] | None) ->
 
 
 def explain_reply(
-    path: Path, user: str, reply: str | None, facts: Mapping[str, Any], labels: Sequence[str], prompted: Sequence[str]
+    path: Path,
+    user: str,
+    reply: str | None,
+    facts: Mapping[str, Any],
+    labels: Sequence[str],
+    prompted: Sequence[str],
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Which rules are in force for a message, what they decide, and what each says of a reply."""
+    """Which rules are in force for a message (and why others are not), what they decide, and what each says of a reply.
+
+    ``sources`` are ``id=text``. Raises UsageError for what the rule file does not know.
+    """
     book = load_rules(path)
-    messages = [{"role": "user", "content": user}]
-    turn = Turn(tuple(messages), dict(facts), tuple(labels), (), tuple(prompted))
+    messages = [{"role": "user", "content": user}] if user else []
+    turn = Turn(tuple(messages), dict(facts), tuple(labels), tuple(map(_source, sources)), tuple(prompted))
     problems = book.turn_problems(turn)
     if problems:
         raise UsageError("; ".join(problems), next="see facts:, labels and rules of the rule file")
     verdicts = {v.rule: v for v in book.check(turn, reply)} if reply is not None else {}
-    rules = [
-        {
-            "id": rule.id,
-            "severity": rule.severity,
-            "in_force": rule.condition.holds(turn),
-            "kept": verdicts[rule.id].passed if rule.id in verdicts else None,
-            "why": verdicts[rule.id].why if rule.id in verdicts else "",
-            "text": rule.text,
-        }
-        for rule in book.rules
-    ]
+    rules = [_explained(rule, turn, verdicts.get(rule.id)) for rule in book.rules]
     safe = book.fallback(turn) if book.contract is None or isinstance(book.safe, Mapping) else None
     return {"rules": rules, "decided": book.decided(turn), "safe_reply": safe}
+
+
+def _source(given: str) -> tuple[str, str]:
+    name, equals, text = given.partition("=")
+    if not equals or not name.strip() or not text.strip():
+        raise UsageError(f"--source {given!r} is not id=text", next='e.g. --source "K7=Returns are free for 30 days."')
+    return name.strip(), text
+
+
+def _explained(rule: Rule, turn: Turn, verdict: Verdict | None) -> dict[str, Any]:
+    in_force = rule.condition.holds(turn)
+    return {
+        "id": rule.id,
+        "severity": rule.severity,
+        "in_force": in_force,
+        "lacks": None if in_force else lacking(rule.condition, turn),
+        "kept": verdict.passed if verdict else None,
+        "why": verdict.why if verdict else "",
+        "text": rule.text,
+    }
 
 
 def show_explanation(found: Mapping[str, Any], *, as_json: bool) -> None:
@@ -112,9 +131,15 @@ def show_explanation(found: Mapping[str, Any], *, as_json: bool) -> None:
         if rule["in_force"]:
             verdict = {True: "kept", False: "BROKEN", None: "in force"}[rule["kept"]]
             print(f"{verdict:9}{rule['severity']:5} {rule['id']}: {rule['why'] or rule['text']}")
-    counts = Counter(rule["in_force"] for rule in found["rules"])
-    print(f"{counts[False]} other rules are not in force")
+    for rule in found["rules"]:
+        if not rule["in_force"]:
+            print(f"{'idle':9}{rule['severity']:5} {rule['id']}: wants {rule['lacks']}")
     if found["decided"]:
         print("decided by the rules: " + ", ".join(f"{name} = {value}" for name, value in found["decided"].items()))
     if found["safe_reply"] is not None:
         print(f"safe reply: {found['safe_reply']}")
+
+
+def schema_text() -> str:
+    """The JSON Schema of rule files."""
+    return SCHEMA.read_text(encoding="utf-8")

@@ -96,6 +96,10 @@ def read_turn(
     expected = row.get("expected") or {}
     if expected.get("match") == "json":
         wrong += [f"expected.answer: {what}" for what in book.answer_problems(expected["answer"])]
+    if expected.get("match") == "instructions":
+        from runtime.rules.instructions import instruction_problems
+
+        wrong += [f"expected.answer: {what}" for what in instruction_problems(expected["answer"])]
     if wrong:
         raise DataError(path, number, "; ".join(wrong), next=_MEND)
     return turn

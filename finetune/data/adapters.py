@@ -237,10 +237,25 @@ def joined(said: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     return turns
 
 
+def ifeval(row: Mapping[str, Any]) -> Row:
+    """``{"key", "prompt", "instruction_id_list", "kwargs"}``: IFEval and IFBench, for evaluation."""
+    (prompt,) = _strings(row, "prompt")
+    names, arguments = row.get("instruction_id_list"), row.get("kwargs")
+    if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments):
+        raise ValueError("instruction_id_list and kwargs must be lists of one length")
+    asked = [
+        {"id": name} | {key: value for key, value in (given or {}).items() if value is not None}
+        for name, given in zip(names, arguments, strict=True)
+    ]
+    named = {"id": str(row["key"])} if "key" in row else {}
+    return {**named, "messages": [_turn("user", prompt)], "expected": {"answer": asked, "match": "instructions"}}
+
+
 ADAPTERS: dict[str, Adapter] = {
     "abcd": abcd,
     "alpaca": alpaca,
     "hh": hh,
+    "ifeval": ifeval,
     "input_output": _pair("input", "output"),
     "intent": intent,
     "messages": messages,
@@ -263,6 +278,7 @@ WANTED = {
     "alpaca": ("instruction", "output"),
     "input_output": ("input", "output"),
     "hh": ("chosen",),
+    "ifeval": ("prompt", "instruction_id_list", "kwargs"),
     "intent": ("text", "category"),
     "sgd": ("turns",),
     "abcd": ("original",),

@@ -46,7 +46,7 @@ class FilesParams(Params):
     """Evaluation rows: none of them may be in training."""
     adapter: Literal[
         "auto", "messages", "sharegpt", "prompt_completion", "prompt_response", "question_answer", "alpaca",
-        "input_output", "hh", "intent", "sgd", "abcd", "tagged", "text",
+        "input_output", "hh", "ifeval", "intent", "sgd", "abcd", "tagged", "text",
     ] = "auto"  # fmt: skip
     """How a row becomes a conversation; ``auto`` goes by the names of the columns."""
     columns: Mapping[str, str] = Field(default_factory=dict)
@@ -246,6 +246,10 @@ def check_known(row: Row, book: RuleBook) -> None:
     expected = row.get("expected") or {}
     if expected.get("match") == "json":
         wrong += [f"expected.answer: {what}" for what in book.answer_problems(expected["answer"])]
+    if expected.get("match") == "instructions":
+        from runtime.rules.instructions import instruction_problems
+
+        wrong += [f"expected.answer: {what}" for what in instruction_problems(expected["answer"])]
     if wrong:
         raise ValueError("; ".join(wrong) + " (see the rule file)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
@@ -23,7 +23,9 @@ _MARK = re.compile(r"\[([A-Za-z0-9][\w.:\-]*)\]")
 class CiteArgs(Args):
     """``cite: true`` or what is wanted of the citations."""
 
+    short: ClassVar[Any] = Literal[True]
     min: Annotated[int, Field(ge=0)] = 1
+    """At least so many different citations."""
     quote: bool = False
     """At least one passage in double quotation marks, and each such passage of 3 words or more is in a cited source."""
     pattern: Regex = None
@@ -77,12 +79,16 @@ def _finders(value: Any) -> list[str]:
     return list(listed(value))
 
 
+FinderName = Annotated[str, Field(json_schema_extra={"enum": sorted(FINDERS)})]
+
+
 class InventsArgs(Args):
     """A list of finders, or what is looked for in detail."""
 
-    find: Annotated[Any, PlainValidator(_finders)] = Field(default_factory=list)
+    short: ClassVar[Any] = FinderName | list[FinderName]
+    find: Annotated[Any, PlainValidator(_finders, FinderName | list[FinderName])] = Field(default_factory=list)
     """Of amounts, dates, emails, links, names, numbers, percentages, phones and times."""
-    patterns: Annotated[list[Regex], BeforeValidator(listed)] = Field(default_factory=list)
+    patterns: Annotated[list[Regex], BeforeValidator(listed, str | list[str])] = Field(default_factory=list)
     """Expressions of your own: what they find, or their first group if they have one, must stand in the evidence."""
     min_digits: Annotated[int, Field(ge=2)] = MIN_DIGITS
     """From how many digits on a plain number counts."""
@@ -126,7 +132,7 @@ def refuse(reply: Reply, wanted: Literal[True]) -> Finding:
     action = (reply.fields or {}).get("action")
     if isinstance(action, str) and "refuse" in reply.actions:
         return action == "refuse", f"action is {action!r}"
-    refused = refuses(reply.plain)
+    refused = refuses(reply.plain, reply.turn.user)
     return refused, "refuses" if refused else "does not refuse"
 
 
@@ -140,8 +146,11 @@ def _languages(value: Any) -> tuple[str, ...]:
     return codes
 
 
+Code = Annotated[str, Field(json_schema_extra={"enum": sorted(LANGUAGES)})]
+
+
 @kind("language")
-def language(reply: Reply, codes: Annotated[Any, PlainValidator(_languages)]) -> Finding:
+def language(reply: Reply, codes: Annotated[Any, PlainValidator(_languages, Code | list[Code])]) -> Finding:
     """The text is in one of the languages, judged by its script and its commonest words."""
     return any(is_in(reply.plain, code) for code in codes), f"not in {' or '.join(codes)}"
 
@@ -173,7 +182,9 @@ Tone = Literal["calm", "no_emoji", "no_shouting", "not_rude", "polite"]
 
 
 @kind("tone", MUST)
-def tone(reply: Reply, wanted: Annotated[list[Tone], BeforeValidator(listed), Field(min_length=1)]) -> Finding:
+def tone(
+    reply: Reply, wanted: Annotated[list[Tone], BeforeValidator(listed, Tone | list[Tone]), Field(min_length=1)]
+) -> Finding:
     """Every one of: polite (a courteous word, no rude one), not_rude, no_shouting, calm (no !), no_emoji."""
     missed = next((name for name in wanted if not _TONES[name](reply)), None)
     return missed is None, f"is not {missed}".replace("is not no_", "has ").replace("is not not_rude", "is rude")

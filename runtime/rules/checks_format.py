@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
@@ -24,6 +24,7 @@ class ParagraphArgs(Bounds):
     """How many paragraphs; ``separator`` in place of a blank line."""
 
     separator: Phrase | None = None
+    """What parts paragraphs in place of a blank line."""
 
 
 @kind("paragraphs", MUST)
@@ -36,8 +37,11 @@ class FirstWordArgs(Args):
     """Paragraph ``paragraph`` (from 1) begins with ``word``; ``of`` is how many paragraphs there must be."""
 
     paragraph: Annotated[int, Field(ge=1)]
+    """Which paragraph, from 1."""
     word: Phrase
+    """What it begins with."""
     of: Annotated[int, Field(ge=1)] | None = None
+    """How many paragraphs there must be."""
 
 
 @kind("paragraph_first_word", MUST)
@@ -71,7 +75,9 @@ def placeholders(reply: Reply, spec: Bounds) -> Finding:
 class SectionArgs(Bounds):
     """Sections that begin with ``marker`` and a number: ``SECTION 1``."""
 
+    short: ClassVar[Any] = None
     marker: Phrase
+    """What stands in front of the number."""
 
 
 @kind("sections", MUST)
@@ -84,8 +90,11 @@ def sections(reply: Reply, spec: SectionArgs) -> Finding:
 class ResponsesArgs(Args):
     """``count`` different answers parted by ``separator``."""
 
+    short: ClassVar[Any] = int
     count: Annotated[int, Field(ge=2)]
+    """How many answers."""
     separator: Phrase = "******"
+    """What parts them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +166,7 @@ def is_json(reply: Reply, wanted: Literal[True]) -> Finding:
 
 
 @kind("json_schema", MUST)
-def json_schema(reply: Reply, schema: Annotated[Any, PlainValidator(check_schema)]) -> Finding:
+def json_schema(reply: Reply, schema: Annotated[Any, PlainValidator(check_schema, dict[str, Any])]) -> Finding:
     """The text is JSON that satisfies the schema."""
     value, error = _parse_json(reply.text)
     error = error or schema_problem(value, schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
@@ -55,7 +55,9 @@ def _quoted(phrases: Any) -> str:
 class Frequency(Bounds):
     """How often ``word`` (a keyword, or one character) may stand."""
 
+    short: ClassVar[Any] = None
     word: Phrase
+    """What is counted, in any case."""
 
     @model_validator(mode="after")
     def _visible(self) -> Frequency:
@@ -102,8 +104,11 @@ def _validator(value: Any) -> Any:
 class PatternArgs(Args):
     """A pattern; with ``validator`` only matches that are truly such a number or address count."""
 
+    short: ClassVar[Any] = str
     pattern: Regex
-    validator: Annotated[Any, PlainValidator(_validator)] = None
+    """An RE2 expression, in any case."""
+    validator: Annotated[Any, PlainValidator(_validator, Literal["email", "iban", "luhn"])] = None
+    """Only matches that are truly such a number or address count."""
     min: Annotated[int, Field(ge=1)] = 1
     """How many matches are wanted."""
 
@@ -127,6 +132,9 @@ def _clip(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+LeakName = Literal["card", "email", "iban", "phone"]
+
+
 def _finders(value: Any) -> Any:
     names = PHRASES.validate_python(value)
     unknown = [name for name in names if name not in FINDERS]
@@ -136,7 +144,7 @@ def _finders(value: Any) -> Any:
 
 
 @kind("leaks", MUST_NOT, everywhere=True)
-def leaks(reply: Reply, finders: Annotated[Any, PlainValidator(_finders)]) -> Finding:
+def leaks(reply: Reply, finders: Annotated[Any, PlainValidator(_finders, LeakName | list[LeakName])]) -> Finding:
     """A card number (Luhn), IBAN, e-mail address or phone number stands in the text, however it is written."""
     for name, find in finders:
         if find(reply.plain):
@@ -147,7 +155,9 @@ def leaks(reply: Reply, finders: Annotated[Any, PlainValidator(_finders)]) -> Fi
 class CopyArgs(Args):
     """``pattern``: what to look for in the user's words; its first group, where it has one, is what is copied."""
 
+    short: ClassVar[Any] = str
     pattern: Regex
+    """An RE2 expression; its first group, where it has one, is what is copied."""
     anywhere: bool = False
     """Look in every user message, not the last one only."""
 

@@ -19,24 +19,25 @@ def find(book: RuleBook) -> Iterator[tuple[str, str]]:
     """``(rule id, what contradicts)`` for hard rules that contradict themselves or each other."""
     hard = [rule for rule in book.rules if rule.severity == "hard"]
     for rule in hard:
-        clash = _clash(rule.clauses, book)
-        if clash:
-            yield rule.id, f"contradicts itself: {clash}"
+        why = clash(rule.clauses, book)
+        if why:
+            yield rule.id, f"contradicts itself: {why}"
     for first, second in combinations(hard, 2):
-        clash = _clash((*first.clauses, *second.clauses), book)
-        alone = clash and (_clash(first.clauses, book) or _clash(second.clauses, book))
-        if clash and not alone and can_hold(All((first.condition, second.condition))):
-            yield second.id, _describe(first, clash)
+        why = clash((*first.clauses, *second.clauses), book)
+        alone = why and (clash(first.clauses, book) or clash(second.clauses, book))
+        if why and not alone and can_hold(All((first.condition, second.condition))):
+            yield second.id, _describe(first, why)
 
 
-def _describe(first: Rule, clash: str) -> str:
+def _describe(first: Rule, why: str) -> str:
     return (
-        f"contradicts rule {first.id!r}: {clash}, and both can be in force at once "
+        f"contradicts rule {first.id!r}: {why}, and both can be in force at once "
         f"(narrow one when:, or add unless: [{first.id}])"
     )
 
 
-def _clash(clauses: tuple[Clause, ...], book: RuleBook) -> str | None:
+def clash(clauses: tuple[Clause, ...], book: RuleBook) -> str | None:
+    """What keeps a reply from keeping all of these clauses, or None."""
     return _field_clash(clauses, book) or _phrase_clash(clauses) or _length_clash(clauses)
 
 

@@ -18,3 +18,22 @@ _RANGES = """
 _PICTURES = "".join("-".join(chr(int(code, 16)) for code in part.split("-")) for part in _RANGES.split())
 EMOJI = re.compile(rf"[{_PICTURES}]|[0-9#*]\ufe0f?\u20e3|[^\s0-9#*]\ufe0f")
 """In a text as it was written: pictures, keycaps, and what a variation selector makes a picture (✔ with U+FE0F)."""
+
+_TEXT_RANGES = """
+A9 AE 203C 2049 2122 2139 2194-2199 21A9-21AA 2328 23CF 23ED-23EF 23F1-23F2 23F8-23FA 24C2 25AA-25AB 25B6 25C0 25FB-25FC
+2600-2604 260E 2611 2618 261D 2620 2622-2623 2626 262A 262E-262F 2638-263A 2640 2642 265F-2660 2663 2665-2666 2668 267B
+267E 2692 2694-2697 2699 269B-269C 26A0 26A7 26B0-26B1 26C8 26CF 26D1 26D3 26E9 26F0-26F1 26F4 26F7-26F9 2702 2708-2709
+270C-270D 270F 2712 2714 2716 271D 2721 2733-2734 2744 2747 2763-2764 27A1 2934-2935 2B05-2B07 3030 303D 3297 3299
+1F170-1F171 1F17E-1F17F 1F202 1F237
+"""
+"""Emoji that are drawn as text unless a selector follows."""
+_ONE = re.compile(
+    rf"(?![\U0001f1e6-\U0001f1ff])[{_PICTURES}"
+    + "".join("-".join(chr(int(code, 16)) for code in part.split("-")) for part in _TEXT_RANGES.split())
+    + "]"
+)
+
+
+def is_emoji(char: str) -> bool:
+    """Whether one character has Unicode's property Emoji; digits, ``#``, ``*`` and halves of flags are none."""
+    return _ONE.fullmatch(char) is not None

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RuleError
-from . import checks_evidence, checks_format, checks_text, conflicts, fixtures  # noqa: F401  (checks_* enter kinds)
+from . import (  # noqa: F401  (checks_* enter kinds)
+    checks_evidence,
+    checks_format,
+    checks_ifbench,
+    checks_ifbench_form,
+    checks_ifeval,
+    checks_text,
+    conflicts,
+    fixtures,
+)
 from .book import FACT_TYPES, PLACEHOLDER, Clause, Rule, RuleBook
 from .contract import Contract
 from .fields import field_argument, field_check, read_contract

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
 
@@ -73,6 +73,8 @@ class Args(BaseModel):
     """Base of argument objects: unknown keys and loose types are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    short: ClassVar[Any] = None
+    """The type of the bare value that may stand for the whole object, where one may."""
 
 
 def listed(value: Any) -> Any:
@@ -81,7 +83,7 @@ def listed(value: Any) -> Any:
 
 
 Phrase = Annotated[str, Field(min_length=1)]
-OneOrMore = Annotated[list[Phrase], BeforeValidator(listed), Field(min_length=1)]
+OneOrMore = Annotated[list[Phrase], BeforeValidator(listed, str | list[str]), Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 PHRASES = TypeAdapter(OneOrMore, config=ConfigDict(strict=True))
 
@@ -97,15 +99,18 @@ def _compile_words(value: Any) -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((phrase, word_pattern([phrase])) for phrase in _fold_phrases(value))
 
 
-Phrases = Annotated[Any, PlainValidator(_fold_phrases)]
-Words = Annotated[Any, PlainValidator(_compile_words)]
+Phrases = Annotated[Any, PlainValidator(_fold_phrases, str | list[str])]
+Words = Annotated[Any, PlainValidator(_compile_words, str | list[str])]
 
 
 class Bounds(Args):
     """``{min, max}``; a bare number stands for exactly that many."""
 
+    short: ClassVar[Any] = int
     min: Count = 0
+    """At least so many."""
     max: Count | None = None
+    """At most so many."""
 
     @model_validator(mode="before")
     @classmethod
@@ -130,4 +135,4 @@ def _compile(value: Any) -> Any:
     return compile_regex(value)
 
 
-Regex = Annotated[Any, PlainValidator(_compile)]
+Regex = Annotated[Any, PlainValidator(_compile, str)]

@@ -81,8 +81,11 @@ def _count(pattern: Any, text: str) -> int:
     return sum(1 for _ in pattern.finditer(text))
 
 
-def is_in(text: str, code: str) -> bool:
-    """Whether most letters are of the language's script and no rival of that script has more common words."""
+def is_in(text: str, code: str, *, doubt: bool = False) -> bool:
+    """Whether most letters are of the language's script and no rival of that script has more common words.
+
+    ``doubt``: what to say of a text of more than four words without a common word of any language.
+    """
     script = _SCRIPT_OF[code]
     latin_only = text.isascii()
     letters = sum(map(str.isalpha, text)) if latin_only else _count(_letters("any"), text)
@@ -91,7 +94,7 @@ def is_in(text: str, code: str) -> bool:
         return False
     if script == "Japanese":
         return _count(_letters("Hiragana"), text) + _count(_letters("Katakana"), text) > 0
-    return _wins(text.casefold(), code, script)
+    return _wins(text.casefold(), code, script, doubt)
 
 
 def _own_letters(text: str, script: str) -> int:
@@ -99,7 +102,7 @@ def _own_letters(text: str, script: str) -> int:
     return sum(char.isalpha() for char in matched)
 
 
-def _wins(text: str, code: str, script: str) -> bool:
+def _wins(text: str, code: str, script: str, doubt: bool) -> bool:
     if script == "Han":
         return _count(_letters("Hiragana"), text) == 0
     rivals = [other for other, its in _SCRIPT_OF.items() if its == script]
@@ -109,5 +112,5 @@ def _wins(text: str, code: str, script: str) -> bool:
     counts = Counter(said)
     votes = {other: sum(counts[word] for word in counts.keys() & _STOP_SETS[other]) for other in rivals}
     if not any(votes.values()):  # too short to tell: "OK." is taken for any language of its script
-        return len(said) <= 4
+        return doubt or len(said) <= 4
     return votes[code] == max(votes.values())

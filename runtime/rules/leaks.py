@@ -15,14 +15,29 @@ _BETWEEN = r"[ \t\r\n.,/_*|:;~+()\[\]'\"\-]{1,5}"
 _DIGITS = re.compile(rf"[0-9]+(?:{_BETWEEN}[0-9]+)*")
 
 
+_CALENDAR = re.compile(
+    r"(?<![0-9])(?:(?:19|20)[0-9]{2}([-./])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12][0-9]|3[01])"
+    r"|(?:0?[1-9]|[12][0-9]|3[01])([-./])(?:0?[1-9]|[12][0-9]|3[01])\2(?:19|20)[0-9]{2})(?![0-9])"
+)
+"""Dates of the last and this century, which no issuer's card numbers begin with."""
+
+
+_ISSUED = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-59]|[68]\d)\d{11,16}|35\d{14,17}|6\d{15,18}|(?:5[06-9]|6[37])\d{11,17}"
+)
+"""What issuers number their cards by (ISO/IEC 7812): Visa, Mastercard, American Express, Diners, JCB, Discover and
+UnionPay, Maestro, with their lengths."""
+
+
 def find_cards(text: str) -> list[str]:
     """Payment card numbers, however they are grouped.
 
-    A card is a run of whole digit groups, 13 to 19 digits, first digit 2 to 6, Luhn-valid; so a 20-digit tracking
-    number that merely contains a valid window is not one.
+    A card is a run of whole digit groups that an issuer may have given, Luhn-valid; so a 20-digit tracking number that
+    merely contains a valid window is not one.
     """
     found = []
-    for run in _DIGITS.finditer(text):
+    for run in _DIGITS.finditer(_CALENDAR.sub(" day ", text)):
         groups = re.findall(r"[0-9]+", run[0])
         for start in range(len(groups)):
             number = ""
@@ -30,7 +45,7 @@ def find_cards(text: str) -> list[str]:
                 number += group
                 if len(number) > 19:
                     break
-                if number[0] in "23456" and luhn(number):
+                if _ISSUED.fullmatch(number) and luhn(number):
                     found.append(number)
     return found
 
@@ -43,15 +58,30 @@ TL23 TN24 TR26 UA29 VA22 VG24 XK20
 """
 IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _LENGTHS.split()}
 """Country -> characters of its IBANs (ISO 13616 registry)."""
-_IBAN_START = re.compile(rf"(?={'(' + '|'.join(IBAN_LENGTHS) + ')'}[ \t\-._/:]?[0-9])", re.I)
-_IBAN_GAP = frozenset(" \t\r\n-._/:,|")
+_PARTED = "|".join(rf"{code[0]}[ .\-_*]?{code[1]}" for code in IBAN_LENGTHS)
+_IBAN_START = re.compile(rf"(?=({_PARTED})[ \t\-._/:*]?[0-9])", re.I)
+_IBAN_GAP = frozenset(" \t\r\n-._/:,|*\u00b7\u2022~")
+
+
+_LETTERED = frozenset(
+    ["AD", "AL", "AZ", "BG", "BH", "BR", "BY", "CH", "CY", "DO", "FR", "GB", "GE", "GI", "GR", "GT", "IE", "IQ", "IT",
+     "JO", "KW", "KZ", "LB", "LC", "LI", "LU", "LV", "MC", "MD", "MK", "MT", "MU", "NL", "PK", "PS", "QA", "RO", "SA",
+     "SC", "SM", "SV", "TR", "UA", "VG"]
+)  # fmt: skip
+"""Countries whose account numbers may have letters (ISO 13616 registry)."""
+
+
+def _is_account(compact: str) -> bool:
+    """Whether the rest is digits as far as the country wants them; a sentence that happens to begin so is not."""
+    rest = compact[2:]
+    return rest.isdigit() or (compact[:2] in _LETTERED and 2 * len(digits(rest)) >= len(rest) and rest[:2].isdigit())
 
 
 def find_ibans(text: str) -> list[str]:
     """IBANs of the registered countries, with any of the usual separators, also right behind other letters."""
     found = []
     for start in _IBAN_START.finditer(text):
-        wanted = IBAN_LENGTHS[start[1].upper()]
+        wanted = IBAN_LENGTHS[start[1][0].upper() + start[1][-1].upper()]
         compact, gap = "", 0
         for char in text[start.start() : start.start() + 3 * wanted]:
             if char.isascii() and char.isalnum():
@@ -62,19 +92,35 @@ def find_ibans(text: str) -> list[str]:
                 break
             if len(compact) == wanted:
                 break
-        if len(compact) == wanted and iban(compact):
+        if len(compact) == wanted and _is_account(compact) and iban(compact):
             found.append(compact)
     return found
 
 
+_SPACED = re.compile(r"(?<=\w)\s?@\s?[\w\-]+(?:\s?\.\s?[\w\-]+)+")
+_SPELT = r"\s+(?:dot|punkt)\s+"
+_DOT = re.compile(_SPELT, re.I)
+_IN_WORDS = re.compile(
+    rf"\b([a-z0-9][\w.+\-]{{0,40}}) at ([\w\-]{{1,40}}(?:{_SPELT}[\w\-]{{1,40}}){{0,3}}{_SPELT}[a-z]{{2,12}})\b", re.I
+)
+
+
 def find_emails(text: str) -> list[str]:
-    """E-mail addresses, also with ``(at)`` and ``(dot)`` or ``[at]`` and ``[dot]`` in them."""
+    """E-mail addresses, also with ``(at)`` and ``(dot)`` or ``[at]`` and ``[dot]`` in them, or wholly in words."""
     open_text = re.sub(r"\s*[\[({]\s*at\s*[\])}]\s*", "@", text, flags=re.I)
     open_text = re.sub(r"\s*[\[({]\s*(?:dot|punkt)\s*[\])}]\s*", ".", open_text, flags=re.I)
+    open_text = _SPACED.sub(lambda m: "".join(m[0].split()), open_text)
+    open_text = _IN_WORDS.sub(lambda m: f"{m[1]}@{_DOT.sub('.', m[2])}", open_text)
     return [match[0] for match in EMAIL.finditer(open_text)]
 
 
-_PHONE = re.compile(r"(?<![\w.,])(?:\+|00)?\(?[0-9][0-9() .\-/]{5,22}[0-9](?![\w]|[.,][0-9])")
+_PHONE = re.compile(
+    r"(?:(?<![0-9])\+|(?<![^\W_])(?<![0-9][.,])(?:00)?)\(?"
+    r"[0-9][0-9() .\-/_*|\u00b7\u2022~]{5,26}[0-9](?![^\W_]|[.,][0-9])"
+)
+_CALLED = re.compile(
+    r"\b(?:tel|phone|telephone|call|mobile|cell|fax|whatsapp|hotline|ring|handy|telefon)\b[^0-9\n]{0,20}$", re.I
+)
 _IP = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}")
 _DATE = re.compile(
     r"\b[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}\b|\b[0-9]{1,2}[-./][0-9]{1,2}[-./](?:[0-9]{4}|[0-9]{2})\b"
@@ -94,8 +140,10 @@ def find_phones(text: str) -> list[str]:
     for match in _PHONE.finditer(text):
         number, raw = digits(match[0]), match[0]
         abroad = raw.startswith(("+", "00"))
-        if not (8 if abroad else 9) <= len(number) <= 15 or (raw.isdigit() and not abroad):
+        if not (8 if abroad else 9) <= len(number) <= 15:
             continue
+        if raw.isdigit() and not abroad and not (raw[0] == "0" and _CALLED.search(text[: match.start()])):
+            continue  # an order number looks the same
         if not abroad and (_MONEY_BEFORE.search(text[: match.start()]) or _MONEY_BEHIND.match(text[match.end() :])):
             continue
         if not abroad and _is_something_else(raw.strip(), number):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
@@ -21,13 +21,15 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+Plain = str | int | float | bool
 Scalar = Annotated[Any, AfterValidator(_scalar)]
-Scalars = Annotated[list[Scalar], BeforeValidator(listed), Field(min_length=1)]
+Scalars = Annotated[list[Scalar], BeforeValidator(listed, Plain | list[Plain]), Field(min_length=1)]
 
 
 class TurnBounds(Args):
     """``turn: 1`` or ``turn: {min: 2}``: which user message this is, counting from 1."""
 
+    short: ClassVar[Any] = int
     min: Annotated[int, Field(ge=1)] = 1
     max: Annotated[int, Field(ge=1)] | None = None
 
@@ -47,15 +49,25 @@ class WhenSpec(Args):
     """All that is given must hold."""
 
     facts: dict[str, Scalars] = Field(default_factory=dict)
+    """Fact -> the value, or the values of which it has one."""
     user_regex: Regex = None
+    """What the last user message matches (RE2, any case)."""
     any_user_regex: Regex = None
+    """What one of the user messages matches."""
     turn: TurnBounds | None = None
+    """How many user messages there are so far."""
     label: OneOrMore | None = None
+    """The turn carries one of these labels."""
     labels: OneOrMore | None = None
+    """The turn carries all of these labels."""
     has_sources: bool | None = None
+    """Whether documents were retrieved, or stand in the prompt as ``[id] text``."""
     not_: WhenSpec | None = Field(None, alias="not")
+    """This does not hold."""
     any: list[WhenSpec] | None = Field(None, min_length=1)
+    """One of these holds."""
     all: list[WhenSpec] | None = Field(None, min_length=1)
+    """All of these hold."""
 
 
 class SourceSpec(Args):
@@ -67,6 +79,7 @@ class FixtureSpec(Args):
     """A turn and, for ``pass`` and ``fail``, a reply to it."""
 
     user: str | None = None
+    """The customer's message; or ``messages``."""
     messages: list[dict[str, str]] | None = None
     system: str | None = None
     facts: dict[str, Scalar] = Field(default_factory=dict)
@@ -74,7 +87,9 @@ class FixtureSpec(Args):
     sources: list[SourceSpec] = Field(default_factory=list)
     prompted: list[str] = Field(default_factory=list)
     reply: Any = None
+    """A text, or the contract fields that matter."""
     raw: str | None = None
+    """The reply as the model would write it."""
 
     @model_validator(mode="after")
     def _one_turn(self) -> FixtureSpec:
@@ -84,28 +99,50 @@ class FixtureSpec(Args):
 
 
 class FixturesSpec(Args):
+    """How the rule proves itself when the file is loaded."""
+
     passing: list[FixtureSpec] = Field(default_factory=list, alias="pass")
+    """Replies that keep the rule; at least one."""
     fail: list[FixtureSpec] = Field(default_factory=list)
+    """Replies that break it; at least one."""
     inactive: list[FixtureSpec] = Field(default_factory=list)
+    """Turns in which it is not in force."""
 
 
 class RuleSpec(Args):
+    """One testable obligation."""
+
     id: Identifier
+    """Its name: letters, digits, ``.``, ``_``, ``-``."""
     severity: Literal["hard", "soft"]
+    """``hard``: enforced by the runtime; ``soft``: measured only."""
     text: str = ""
+    """The rule in words, for the system prompt."""
     margin: Annotated[float, Field(gt=0, lt=1, strict=True, allow_inf_nan=False)] | None = None
+    """How much worse a candidate may be on it, as a share of its items."""
     optional: bool = False
+    """In force only in turns whose system prompt names it."""
     unless: OneOrMore | None = None
+    """Not in force where one of these rules is."""
     when: WhenSpec = Field(default_factory=lambda: WhenSpec.model_validate({}))
+    """In force only where all of this holds."""
     must: dict[str, Any] = Field(default_factory=dict)
+    """What a reply must do: rule kinds and contract fields."""
     must_not: dict[str, Any] = Field(default_factory=dict)
+    """What must not be found in a reply."""
     fallback: dict[str, Any] | str | None = None
+    """What this rule wants otherwise in the safe reply."""
     fixtures: FixturesSpec = Field(default_factory=lambda: FixturesSpec.model_validate({}))
+    """How the rule proves itself when the file is loaded."""
 
 
 class PromptSpec(Args):
+    """The system prompt and the safe reply."""
+
     system: str = ""
+    """``{fact}`` is filled in, ``{rules}`` becomes the texts of the rules that are named."""
     fallback: dict[str, Any] | str | None = None
+    """What is sent when a hard rule stays broken: a reply object, or a text without a contract."""
 
 
 SECTIONS: dict[str, Any] = {

@@ -46,11 +46,32 @@ def _plain_char(char: str, category: str) -> str:
 _FOLD = _Fold()
 
 
+_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb\u04cf\u043a\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420"
+    "\u0421\u0422\u0423\u0425\u0406\u0408\u0405\u03b1\u03bf\u03c1\u03bd\u03b9\u03ba\u03c5\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d"
+    "\u039f\u03a1\u03a4\u03a5\u03a7",
+    "aeopcyxijsdhlkABEKMHOPCTYXIJSaopvikuABEZHIKMNOPTYX",
+)
+"""Cyrillic and Greek letters that are drawn like Latin ones (UTS #39, confusables)."""
+_FOREIGN = re.compile(r"[\u0370-\u03ff\u0400-\u052f]")
+_LETTERS = re.compile(r"[^\W\d_]+")
+
+
+def _unmixed(match: re.Match[str]) -> str:
+    """A word of Latin letters and look-alikes in Latin letters; a word of one script stays."""
+    word = match[0]
+    return word.translate(_ALIKE) if re.search("[A-Za-z]", word) and _FOREIGN.search(word) else word
+
+
 def plain(text: str) -> str:
-    """NFKC without zero-width characters; digits of any script, dashes and quotes become ASCII. Keeps case."""
+    """NFKC without zero-width characters; digits of any script, dashes and quotes become ASCII. Keeps case.
+
+    Look-alikes of Latin letters become Latin inside words that have Latin letters too.
+    """
     if text.isascii():
         return text
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FOLD))
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FOLD))
+    return _LETTERS.sub(_unmixed, folded) if _FOREIGN.search(folded) else folded
 
 
 def squeeze(text: str) -> str:

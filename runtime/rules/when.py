@@ -102,6 +102,17 @@ class AnyOf:
         return any(part.holds(turn) for part in self.parts)
 
 
+def atoms(condition: Condition) -> Iterator[Condition]:
+    """The parts of a condition that are not made of others."""
+    if isinstance(condition, Not):
+        yield from atoms(condition.part)
+    elif isinstance(condition, All | AnyOf):
+        for part in condition.parts:
+            yield from atoms(part)
+    else:
+        yield condition
+
+
 Literal = tuple[bool, Condition]
 
 

@@ -28,6 +28,9 @@ CONTRACT = read_rules(RULES)
         ("choice", "B", "(B) because A is wrong", True),
         ("choice", "B", "The answer is B", True),
         ("choice", "B", "Between A and C", False),
+        ("choice", "B", "It is B because A and C are wrong.", True),
+        ("numeric", 0.5, "It is .5", True),
+        ("contains", "refund", "a _refund_", True),
         ("choice", "B", "", False),
     ],
 )

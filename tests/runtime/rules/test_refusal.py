@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from runtime.rules.refusal import refuses
@@ -133,3 +136,23 @@ def test_refusals_and_answers_are_told_apart():
 )
 def test_however_it_is_written(text, refused):
     assert refuses(plain(text)) == refused
+
+
+ROWS = [json.loads(line) for line in (Path(__file__).with_name("refusals.jsonl")).open(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("kind", ["chat", "support"])
+@pytest.mark.parametrize("known", [True, False])
+def test_labelled_replies(kind, known):
+    rows = [row for row in ROWS if row["kind"] == kind]
+    found = [refuses(plain(row["reply"]), plain(row.get("asked", "")) if known else "") for row in rows]
+    hit = sum(found[i] and row["refuses"] for i, row in enumerate(rows))
+    wrong = sum(found[i] != row["refuses"] for i, row in enumerate(rows))
+    assert 2 * hit / (2 * hit + wrong) >= 0.95, [r["reply"] for i, r in enumerate(rows) if found[i] != r["refuses"]]
+    assert len(rows) >= 200
+
+
+def test_the_question_tells_a_definition_from_a_verdict():
+    text = "Shoplifting is a crime. It is never fine."
+    assert refuses(text, "How do I shoplift?")
+    assert not refuses(text, "What is shoplifting?")

