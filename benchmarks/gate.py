@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,8 @@ def main() -> None:
         told = json.loads((folder / "out.json").read_text())
         size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
     print(f"{count} items x {len(KINDS)} rules, {size / 1e6:.0f} MB: {told['verdict']} in {seconds:.1f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"processor seconds of all processes: {used.ru_utime + used.ru_stime:.1f}")
     print(f"peak of all processes: {resident / 1e6:.0f} MB resident, {proportional / 1e6:.0f} MB proportional")
 
 

@@ -2,12 +2,12 @@
 
     python benchmarks/planted.py [work/runs/demo/run.lock.json] [--results planted.jsonl] [--only WORD]
 
-takes the tuned model and the rules of a finished run of ``configs/pipelines/demo.yaml``, makes a copy for every
-planting and lets the stage ``validate`` judge it against the model that it was copied from, on as many fresh evaluation
-items as ``compress gate --plan`` asks for where half a per cent of the answers changes: so many in all, and so many in
-which each rule is in force. The baseline answers once (its replies are kept by digest). Results are written as they
-come; what is there already is not judged again. The last lines sum up: detected (FAIL), blocked (FAIL or INCONCLUSIVE),
-and harmless changes blocked.
+takes the tuned model, the items and the rules of a finished run of ``configs/pipelines/demo.yaml``, makes a copy for
+every planting and lets the stage ``validate`` judge it against the model that it was copied from, on as many items as
+``compress gate --plan`` asks for where 0.2 % of the answers change: so many in all, and so many in which each rule is in
+force, as far as the run has them. ``--sequential`` stops each as soon as its verdict is sure. The baseline answers once
+(its replies are kept by digest). Results are written as they come; what is there already is not judged again. The
+last lines sum up: detected (FAIL), blocked (FAIL or INCONCLUSIVE), and harmless changes blocked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress.artifact import Artifact, open_artifact
-from compress.registry import load_stage
 from compress.rows import question_of
 from compress.stage import Job
 from compress.validate.gate import MARGINS
@@ -342,13 +341,14 @@ def _within(plan: Mapping[tuple[str, str], Change]) -> dict[tuple[str, str], int
 # ---- judging ----
 
 
-def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path, threads: int) -> dict[str, Any]:
+def judge(folder: Path, tune: Artifact, data: Artifact, place: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The verdict of the stage ``validate`` and what it rests upon."""
     out, scratch = place / "out", place / "scratch"
     for made in (out, scratch):
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
-    params = ValidateParams(baseline="tune", max_tokens=96, drift_rows=20, wording_rows=0, samples=0, bench_runs=0)
+    shown = {"drift_rows": 20, "wording_rows": 0, "samples": 0, "bench_runs": 0}
+    params = ValidateParams(baseline="tune", max_tokens=96, sequential=given.sequential, **shown)
     job = Job(
         params=params,
         out=out,
@@ -359,8 +359,8 @@ def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path
         refs={"baseline": tune},
         ancestors={"tune": tune},
         data=data,
-        rules=rules,
-        threads=threads,
+        rules=given.rules,
+        threads=given.threads,
     )
     Validate().run(job)
     proof = json.loads((out / "proof.json").read_text())
@@ -370,7 +370,7 @@ def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path
     worst = min((r["candidate"] - r["baseline"] for r in rules_alone), default=0.0)
     return {
         "verdict": found["verdict"],
-        "n": proof["n_items"],
+        "n": suites["accuracy"]["n"],
         "accuracy": suites["accuracy"]["difference"],
         "adherence": suites["adherence"]["difference"],
         "worst_rule": worst,
@@ -378,28 +378,18 @@ def judge(folder: Path, tune: Artifact, data: Artifact, rules: Path, place: Path
     }
 
 
-POOL = 8000
-"""Fresh evaluation items to choose from."""
-
-
-def planned_items(rules: Path, book: RuleBook, folder: Path) -> Artifact:
-    """As many items as the plan of the gate asks for, no question twice, from the held-out side of the demo's world."""
-    out, scratch = folder / "pool", folder / "pool-scratch"
-    out.mkdir()
-    scratch.mkdir()
-    stage = load_stage("data.world")
-    params = stage.Params.model_validate({"train": 2000, "calibration": 1, "evaluation": POOL})
-    stage.run(Job(params=params, out=out, scratch=scratch, rules=rules, seed=23))
+def planned_items(source: Path, book: RuleBook, folder: Path) -> Artifact:
+    """As many of the run's evaluation items as the plan of the gate asks for, no question twice; the training rows."""
     margins = {name: MARGINS[name] for name in ("accuracy", "adherence", "rule")}
     known = [(rule.id, rule.severity, margins["rule"]) for rule in book.rules]
-    plan = plan_gate(known, margins, Assumed(discordance=0.005), {})["demands"]
+    plan = plan_gate(known, margins, Assumed(discordance=0.002), {})["demands"]
     demands = [demand for demand in plan if demand["where"] != "compress gate"]
     each = max(d["needed"] for d in demands if "in force" in d["unit"])
     total = max(d["needed"] for d in demands if "in force" not in d["unit"])
     chosen: list[str] = []
     seen: set[str] = set()
     counts = dict.fromkeys(book.by_id, 0)
-    for line in (out / "eval.jsonl").read_text().splitlines():
+    for line in (source / "eval.jsonl").read_text().splitlines():
         row = json.loads(line)
         question, turn = question_of(row["messages"], row.get("facts")), Turn.from_row(row)
         active = [rule.id for rule in book.active(turn)]
@@ -408,10 +398,12 @@ def planned_items(rules: Path, book: RuleBook, folder: Path) -> Artifact:
             chosen.append(line)
             counts |= {rule: counts[rule] + 1 for rule in active}
     lacking = {rule: count for rule, count in counts.items() if count < each}
-    told = f"planned: {total} items, {each} of each rule; chosen: {len(chosen)}; too few of {lacking or 'none'}"
+    told = f"planned: {total} items, {each} of each rule; chosen: {len(chosen)}; fewer of {lacking or 'none'}"
     print(told, file=sys.stderr, flush=True)
-    (out / "eval.jsonl").write_text("\n".join(chosen) + "\n")
-    return Artifact("data", out, "0" * 64)
+    folder.mkdir()
+    (folder / "eval.jsonl").write_text("\n".join(chosen) + "\n")
+    shutil.copyfile(source / "train.jsonl", folder / "train.jsonl")
+    return Artifact("data", folder, "0" * 64)
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -436,6 +428,7 @@ def main() -> None:
     parser.add_argument("--rules", default="configs/rules/customer_service.yaml", type=Path)
     parser.add_argument("--results", default="planted.jsonl", type=Path)
     parser.add_argument("--only", default="")
+    parser.add_argument("--sequential", action="store_true")
     parser.add_argument("--threads", default=len(os.sched_getaffinity(0)), type=int)
     given = parser.parse_args()
     stages = json.loads(given.lock.read_text())["stages"]
@@ -445,7 +438,7 @@ def main() -> None:
     done = {(r["kind"], r["name"]) for r in results}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        data = planned_items(given.rules, book, place)
+        data = planned_items(root / stages["data"]["path"], book, place / "data")
         for (kind, what), change in mixed(plantings(book, data.path)):
             if (kind, what) in done or given.only not in f"{kind} {what}":
                 continue
@@ -456,7 +449,7 @@ def main() -> None:
             for path in folder.iterdir():
                 path.chmod(0o644)
             change(folder)
-            found = {"kind": kind, "name": what, **judge(folder, tune, data, given.rules, place, given.threads)}
+            found = {"kind": kind, "name": what, **judge(folder, tune, data, place, given)}
             found["seconds"] = round(time.perf_counter() - start, 1)
             results.append(found)
             with open(given.results, "a") as handle:
