@@ -89,7 +89,7 @@ def model_shape(model: type[BaseModel], inner: Mapping[str, Any] | None = None) 
     for name, field in model.model_fields.items():
         key = field.alias or name
         found = dict((inner or {}).get(key) or shape(_annotated(field)))
-        properties[key] = {**found, **({"description": notes[name]} if name in notes else {})}
+        properties[key] = {**found, **({"description": sentence(notes[name])} if name in notes else {})}
     required = [field.alias or name for name, field in model.model_fields.items() if field.is_required()]
     schema = {"type": "object", "properties": properties, "additionalProperties": False}
     schema |= {"required": required} if required else {}

@@ -90,7 +90,7 @@ def sections(reply: Reply, spec: SectionArgs) -> Finding:
 class ResponsesArgs(Args):
     """``count`` different answers parted by ``separator``."""
 
-    short: ClassVar[Any] = int
+    short: ClassVar[Any] = Annotated[int, Field(ge=2)]
     count: Annotated[int, Field(ge=2)]
     """How many answers."""
     separator: Phrase = "******"

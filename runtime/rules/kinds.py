@@ -106,7 +106,7 @@ Words = Annotated[Any, PlainValidator(_compile_words, str | list[str])]
 class Bounds(Args):
     """``{min, max}``; a bare number stands for exactly that many."""
 
-    short: ClassVar[Any] = int
+    short: ClassVar[Any] = Count
     min: Count = 0
     """At least so many."""
     max: Count | None = None

@@ -29,7 +29,7 @@ Scalars = Annotated[list[Scalar], BeforeValidator(listed, Plain | list[Plain]), 
 class TurnBounds(Args):
     """``turn: 1`` or ``turn: {min: 2}``: which user message this is, counting from 1."""
 
-    short: ClassVar[Any] = int
+    short: ClassVar[Any] = Annotated[int, Field(ge=1)]
     min: Annotated[int, Field(ge=1)] = 1
     max: Annotated[int, Field(ge=1)] | None = None
 
