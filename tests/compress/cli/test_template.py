@@ -12,6 +12,9 @@ from typer.testing import CliRunner, Result
 from compress.cli.app import app
 
 
+HELLO = [{"role": "user", "content": "hello"}]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("named") / "model.gguf"
@@ -39,9 +42,11 @@ def test_an_unknown_template_is_named_with_those_there_are(model: Path, command:
 
 
 def test_serve_opens_the_model_with_the_template(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtime.server import app as server
+    from runtime.server import serve as server
 
-    seen: list[str | None] = []
-    monkeypatch.setattr(server, "run_server", lambda session, **_: seen.append(session.template))
+    seen: list[int] = []
+    monkeypatch.setattr(
+        server, "run_server", lambda session, **_: seen.append(session.chat(HELLO, max_tokens=1).usage.prompt_tokens)
+    )
     assert CliRunner().invoke(app, ["serve", str(model), "--template", "long"]).exit_code == 0
-    assert seen == ["AAAAAAAAAA"]
+    assert seen == [10]
