@@ -11,7 +11,6 @@ from typer.testing import CliRunner, Result
 
 from compress.cli.app import app
 
-
 HELLO = [{"role": "user", "content": "hello"}]
 
 
