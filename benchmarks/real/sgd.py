@@ -39,7 +39,8 @@ from typing import Any
 
 from compress.validate.scoring import SCORERS
 from finetune.data.augment import broken
-from finetune.data.fingerprint import fingerprint, written
+from finetune.data.fingerprint import fingerprint
+from finetune.data.stage import written
 from runtime.rules import RuleBook, Turn, load_rules
 
 RULES = Path(__file__).with_name("sgd.rules.yaml")
