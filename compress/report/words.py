@@ -75,9 +75,10 @@ def protection(result: Mapping[str, Any]) -> list[str]:
     """The rule that fell most, what no rule lost with 95 % confidence, and what was asked of hard rules."""
     worst, said = result.get("worst_rule"), []
     if worst:
+        fell = f"Worst rule: {printable(worst['id'])}, {points(worst['difference'])} points in {worst['n']}."
         said.append(
-            f"Worst rule: {printable(worst['id'])}, {points(worst['difference'])} points in {worst['n']}. With 95 % "
-            f"confidence no rule in force lost more than {100 * worst['lost_at_most']:.1f} points."
+            f"{fell if worst['difference'] < 0 else 'No rule fell.'} With 95 % confidence no rule in force lost more "
+            f"than {100 * worst['lost_at_most']:.1f} points."
         )
     if result.get("demands"):
         said.append(f"Asked of {result['demands']}.")
