@@ -26,6 +26,8 @@ WIDEST = 16
 """Tokens of the widest step that is tried."""
 GAIN = 1.05
 """A draft must promise so much: what is expected may be wrong."""
+CHEAP = 0.015
+"""Share of a step that looking for drafts may take."""
 SURE = 0.97
 """The odds of a drafted token at best."""
 RETRY = 512
@@ -79,8 +81,10 @@ class Drafts:
 
     def __init__(self) -> None:
         self._past = [Written(), Written()]
-        self._taken = [9.0] + [1.0] * LONGEST
         self._shown = [10.0] + [2.0] * LONGEST
+        self._taken = [9.0] + [2.0 - 2.0 / agree for agree in range(1, LONGEST + 1)]
+        self.looking = 0.0
+        """Seconds of looking for one draft."""
         self.seconds = [0.0] * (WIDEST + 1)
         """Of a step by its width; 0 where it was never measured."""
         self.widest = 1
@@ -88,11 +92,13 @@ class Drafts:
         self._idle, self._trying = 0, False
 
     def worth(self, running: int) -> bool:
-        """Whether a draft that is taken nearly always would pay beside ``running`` tokens: else none is looked for."""
+        """Whether a draft that is taken nearly always would pay beside ``running`` tokens, and looking for one takes no
+        time to speak of: else none is looked for."""
         least = GAIN * running / self.seconds[running]
-        for more in range(1, self.widest - running + 1):
-            if (running + SURE * more) / self.seconds[running + more] > least:
-                return True
+        if running * self.looking < CHEAP * self.seconds[running]:
+            for more in range(1, self.widest - running + 1):
+                if (running + SURE * more) / self.seconds[running + more] > least:
+                    return True
         self._idle += 1
         self._trying = self._idle % RETRY == 0 and self.widest > running
         return self._trying
@@ -132,8 +138,12 @@ class Drafts:
         chosen = [number for _, number in offers[:count]]
         return [chosen.count(number) for number in range(len(drafts))]
 
+    def looked(self, drafts: int, seconds: float) -> None:
+        """Note what looking for so many drafts took."""
+        self.looking += 0.05 * (seconds / drafts - self.looking)
+
     def learn(self, draft: Draft, taken: int) -> None:
-        """Note how many tokens of a decoded draft were what the sampler chose."""
+        """Note how many tokens of a draft, decoded or not, were what the sampler chose."""
         for number, kind in enumerate(draft.kinds[: taken + 1]):
             self._taken[kind] = 0.98 * self._taken[kind] + (number < taken)
             self._shown[kind] = 0.98 * self._shown[kind] + 1
@@ -152,8 +162,8 @@ class Drafts:
         self.seconds[width], self.widest = seconds, max(self.widest, width)
 
     def timed(self, width: int, seconds: float) -> None:
-        """Note what a step took, looking for drafts and choosing tokens included. One that took far longer was kept
-        waiting by somebody else."""
+        """Note what a step took, choosing its tokens included. One that took far longer was kept waiting by somebody
+        else."""
         if 1 < self.widest >= width:
             known = self.seconds[width]
             self.seconds[width] = known + 0.1 * (min(seconds, 2 * known) - known)

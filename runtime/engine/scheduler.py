@@ -209,10 +209,10 @@ class Scheduler:
             assert request is not None
             if (request.cancelled or request.deadline is not None) and request.over:
                 self._finish(slot, *request.over_why())
-        started = time.perf_counter()
         work = self._plan()
         if not work:
             return
+        started = self._backend.clock()
         try:
             rows = self._backend.decode([span for _, span in work])
         except Exception as error:
@@ -221,7 +221,7 @@ class Scheduler:
         else:
             self._advance(work, rows)
             if self._even:
-                self._drafts.timed(sum(len(span.tokens) for _, span in work), time.perf_counter() - started)
+                self._drafts.timed(sum(len(span.tokens) for _, span in work), self._backend.clock() - started)
 
     def _decode_apart(self, work: list[tuple[Slot, Span]]) -> None:
         """A batch failed: decode each part alone, so that only the requests at fault fail. Raises what the engine
@@ -273,9 +273,15 @@ class Scheduler:
     def _draft(self, running: Sequence[Slot]) -> None:
         """Give each running reply the draft that pays, perhaps an empty one."""
         asked = [slot for slot in running if slot.request is not None and slot.request.drafts]
+        if not asked:
+            return
+        started = self._backend.clock()
         drafts = [self._propose(slot) for slot in asked]
         for slot, draft, length in zip(asked, drafts, self._drafts.lengths(drafts, len(running)), strict=True):
             slot.draft = Draft(draft.tokens[:length], draft.kinds[:length]) if length else NOTHING
+            if not length and not slot.guess.tokens:
+                slot.guess, slot.right = draft, 0
+        self._drafts.looked(len(asked), self._backend.clock() - started)
 
     def _propose(self, slot: Slot) -> Draft:
         request = slot.request
@@ -333,6 +339,8 @@ class Scheduler:
             token = best[number] if request.sampler.plain else request.sampler.pick(row)
             if request.chances is not None and token not in self._backend.stops:
                 request.chances.note(row, token)
+            if slot.guess.tokens:
+                self._compare(slot, token)
             self._accept(slot, request, token, now)
             taken = number
             if slot.request is None or number == len(draft.tokens) or token != draft.tokens[number]:
@@ -342,6 +350,14 @@ class Scheduler:
             self._slots.cut(slot, len(slot.held) - len(draft.tokens) + taken)
             self.counters.drafted_tokens += len(draft.tokens)
             self.counters.taken_tokens += taken
+
+    def _compare(self, slot: Slot, token: int) -> None:
+        """Whether a draft that was not worth decoding would have been right: its odds are learnt all the same."""
+        right = token == slot.guess.tokens[slot.right]
+        slot.right += right
+        if not right or slot.right == len(slot.guess.tokens):
+            self._drafts.learn(slot.guess, slot.right)
+            slot.guess = NOTHING
 
     def _accept(self, slot: Slot, request: Request, token: int, now: float) -> None:
         """Add a chosen token to the reply, or end it."""

@@ -32,6 +32,9 @@ class Slot:
     """The token chosen last and not decoded yet; -1 while the prompt is being read."""
     draft: Draft = NOTHING
     """What the reply may say after ``next``: decoded with it in the next step."""
+    guess: Draft = NOTHING
+    """A draft that was not worth decoding, and how many of its tokens were right so far."""
+    right: int = 0
     used_at: int = 0
 
 
@@ -64,7 +67,7 @@ class Slots:
         """Take the request off a slot, which keeps its tokens."""
         self._clock += 1
         request, slot.request, slot.next, slot.donor, slot.used_at = slot.request, None, -1, None, self._clock
-        slot.draft = NOTHING
+        slot.draft = slot.guess = NOTHING
         self.live.remove(slot)
         assert request is not None
         return request

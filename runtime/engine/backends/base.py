@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ class Backend(Protocol):
     grammars: bool
     """Whether `constraint` works."""
     drafts: bool
-    """Whether several tokens of one sequence, with logits for each, cost less than one after another."""
+    """Whether several tokens of one sequence, with logits for each, may cost less than one after another."""
+    clock: Callable[[], float]
+    """Seconds by which steps are compared: the thread's processor time where the processor decodes, which other work on
+    the machine does not stretch."""
     shares: bool
     """Whether `copy` works."""
     keeps: bool

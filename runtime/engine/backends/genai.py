@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -60,6 +61,7 @@ class GenaiBackend:
         weights = sum(file.stat().st_size for file in path.glob("*.onnx*"))
         self.memory_bytes = weights + cell * int(decoder.get("num_hidden_layers", 0)) * self.context
         self._generators: dict[int, Any] = {}
+        self.clock = time.perf_counter
         self._grammars = Grammars(self)
 
     def encode(self, text: str) -> list[int]:

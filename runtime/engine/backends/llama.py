@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import re
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,7 @@ class LlamaBackend:
         import llama_cpp
 
         self.version: str = llama_cpp.__version__
+        self.clock = time.perf_counter if lib.llama_supports_gpu_offload() else time.thread_time
         self.cache = f"llama-cpp-python {self.version} KV {kv}"
         params = lib.llama_model_default_params()
         params.use_extra_bufts = not _amx()

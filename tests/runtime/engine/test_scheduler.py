@@ -23,6 +23,7 @@ class Counting:
     """A backend whose next token is a function of everything its slot holds, so a wrong cache gives wrong tokens."""
 
     name, version, chat = "counting", "1", Chat()
+    clock = staticmethod(time.perf_counter)
     n_vocab, context, batch, memory_bytes = N_VOCAB, 600, 512, 0
     stops, controls, added, shares, grammars, folds, drafts, keeps = (
         frozenset({STOP}),
