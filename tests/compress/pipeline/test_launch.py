@@ -22,7 +22,7 @@ def launched(processes, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_two_processes_make_one_run(tiny_llama, chat_jsonl, tmp_path):
     config = {
         "version": 1,

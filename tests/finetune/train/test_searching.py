@@ -141,7 +141,7 @@ def run(base, root, name="sft", progress=None, **how):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_killed_search_ends_with_the_same_bytes_and_the_best_model(small_base, tmp_path):
     pytest.importorskip("optuna")
     over = {"rate": {"low": 1e-6, "high": 3e-2, "log": True}}
