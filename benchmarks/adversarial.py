@@ -137,7 +137,8 @@ def damaged(model: Path, noise: float, folder: Path) -> Path:
     rng = np.random.default_rng(1)
     for tensor in gguf.GGUFReader(copy, "r+").tensors:
         if tensor.tensor_type == gguf.GGMLQuantizationType.F32:
-            tensor.data *= (1 + noise * rng.normal(size=tensor.data.shape)).astype(np.float32)
+            values = tensor.data  # a view of the file
+            values *= (1 + noise * rng.normal(size=values.shape)).astype(np.float32)
     return copy
 
 

@@ -4,7 +4,8 @@
 
 Rows are ``{"messages", "facts"?}``; a final assistant message is left out. Each round asks all conversations with
 drafts and all without, in turns of one conversation; tokens/s are those of decoding, the first token apart. Texts of
-both ways are compared. ``--plain`` asks without rules.
+both ways are compared. ``--plain`` asks without rules. ``--processor`` takes processor time of the whole process
+instead of the clock's, prompts included: for a machine that does other work too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +32,30 @@ def rows(path: Path, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def ask(session: Session, row: dict[str, Any], how: dict[str, Any], lookup: bool) -> tuple[str, int, float]:
+def ask(
+    session: Session, row: dict[str, Any], how: dict[str, Any], lookup: bool, processor: bool
+) -> tuple[str, int, float]:
     """The reply, how many tokens came after the first, and in how many seconds."""
     session.lookup = lookup
+    started = time.process_time()
     turn = session.turn(row["messages"], row.get("facts") or {}, **how)
     if session.rules is not None:
         turn.structured()
     request = turn.submit()
     request.wait()
-    return request.text, len(request.tokens) - 1, request.finished_at - request.first_token_at
+    spent = time.process_time() - started if processor else request.finished_at - request.first_token_at
+    return request.text, len(request.tokens) - 1, spent
 
 
-def measure(session: Session, data: list[dict[str, Any]], how: dict[str, Any]) -> dict[bool, tuple[list[str], float]]:
+def measure(
+    session: Session, data: list[dict[str, Any]], how: dict[str, Any], processor: bool
+) -> dict[bool, tuple[list[str], float]]:
     """Both ways over all conversations: texts and tokens/s."""
     texts: dict[bool, list[str]] = {True: [], False: []}
     tokens, seconds = {True: 0, False: 0}, {True: 0.0, False: 0.0}
     for number, row in enumerate(data):
         for lookup in (number % 2 == 0, number % 2 == 1):
-            text, count, spent = ask(session, row, how, lookup)
+            text, count, spent = ask(session, row, how, lookup, processor)
             texts[lookup].append(text)
             tokens[lookup] += count
             seconds[lookup] += spent
@@ -65,6 +73,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--max-tokens", type=int, default=160)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--processor", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     data = rows(args.data, args.n)
@@ -72,8 +81,9 @@ def main() -> None:
     with runtime.load(args.model, rules=args.rules, threads=args.threads, slots=2, prefixes=False) as session:
         if args.plain:
             session.rules = None
-        measure(session, data[:4], how)  # the probe runs in the pauses of these
-        rounds = [measure(session, data, how) for _ in range(args.rounds)]
+        for _ in range(2):
+            measure(session, data[:4], how, args.processor)  # the probe runs in the pauses of these
+        rounds = [measure(session, data, how, args.processor) for _ in range(args.rounds)]
         counters, drafts = session.scheduler.counters, session.scheduler._drafts
         seconds = {width: round(1e3 * s, 2) for width, s in enumerate(drafts.seconds) if s}
         head = {"model": args.model.name, "threads": getattr(session.engine, "threads", None)}
