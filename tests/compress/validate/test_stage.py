@@ -203,9 +203,8 @@ def counted(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list
     return asked
 
 
-@pytest.mark.parametrize(
-    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(7, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [1, 4, 7])
 def test_a_validation_goes_on_behind_the_segment_where_it_was_killed(
     tmp_path: Path, trained_hf: Path, few: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
@@ -303,6 +302,7 @@ def test_a_gguf_is_judged_in_the_runtime_that_ships(tmp_path: Path, gguf: Path, 
     assert measured["gguf"]["peak_rss_bytes"] < measured["tune"]["peak_rss_bytes"]
 
 
+@pytest.mark.slow
 def test_asking_stops_when_the_verdict_is_sure(tmp_path: Path, trained_hf: Path, damaged_hf: Path, data: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trained_hf, copy)
