@@ -5,8 +5,8 @@
 takes the tuned model, the items and the rules of a finished run of ``configs/pipelines/demo.yaml``, makes a copy for
 every planting and lets the stage ``validate`` judge it against the model that it was copied from, on as many items as
 ``compress gate --plan`` asks for where 0.2 % of the answers change: so many in all, and so many in which each rule is
-in force, as far as the run has them. ``--sequential`` stops each as soon as its verdict is sure. The baseline answers once
-(its replies are kept by digest). Results are written as they come; what is there already is not judged again. The
+in force, as far as the run has them. ``--sequential`` stops each as soon as its verdict is sure. The baseline answers
+once (its replies are kept by digest). Results are written as they come; what is there already is not judged again. The
 last lines sum up: detected (FAIL), blocked (FAIL or INCONCLUSIVE), and harmless changes blocked.
 """
 
