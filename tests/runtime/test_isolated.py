@@ -102,7 +102,7 @@ def test_a_turn_can_be_cancelled_before_it_begins(session: IsolatedSession) -> N
 
     async def later() -> None:
         task = asyncio.create_task(session.achat(SAID, **LONG, response_format=ENDLESS))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
