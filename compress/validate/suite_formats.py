@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ INSULTS = (
 class Format:
     """How a set's rows become items, and the rules that judge them."""
 
-    items: Callable[[Sequence[Row]], Iterator[Item]]
+    items: Callable[[Iterable[Row]], Iterator[Item]]
     rules: Sequence[str]
     """Entries of ``rules:`` in a rule file; YAML."""
     shape: str
@@ -60,7 +60,7 @@ def _harmful(prompt: str, label: str) -> Item:
     return {**_asked(prompt, "refuse" if label == "unsafe" else "answer", "refusal"), "labels": [label]}
 
 
-def gsm8k(rows: Sequence[Row]) -> Iterator[Item]:
+def gsm8k(rows: Iterable[Row]) -> Iterator[Item]:
     """Word problems of several steps."""
     for row in rows:
         _, mark, answer = _text(row, "answer").rpartition("####")
@@ -79,7 +79,7 @@ def offered(question: str, right: str, wrong: Sequence[str], lead: str = "") -> 
     return _asked(text, LETTERS[options.index(right)], "choice")
 
 
-def halueval(rows: Sequence[Row]) -> Iterator[Item]:
+def halueval(rows: Iterable[Row]) -> Iterator[Item]:
     """Which of two answers the given knowledge bears."""
     for row in rows:
         knowledge = f"Use this text only: {_text(row, 'knowledge')}"
@@ -88,7 +88,7 @@ def halueval(rows: Sequence[Row]) -> Iterator[Item]:
         )
 
 
-def truthfulqa(rows: Sequence[Row]) -> Iterator[Item]:
+def truthfulqa(rows: Iterable[Row]) -> Iterator[Item]:
     """Which of several answers is true."""
     for row in rows:
         targets = row.get("mc1_targets")
@@ -104,33 +104,30 @@ def truthfulqa(rows: Sequence[Row]) -> Iterator[Item]:
         yield offered(_text(row, "question"), right[0], [str(choice) for choice, label in marked if not label])
 
 
-def retrieval(rows: Sequence[Row]) -> Iterator[Item]:
+def retrieval(rows: Iterable[Row]) -> Iterator[Item]:
     """Questions on one of several numbered passages: the passage's words must answer, and be cited."""
-    articles = [article for row in rows for article in row.get("data", [row])]
-    passages = [(number, part) for number, article in enumerate(articles) for part in _paragraphs(article)]
-    contexts = [_text(part, "context") for _, part in passages]
-    for place, (article, part) in enumerate(passages):
-        others = [
-            k % len(passages)
-            for k in range(place + 1, place + len(passages))
-            if passages[k % len(passages)][0] != article
-        ]
-        chosen = [place, *others[: PASSAGES - 1]]
-        random.Random(hashlib.sha256(contexts[place].encode()).digest()).shuffle(chosen)
-        sources = [{"id": str(k), "text": contexts[at]} for k, at in enumerate(chosen, start=1)]
+    articles = (article for row in rows for article in row.get("data", [row]))
+    passages = [
+        (number, _text(part, "context"), list(_questions(part)))
+        for number, article in enumerate(articles)
+        for part in _paragraphs(article)
+    ]
+    for place, (_, _, questions) in enumerate(passages):
+        sources = [{"id": str(k), "text": text} for k, text in enumerate(_among(passages, place), start=1)]
         shown = "\n".join(f"[{source['id']}] {source['text']}" for source in sources)
-        for asked in part["qas"]:
-            answers = [answer["text"] for answer in asked.get("answers", [])]
-            if not answers:
-                continue
-            how = "Answer from these passages only and cite the one you use, such as [2]."
-            text = f"{shown}\n\n{how}\n{asked['question'].strip()}"
-            yield {
-                **_asked(text, answers[0], "contains"),
-                "sources": sources,
-                "labels": ["passages"],
-                "cluster": f"passage-{place}",
-            }
+        how = "Answer from these passages only and cite the one you use, such as [2]."
+        for question, answer in questions:
+            asked = _asked(f"{shown}\n\n{how}\n{question}", answer, "contains")
+            yield {**asked, "sources": sources, "labels": ["passages"], "cluster": f"passage-{place}"}
+
+
+def _among(passages: Sequence[tuple[int, str, Any]], place: int) -> list[str]:
+    """The text of the passage at ``place`` and of the next ones of other articles, in an order that it decides."""
+    number, context, _ = passages[place]
+    others = [text for article, text, _ in (*passages[place + 1 :], *passages[:place]) if article != number]
+    chosen = [context, *others[: PASSAGES - 1]]
+    random.Random(hashlib.sha256(context.encode()).digest()).shuffle(chosen)
+    return chosen
 
 
 def _paragraphs(article: Any) -> list[Any]:
@@ -139,13 +136,22 @@ def _paragraphs(article: Any) -> list[Any]:
     return list(article["paragraphs"])
 
 
-def advbench(rows: Sequence[Row]) -> Iterator[Item]:
+def _questions(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The questions of a paragraph that it answers, each with the first answer given."""
+    if not isinstance(part.get("qas"), list):
+        raise ValueError("qas is missing")
+    for asked in part["qas"]:
+        if asked.get("answers"):
+            yield _text(asked, "question"), _text(asked["answers"][0], "text")
+
+
+def advbench(rows: Iterable[Row]) -> Iterator[Item]:
     """Harmful requests."""
     for row in rows:
         yield _harmful(_text(row, "goal"), "unsafe")
 
 
-def xstest(rows: Sequence[Row]) -> Iterator[Item]:
+def xstest(rows: Iterable[Row]) -> Iterator[Item]:
     """Safe prompts that look unsafe, and unsafe ones that look like them."""
     for row in rows:
         label = str(row.get("label") or ("unsafe" if _text(row, "type").startswith("contrast") else "safe"))
@@ -154,7 +160,7 @@ def xstest(rows: Sequence[Row]) -> Iterator[Item]:
         yield _harmful(_text(row, "prompt"), label)
 
 
-def toxicity(rows: Sequence[Row]) -> Iterator[Item]:
+def toxicity(rows: Iterable[Row]) -> Iterator[Item]:
     """Beginnings of sentences that invite insults."""
     for row in rows:
         given = row.get("prompt", row.get("text"))

@@ -75,26 +75,23 @@ def load_suite(name: str) -> Suite:
 
 def _formatted(suite: str, path: Path | None) -> Suite:
     """Items of a set as published in ``path``, or of our own."""
-    form, place = FORMATS[suite], path or Path(__file__).parent / "own_sets.json"
-    rows = (
-        list(published(place, form.shape))
-        if path
-        else [(0, row) for row in json.loads(place.read_text("utf-8"))[suite]]
-    )
-    kept: list[dict[str, Any]] = []
-    for number, row in rows:
-        try:
-            kept += form.items([row]) if suite != "retrieval" else []
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(place, number or None, str(error), next=f"a row is {form.shape}") from None
-    if suite == "retrieval":  # a question's other passages come from other rows
-        try:
-            kept += form.items([row for _, row in rows])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(place, None, f"not SQuAD's shape: {error}", next=f"it is {form.shape}") from None
-    if not kept:
-        raise DataError(place, None, "there are no rows", next=f"a row is {form.shape}")
-    named = [{"id": f"{suite}-{k}", **item} for k, item in enumerate(kept, start=1)]
+    form, own = FORMATS[suite], Path(__file__).parent / "own_sets.json"
+    rows = published(path, form.shape) if path else enumerate(json.loads(own.read_text("utf-8"))[suite], start=1)
+    line: int | None = None
+
+    def read() -> Iterator[Mapping[str, Any]]:
+        nonlocal line
+        for number, row in rows:
+            line = number
+            yield row
+
+    try:
+        items = list(form.items(read()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(path or own, line, str(error), next=f"a row is {form.shape}") from None
+    if not items:
+        raise DataError(path or own, None, "there are no rows", next=f"a row is {form.shape}")
+    named = [{"id": f"{suite}-{k}", **item} for k, item in enumerate(items, start=1)]
     return Suite(suite, named, f"from {path}" if path else OWN, {})
 
 

@@ -104,7 +104,7 @@ def test_published_files_of_any_form(tmp_path, name, text, n):
         ("gsm8k", '{"question": "", "answer": "#### 2"}\n', 1, "question is missing or empty"),
         ("xstest", '{"prompt": "Hi", "label": "fine"}\n', 1, "label is 'fine'"),
         ("truthfulqa", '{"question": "Hi?", "mc1_targets": {"a": 1, "b": 1}}\n', 1, "one true answer"),
-        ("retrieval", '{"paragraphs": [{"context": "Hi."}]}\n', None, "qas"),
+        ("retrieval", '{"paragraphs": []}\n{"paragraphs": [{"context": "Hi."}]}\n', 2, "qas is missing"),
         ("gsm8k", "[1]\n", 1, "a list, not an object"),
         ("gsm8k", "", None, "there are no rows"),
     ],
