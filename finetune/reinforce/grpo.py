@@ -23,6 +23,7 @@ from finetune.reinforce import curves, rewards
 from finetune.reinforce.params import ReinforceParams
 from finetune.reinforce.policy import Policy, draw, prompt_of, seed_of
 from finetune.reinforce.rewards import Rewards, Row
+from finetune.train import batches
 from finetune.train.objective import IGNORED, Example, Objective
 from finetune.train.objective import Row as Tokens
 from finetune.train.rows import short_enough, tokenise_all
@@ -220,24 +221,9 @@ def token_logps(trainer: Any, rows: Sequence[Tokens]) -> list[Any]:
     """log p of each row's labels under the trainer's model, float32 ``[labels]`` each, in nats; no gradient."""
     import torch
 
-    model = trainer.model
-    device = next(model.parameters()).device
     found: list[Any] = [None] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))  # the first of a batch is its widest
-    training, done = model.training, 0
-    model.eval()
-    with torch.no_grad(), trainer.compute_loss_context_manager():
-        while done < len(order):
-            width = -(-len(rows[order[done]]["input_ids"]) // 8) * 8
-            chosen = order[done : done + max(1, AT_ONCE[device.type] // width)]
-            batch = trainer.data_collator([{k: rows[i][k] for k in ("input_ids", "labels")} for i in chosen])
-            labels = batch["labels"].to(device)
-            logps, row = model(
-                input_ids=batch["input_ids"].to(device), scored_labels=labels, by_token=True, use_cache=False
-            )
-            counts = torch.bincount(row, minlength=len(chosen)).tolist()
-            for i, part in zip(chosen, logps.float().cpu().split(counts), strict=True):
-                found[i] = part.numpy()
-            done += len(chosen)
-    model.train(training)
+    for chosen, (logps, row) in batches.scored(trainer, rows, AT_ONCE, by_token=True):
+        counts = torch.bincount(row, minlength=len(chosen)).tolist()
+        for i, part in zip(chosen, logps.float().cpu().split(counts), strict=True):
+            found[i] = part.numpy()
     return found

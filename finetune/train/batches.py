@@ -97,3 +97,28 @@ def rows_at_once(ids: Any, tokens: int, together: int = 1) -> int:
     rows, width = ids.shape
     parts = -(-rows * width // tokens)
     return max(1, -(-rows // parts // together)) * together
+
+
+def scored(
+    trainer: Any, rows: Sequence[Mapping[str, Any]], at_once: Mapping[str, int], **wanted: bool
+) -> Iterator[tuple[list[int], Any]]:
+    """(places in ``rows``, what the trainer's model says of the labels there), the widest rows first; no gradient.
+
+    ``at_once``: tokens that go through it together, by type of device; ``wanted``: see ``loss.score_labels``.
+    """
+    import torch
+
+    model = trainer.model
+    device = next(model.parameters()).device
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
+    training, done = model.training, 0
+    model.eval()
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        while done < len(order):
+            width = -(-len(rows[order[done]]["input_ids"]) // 8) * 8
+            chosen = order[done : done + max(1, at_once[device.type] // width)]
+            batch = trainer.data_collator([{name: rows[i][name] for name in ("input_ids", "labels")} for i in chosen])
+            ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
+            yield chosen, model(input_ids=ids, scored_labels=labels, use_cache=False, **wanted)
+            done += len(chosen)
+    model.train(training)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 REFERENCE = "reference.npy"
-PARTS = ("input_ids", "labels")
 AT_ONCE = {"cpu": batches.AT_ONCE, "cuda": 16384}
 """Tokens scored together."""
 
@@ -128,26 +127,12 @@ class Preferring(Objective):
 
 def logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatArray:
     """log p of each row's labels under the trainer's model, in nats, float64 ``[rows]``; no gradient."""
-    import torch
-
-    model = trainer.model
-    device = next(model.parameters()).device
-    found = np.zeros(len(rows))
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))  # the first of a batch is its widest
-    training, done = model.training, 0
-    model.eval()
-    with torch.no_grad(), trainer.compute_loss_context_manager():
-        while done < len(order):
-            width = -(-len(rows[order[done]]["input_ids"]) // 8) * 8
-            chosen = order[done : done + max(1, AT_ONCE[device.type] // width)]
-            batch = trainer.data_collator([{name: rows[i][name] for name in PARTS} for i in chosen])
-            ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
-            sums, _ = model(input_ids=ids, scored_labels=labels, by_row=True, use_cache=False)
-            found[chosen] = sums.double().cpu().numpy()
-            done += len(chosen)
-            if progress is not None:
-                progress(done, len(order), "reading replies")
-    model.train(training)
+    found, done = np.zeros(len(rows)), 0
+    for chosen, (sums, _) in batches.scored(trainer, rows, AT_ONCE, by_row=True):
+        found[chosen] = sums.double().cpu().numpy()
+        done += len(chosen)
+        if progress is not None:
+            progress(done, len(rows), "reading replies")
     return found
 
 
