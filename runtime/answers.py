@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
@@ -24,6 +24,7 @@ from .exchange import Exchange
 from .formats import grammar_of
 from .info import Info, describe
 from .reply import Completion, Options, Reply, Settings
+from .talking import Messages, Talking
 
 if TYPE_CHECKING:
     from .bundle.manifest import Manifest
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from .engine.prefixes import Prefixes
     from .rules import RuleBook
 
-Messages = Sequence[Message]
 MOST_CHOICES = 128
 """Replies to one question."""
 HEADS = 64
@@ -39,7 +39,7 @@ HEADS = 64
 Progress = Callable[[int, int], None]
 
 
-class Session:
+class Session(Talking):
     """A loaded model. Thread-safe; close it, or use it as a context manager."""
 
     def __init__(
@@ -242,23 +242,6 @@ class Session:
 
     # ---- chat ----
 
-    def chat(
-        self,
-        messages: Messages,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> Reply:
-        """Answer. With rules: their system prompt stands in front when the caller gives none, and (``enforce``)
-        the reply keeps to the contract's grammar, what the rules decide is set, what breaks a hard rule is retried
-        once and then replaced by the safe reply.
-
-        ``facts``: what the app knows of the case, as the rule file declares it; ``options``: see `Options`.
-        Raises UsageError naming what is wrong with the input, Overloaded when the queue is full or ``timeout`` passed.
-        """
-        return self.turn(messages, facts, **options).reply(enforce=enforce)
-
     def choices(
         self,
         messages: Messages,
@@ -288,17 +271,6 @@ class Session:
             raise UsageError(f"n is {n!r:.80}", next=f"ask for 1 to {MOST_CHOICES} replies")
         return [Exchange(self, messages, facts or {}, how.choice(i)) for i in range(n)]
 
-    async def achat(
-        self,
-        messages: Messages,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> Reply:
-        """`chat` without blocking the event loop. Cancelling the task ends the generation."""
-        return await self.turn(messages, facts, **options).areply(enforce=enforce)
-
     def turn(self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Unpack[Options]) -> Exchange:
         """One turn that has not been started, for callers that need to cancel it or to see its parts."""
         return Exchange(self, messages, facts or {}, self._settings(options))
@@ -320,30 +292,6 @@ class Session:
     def prompt(self, messages: Messages, facts: Mapping[str, Any] | None = None) -> list[Message]:
         """The conversation as the model is shown it: with the rules' system message in front."""
         return list(self.turn(messages, facts).prompt)
-
-    def stream(
-        self,
-        messages: Messages,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> Iterator[str]:
-        """The reply in pieces of text. Where rules are enforced the pieces are sentences, each sent once the reply
-        up to its end was checked. Leaving the loop early cancels the request."""
-        yield from self.turn(messages, facts, **options).flow(enforce=enforce)
-
-    async def astream(
-        self,
-        messages: Messages,
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> AsyncIterator[str]:
-        """`stream` for an event loop."""
-        async for piece in self.turn(messages, facts, **options).pieces(enforce=enforce):
-            yield piece
 
     # ---- what it is, and how it does ----
 

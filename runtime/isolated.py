@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from .errors import ArtifactError, Cancelled, EngineLost, HoldfastError, Overloa
 from .frames import error_from, error_to, info_from, reply_from, to_line
 from .info import Info
 from .reply import Options, Reply, Settings
+from .talking import Messages, Talking
 from .values import check_values
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class _Engine:
 
 
 class IsolatedTurn:
-    """One question to the engine's process. Not started until `reply`, `stream`, `areply` or `pieces`."""
+    """One question to the engine's process. Not started until `reply`, `flow`, `areply` or `pieces`."""
 
     def __init__(self, session: IsolatedSession, ask: Mapping[str, Any], timeout: float | None) -> None:
         self._session = session
@@ -145,7 +146,7 @@ class IsolatedTurn:
             pass
         return self.finished()
 
-    def stream(self, *, enforce: bool = True) -> Iterator[str]:
+    def flow(self, *, enforce: bool = True) -> Iterator[str]:
         """The reply in pieces of text; leaving the loop early cancels it."""
         return self._pieces(stream=True, enforce=enforce)
 
@@ -156,7 +157,7 @@ class IsolatedTurn:
         return self.finished()
 
     def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
-        """`stream` for an event loop."""
+        """`flow` for an event loop."""
         return self._apieces(stream=True, enforce=enforce)
 
     def finished(self) -> Reply:
@@ -226,9 +227,9 @@ def _hand(loop: asyncio.AbstractEventLoop, found: asyncio.Queue[Told], told: Tol
         loop.call_soon_threadsafe(found.put_nowait, told)
 
 
-class IsolatedSession:
-    """A `Session` for an app that must outlive its engine: the same `chat`, `stream`, `achat`, `astream`, `turn` and
-    `info`. Thread-safe; close it, or use it as a context manager."""
+class IsolatedSession(Talking):
+    """A `Session` for an app that must outlive its engine; whoever asks gets EngineLost when it ends meanwhile.
+    Thread-safe; close it, or use it as a context manager."""
 
     def __init__(self, path: Path, **how: Unpack[Loading]) -> None:
         """Returns when the model is loaded."""
@@ -305,53 +306,8 @@ class IsolatedSession:
 
     # ---- chat ----
 
-    def chat(
-        self,
-        messages: Sequence[Message],
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> Reply:
-        """As `Session.chat`; EngineLost when the engine ends meanwhile."""
-        return self.turn(messages, facts, **options).reply(enforce=enforce)
-
-    async def achat(
-        self,
-        messages: Sequence[Message],
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> Reply:
-        """`chat` without blocking the event loop. Cancelling the task ends the generation."""
-        return await self.turn(messages, facts, **options).areply(enforce=enforce)
-
-    def stream(
-        self,
-        messages: Sequence[Message],
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> Iterator[str]:
-        """As `Session.stream`. Leaving the loop early cancels the request."""
-        return self.turn(messages, facts, **options).stream(enforce=enforce)
-
-    async def astream(
-        self,
-        messages: Sequence[Message],
-        facts: Mapping[str, Any] | None = None,
-        *,
-        enforce: bool = True,
-        **options: Unpack[Options],
-    ) -> AsyncIterator[str]:
-        """`stream` for an event loop."""
-        async for piece in self.turn(messages, facts, **options).pieces(enforce=enforce):
-            yield piece
-
     def turn(
-        self, messages: Sequence[Message], facts: Mapping[str, Any] | None = None, **options: Unpack[Options]
+        self, messages: Messages, facts: Mapping[str, Any] | None = None, **options: Unpack[Options]
     ) -> IsolatedTurn:
         """One turn that has not been started."""
         how = Settings(**{name: value for name, value in options.items() if name != "response_format"})  # type: ignore[arg-type]
@@ -359,11 +315,11 @@ class IsolatedSession:
         check_values({name: ask[name] for name in ("messages", "facts")}, "the turn")
         return IsolatedTurn(self, ask, how.timeout)
 
-    def judge(self, messages: Sequence[Message], facts: Mapping[str, Any] | None, text: str) -> Reply:
+    def judge(self, messages: Messages, facts: Mapping[str, Any] | None, text: str) -> Reply:
         """As `Session.judge`."""
         return reply_from(self._call("judge", {"messages": list(messages), "facts": facts, "text": text})["reply"])
 
-    def prompt(self, messages: Sequence[Message], facts: Mapping[str, Any] | None = None) -> list[Message]:
+    def prompt(self, messages: Messages, facts: Mapping[str, Any] | None = None) -> list[Message]:
         """As `Session.prompt`."""
         return list(self._call("prompt", {"messages": list(messages), "facts": facts})["messages"])
 
