@@ -4,12 +4,12 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from html_page import Page
 from report_data import make_proof
 
 from compress.report.verdict import of_gate, of_proof, rows
@@ -53,31 +53,6 @@ def document(reply: str = "Fine.") -> dict[str, Any]:
         "short": [case("q4", True, False, reply)],
     }
     return of_gate(result, cases, "old.jsonl", "new.jsonl")
-
-
-class Page(HTMLParser):
-    """Checks nesting and collects text, tags and what would leave the page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.requests: list[str] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.requests += [name for name, _ in attrs if name in ("src", "href", "action", "data")]
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
 
 
 def test_rules_stand_below_their_suites_with_differences_flips_and_cases() -> None:
