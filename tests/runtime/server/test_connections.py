@@ -160,7 +160,6 @@ def test_a_body_that_does_not_come_is_refused(impatient: str) -> None:
     assert slow.recv(4096).startswith(b"HTTP/1.1 400")
 
 
-@pytest.mark.slow
 def push(end: socket.socket, rest: bytes, seconds: float) -> None:
     """Write ``rest``, and then more, for so long."""
     ends = time.monotonic() + seconds
@@ -171,6 +170,7 @@ def push(end: socket.socket, rest: bytes, seconds: float) -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_whoever_does_not_read_is_cut_off(impatient: str) -> None:
     """More is asked for than the buffers of a connection hold, and nothing is read."""
     slow = connect(impatient, b"")
