@@ -94,7 +94,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     from compress.artifact import Artifact
     from compress.model.outline import folder_outline
     from compress.stage import Job
-    from finetune.train import gpu, training
+    from finetune.train import gpu, hooks, training
     from finetune.train.objective import IGNORED, Labels
     from finetune.train.params import SftParams
 
@@ -128,22 +128,22 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     )
     job = Job(params=p, out=work / "out", scratch=work / "scratch", inputs=(Artifact("hf", place, ""),), seed=1)
     times: list[float] = []
-    watched = training.recent_loss
+    watched = hooks.recent_loss
 
     def recent(history: Any) -> float:
         torch.cuda.synchronize()
         times.append(time.monotonic())
         return watched(history)
 
-    training.recent_loss = recent
-    training.INTERVAL = 4
+    hooks.recent_loss = recent
+    hooks.INTERVAL = 4
     training.train(job, Noise(), 1e-4)
     shutil.rmtree(work)
     model, fit = folder_outline(place).model, chosen[0]
     assert model is not None
     peak = torch.cuda.max_memory_allocated() + gpu.CONTEXT
     told = gpu.peak(model, p, fit)
-    steady = (len(times) - 2) * training.INTERVAL * given.batch * given.length / (times[-2] - times[0])
+    steady = (len(times) - 2) * hooks.INTERVAL * given.batch * given.length / (times[-2] - times[0])
     return {
         "method": f"{given.method} {given.optimizer}",
         "batch": f"{given.batch} x {given.length}",

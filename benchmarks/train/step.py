@@ -40,7 +40,7 @@ def plain_trainer(
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from trl import SFTTrainer
 
-    from finetune.train import training
+    from finetune.train import hooks, training
 
     p = job.params
     model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -54,7 +54,7 @@ def plain_trainer(
         args=args,
         train_dataset=Dataset.from_list(training.in_order(examples, steps, p.batch, job.seed)),
         processing_class=tokenizer,
-        callbacks=[training._callback(job, objective, training.step_tokens(p, examples))],
+        callbacks=[hooks.progress(job, objective, training.step_tokens(p, examples))],
     )
     for weight in trainer.model.parameters():
         if weight.requires_grad:

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import launch
 from compress.extras import need
-from compress.memory import trim
 from compress.stage import Job
-from finetune.train import adapters, batches, freezing, gpu, merge, starting, together
+from finetune.train import adapters, batches, freezing, gpu, hooks, merge, starting, together
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
 if TYPE_CHECKING:
     from finetune.train.params import TuningParams
 
-INTERVAL = 10
-"""Steps between lines of progress."""
 ALIASES = {"adamw": "adamw_torch", "constant": "constant_with_warmup"}
 """Optimizers and schedules that transformers' trainer calls otherwise."""
 STARTED = "started"
 """Folder of an adapter's first values."""
-WHOLE = "whole"
-"""Empty file that is written into a checkpoint once everything else in it is on disk."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ def train(
         attention="eager" if on_cpu and p.max_length <= 1024 else None,  # faster than the fused kernel on a CPU
     )
     trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit)
-    last = _last_checkpoint(job.scratch)
+    last = hooks.last_checkpoint(job.scratch)
     watch.begin(int(last.name.split("-")[1]) if last else 0)
     started = time.monotonic()
     objective.begin(trainer)
@@ -101,7 +95,7 @@ def train(
     mean = sum(map(length, examples)) / len(examples)
     done = steps - (int(last.name.split("-")[1]) if last else 0)
     probes = [example[0]["input_ids"] for example in examples[:64]]
-    loss = recent_loss(trainer.state.log_history)
+    loss = hooks.recent_loss(trainer.state.log_history)
     tokens = objective.seen or int(mean * p.batch * done)
     return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts)
 
@@ -117,12 +111,6 @@ def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gp
         return gpu.Fit(gpu.MOST, True)
     longest = objective.packed or max(len(row["input_ids"]) for example in examples for row in example)
     return gpu.fitted(model, job.params, -(-longest // 8) * 8, objective.rows, torch.cuda.mem_get_info()[0])
-
-
-def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
-    """Mean loss of the last ``INTERVAL`` steps."""
-    losses = [float(entry["loss"]) for entry in history if "loss" in entry][-INTERVAL:]
-    return sum(losses) / len(losses) if losses else float("nan")
 
 
 def quiet() -> None:
@@ -185,10 +173,10 @@ def _trainer(
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
         data_collator=_collate(tokenizer.pad_token_id or 0, objective),
         processing_class=tokenizer,
-        callbacks=[_callback(job, objective, step_tokens(p, examples))],
+        callbacks=[hooks.progress(job, objective, step_tokens(p, examples))],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_watcher(trainer, watch))
+    trainer.add_callback(hooks.watcher(trainer, watch))
     for weight in trainer.model.parameters():
         if weight.requires_grad:  # trl makes an NF4 model's adapter bfloat16, and a resumed one float32
             weight.data = weight.data.float()
@@ -222,33 +210,7 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
         found = replace(found, factors=quick)
     trainer.plan = found
     freezing.apply(trainer.learnable, trainer.plan, steps)  # DDP looks once at what will learn at some time
-    trainer.add_callback(_unfreezer(trainer))
-
-
-def _watcher(trainer: Any, watch: Watch) -> Any:
-    from transformers import TrainerCallback
-
-    class Guard(TrainerCallback):  # type: ignore[misc]
-        """Measures and stops."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
-            if "loss" in (logs or {}) and not watch.step(trainer, state.global_step, logs):
-                control.should_training_stop = True
-            return control
-
-    return Guard()
-
-
-def _unfreezer(trainer: Any) -> Any:
-    from transformers import TrainerCallback
-
-    class Thaw(TrainerCallback):  # type: ignore[misc]
-        """What learns in the step to come; also in the first one of a run that is resumed."""
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            freezing.apply(trainer.learnable, trainer.plan, state.global_step)
-
-    return Thaw()
+    trainer.add_callback(hooks.unfreezer(trainer))
 
 
 def _objective_trainer() -> Any:
@@ -346,64 +308,3 @@ def _arguments(
         seed=job.seed,
         data_seed=job.seed,
     )
-
-
-def _callback(job: Job[Any], objective: Objective, tokens: float) -> Any:
-    """``tokens`` of a step."""
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        """Shows progress, and marks a checkpoint as whole once it is on disk."""
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.first, self.started = state.global_step, time.monotonic()
-
-        def pace(self, step: int, steps: int) -> str:
-            """Tokens per second and what is left."""
-            seconds = time.monotonic() - self.started
-            if step <= self.first or seconds <= 0:
-                return ""
-            left = (steps - step) * seconds / (step - self.first)
-            return f", {(step - self.first) * tokens / seconds:,.0f} tokens/s, {left / 60:.1f} min left"
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if state.global_step % INTERVAL and state.global_step < state.max_steps:
-                return
-            trim()  # batches of other lengths leave holes: without this the heap grows by a half in 50 steps
-            note = f"loss {recent_loss(state.log_history):.3f}{objective.note()}"
-            note += self.pace(state.global_step, state.max_steps)
-            job.progress(state.global_step, state.max_steps, note)
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            together.wait()
-            if not launch.place().leads:
-                return
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    _sync(path)
-            (folder / WHOLE).touch()
-            _sync(folder)
-
-    return Watch()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _last_checkpoint(scratch: Path) -> Path | None:
-    """The latest whole checkpoint; half-written ones are removed."""
-    together.wait()
-    whole = []
-    for folder in scratch.glob("checkpoint-*"):
-        if (folder / WHOLE).is_file():
-            whole.append(folder)
-        elif launch.place().leads:
-            shutil.rmtree(folder)
-    together.wait()
-    return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)

@@ -1,0 +1,115 @@
+"""What stands beside the steps of a training: progress, checkpoints that are whole, measuring, unfreezing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress import launch
+from compress.memory import trim
+from compress.stage import Job
+from finetune.train import freezing, together
+from finetune.train.objective import Objective
+from finetune.train.watching import Watch
+
+INTERVAL = 10
+"""Steps between lines of progress."""
+WHOLE = "whole"
+"""Empty file that is written into a checkpoint once everything else in it is on disk."""
+
+
+def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
+    """Mean loss of the last ``INTERVAL`` steps."""
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry][-INTERVAL:]
+    return sum(losses) / len(losses) if losses else float("nan")
+
+
+def progress(job: Job[Any], objective: Objective, tokens: float) -> Any:
+    """``tokens`` of a step."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        """Shows progress, and marks a checkpoint as whole once it is on disk."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.first, self.started = state.global_step, time.monotonic()
+
+        def pace(self, step: int, steps: int) -> str:
+            """Tokens per second and what is left."""
+            seconds = time.monotonic() - self.started
+            if step <= self.first or seconds <= 0:
+                return ""
+            left = (steps - step) * seconds / (step - self.first)
+            return f", {(step - self.first) * tokens / seconds:,.0f} tokens/s, {left / 60:.1f} min left"
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if state.global_step % INTERVAL and state.global_step < state.max_steps:
+                return
+            trim()  # batches of other lengths leave holes: without this the heap grows by a half in 50 steps
+            note = f"loss {recent_loss(state.log_history):.3f}{objective.note()}"
+            note += self.pace(state.global_step, state.max_steps)
+            job.progress(state.global_step, state.max_steps, note)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            together.wait()
+            if not launch.place().leads:
+                return
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    _sync(path)
+            (folder / WHOLE).touch()
+            _sync(folder)
+
+    return Progress()
+
+
+def watcher(trainer: Any, watch: Watch) -> Any:
+    from transformers import TrainerCallback
+
+    class Guard(TrainerCallback):  # type: ignore[misc]
+        """Measures and stops."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
+            if "loss" in (logs or {}) and not watch.step(trainer, state.global_step, logs):
+                control.should_training_stop = True
+            return control
+
+    return Guard()
+
+
+def unfreezer(trainer: Any) -> Any:
+    from transformers import TrainerCallback
+
+    class Thaw(TrainerCallback):  # type: ignore[misc]
+        """What learns in the step to come; also in the first one of a run that is resumed."""
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            freezing.apply(trainer.learnable, trainer.plan, state.global_step)
+
+    return Thaw()
+
+
+def last_checkpoint(scratch: Path) -> Path | None:
+    """The latest whole checkpoint; half-written ones are removed."""
+    together.wait()
+    whole = []
+    for folder in scratch.glob("checkpoint-*"):
+        if (folder / WHOLE).is_file():
+            whole.append(folder)
+        elif launch.place().leads:
+            shutil.rmtree(folder)
+    together.wait()
+    return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
