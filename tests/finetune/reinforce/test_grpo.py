@@ -162,9 +162,9 @@ def die_while_answering(done, total, note=""):
 
 @pytest.mark.slow
 def test_grpo_learns_from_what_the_rules_say(small_base, data, tmp_path, monkeypatch):
-    from finetune.train import training
+    from finetune.train import hooks
 
-    monkeypatch.setattr(training, "INTERVAL", 1)
+    monkeypatch.setattr(hooks, "INTERVAL", 1)
     whole, facts = reinforce(tmp_path / "whole", small_base, data, algorithm="grpo")
     assert facts["algorithm"] == "grpo"
     assert facts["steps"] == 6
