@@ -12,6 +12,7 @@ from compress import rows
 from compress.errors import DataError
 from compress.validate.scoring import SCORERS
 from runtime.rules import RuleBook, Turn
+from runtime.rules.instructions import expected_problems
 
 KNOWN = (*rows.PARTS, "chosen", "rejected", "label")
 
@@ -93,13 +94,7 @@ def read_turn(
     except ValueError as error:
         raise DataError(path, number, f"{prefix}{error}", next=shape) from None
     wrong = book.turn_problems(turn)
-    expected = row.get("expected") or {}
-    if expected.get("match") == "json":
-        wrong += [f"expected.answer: {what}" for what in book.answer_problems(expected["answer"])]
-    if expected.get("match") == "instructions":
-        from runtime.rules.instructions import instruction_problems
-
-        wrong += [f"expected.answer: {what}" for what in instruction_problems(expected["answer"])]
+    wrong += expected_problems(book, row.get("expected") or {})
     if wrong:
         raise DataError(path, number, "; ".join(wrong), next=_MEND)
     return turn

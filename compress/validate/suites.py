@@ -23,7 +23,7 @@ from compress.errors import DataError, UsageError
 from compress.rows import kind, numbered_rows, parse
 from compress.validate.suite_formats import FORMATS
 from compress.validate.suite_prompts import own_prompts
-from runtime.rules.instructions import LEFT_OUT, instruction_problems
+from runtime.rules.instructions import LEFT_OUT, instruction_problems, published_row
 
 INSTRUCTIONS = ("ifbench", "ifeval")
 SUITES = tuple(sorted((*INSTRUCTIONS, *FORMATS)))
@@ -133,7 +133,7 @@ def _collect(suite: str, rows: Iterable[tuple[int, Mapping[str, Any]]], path: Pa
     kept, left_out = [], Counter[str]()
     for number, row in rows:
         try:
-            asked = _asked(row)
+            prompt, asked = published_row(row)
         except ValueError as error:
             raise DataError(path or Path(suite), number, str(error), next=_SHAPE) from None
         lacking = {one["id"] for one in asked} & set(LEFT_OUT)
@@ -144,24 +144,12 @@ def _collect(suite: str, rows: Iterable[tuple[int, Mapping[str, Any]]], path: Pa
         if problems:
             raise DataError(path or Path(suite), number, "; ".join(problems), next=_SHAPE)
         key = str(row.get("key", number))
-        messages = [{"role": "user", "content": row["prompt"]}]
+        messages = [{"role": "user", "content": prompt}]
         expected = {"answer": asked, "match": "instructions"}
         kept.append({"id": f"{suite}-{key}", "messages": messages, "expected": expected})
     if not kept:
         raise DataError(path or Path(suite), None, "there are no prompts", next=_SHAPE)
     return Suite(suite, kept, source, left_out)
-
-
-def _asked(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    names, arguments = row.get("instruction_id_list"), row.get("kwargs")
-    if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
-        raise ValueError("prompt is missing or empty")
-    if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments) or not names:
-        raise ValueError("instruction_id_list and kwargs are not lists of one length")
-    return [
-        {"id": name} | {key: value for key, value in (given or {}).items() if value is not None}
-        for name, given in zip(names, arguments, strict=True)
-    ]
 
 
 def _rules(suites: Sequence[Suite]) -> str:

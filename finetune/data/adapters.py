@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from runtime.rules.instructions import published_row
+
 Row = dict[str, Any]
 Adapter = Callable[[Mapping[str, Any]], Row]
 ROLES = ("system", "user", "assistant", "tool")
@@ -239,14 +241,7 @@ def joined(said: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def ifeval(row: Mapping[str, Any]) -> Row:
     """``{"key", "prompt", "instruction_id_list", "kwargs"}``: IFEval and IFBench, for evaluation."""
-    (prompt,) = _strings(row, "prompt")
-    names, arguments = row.get("instruction_id_list"), row.get("kwargs")
-    if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments):
-        raise ValueError("instruction_id_list and kwargs must be lists of one length")
-    asked = [
-        {"id": name} | {key: value for key, value in (given or {}).items() if value is not None}
-        for name, given in zip(names, arguments, strict=True)
-    ]
+    prompt, asked = published_row(row)
     named = {"id": str(row["key"])} if "key" in row else {}
     return {**named, "messages": [_turn("user", prompt)], "expected": {"answer": asked, "match": "instructions"}}
 

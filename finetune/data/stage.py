@@ -27,6 +27,7 @@ from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.fingerprint import digest, fingerprint
 from finetune.data.readers import read_rows
 from runtime.rules import RuleBook, Turn, load_rules
+from runtime.rules.instructions import expected_problems
 
 log = logging.getLogger(__name__)
 ROW_S = 0.00015
@@ -243,13 +244,7 @@ def check_known(row: Row, book: RuleBook) -> None:
     if "text" in row:
         return
     wrong = book.turn_problems(Turn.from_row(row))
-    expected = row.get("expected") or {}
-    if expected.get("match") == "json":
-        wrong += [f"expected.answer: {what}" for what in book.answer_problems(expected["answer"])]
-    if expected.get("match") == "instructions":
-        from runtime.rules.instructions import instruction_problems
-
-        wrong += [f"expected.answer: {what}" for what in instruction_problems(expected["answer"])]
+    wrong += expected_problems(book, row.get("expected") or {})
     if wrong:
         raise ValueError("; ".join(wrong) + " (see the rule file)")
 

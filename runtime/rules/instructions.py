@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from . import checks_ifbench, checks_ifbench_form, checks_ifeval  # noqa: F401  (enter kinds)
-from .book import Clause
+from .book import Clause, RuleBook
 from .kinds import KINDS
 from .spec import nearest
 from .turn import Reply, Turn
@@ -51,6 +51,30 @@ def _clause(written: str) -> Clause:
         place = ".".join(str(part) for part in fault["loc"])
         raise ValueError(f"instruction {name}: {place}: {fault['msg'].lower()}".replace(": :", ":")) from None
     return Clause("must", kind.name, kind.check, argument)
+
+
+def published_row(row: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The prompt and the instructions of a row as it is published: ``{"prompt", "instruction_id_list", "kwargs"}``,
+    whose arguments that are null are not given. Raises ValueError for a row of another shape."""
+    names, arguments = row.get("instruction_id_list"), row.get("kwargs")
+    if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+        raise ValueError("prompt is missing or empty")
+    if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments) or not names:
+        raise ValueError("instruction_id_list and kwargs are not lists of one length")
+    asked = [
+        {"id": name} | {key: value for key, value in (given or {}).items() if value is not None}
+        for name, given in zip(names, arguments, strict=True)
+    ]
+    return row["prompt"], asked
+
+
+def expected_problems(book: RuleBook, expected: Mapping[str, Any]) -> list[str]:
+    """Why no reply under the rule file can be what a row expects; empty where one can."""
+    match = expected.get("match")
+    if match not in ("json", "instructions"):
+        return []
+    found = book.answer_problems(expected["answer"]) if match == "json" else instruction_problems(expected["answer"])
+    return [f"expected.answer: {what}" for what in found]
 
 
 def instruction_problems(instructions: Sequence[Mapping[str, Any]]) -> list[str]:
