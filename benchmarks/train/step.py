@@ -59,6 +59,7 @@ def plain_trainer(
     for weight in trainer.model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
+    trainer.plan = None
     return trainer
 
 

@@ -75,7 +75,7 @@ def say(page: Any, words: str) -> str:
     answers = page.locator("#talk .desk").count()
     page.fill("#text", words)
     page.click("#send")
-    page.wait_for_function(f"document.querySelectorAll('#talk .desk').length > {answers}")
+    page.locator("#talk .desk").nth(answers).wait_for()
     page.wait_for_selector("#send:enabled")
     return str(page.locator("#talk .desk").last.inner_text())
 
@@ -103,9 +103,7 @@ def test_a_second_window_sees_the_cases_come(page: Any, desk: tuple[str, Any]) -
     other.goto(desk[0])
     begin(page, tier="silver", urgency="high", policy="Q4")
     say(page, "Connect me with a human being.")
-    other.wait_for_function(
-        "[...document.querySelectorAll('#escalations li')].some(e => e.innerText.includes('human'))"
-    )
+    other.locator("#escalations li").filter(has_text="human").first.wait_for()
 
 
 @pytest.mark.slow
