@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from compress.calibrate.windows import calibration_windows
+from compress.windows import calibration_windows
 from export.checkpoint import open_checkpoint
 from export.gguf.imatrix import read_matrix
 from export.parity.weights import read_gguf

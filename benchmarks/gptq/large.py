@@ -48,7 +48,6 @@ def quantize(options: argparse.Namespace, first: int, scratch: Path) -> dict[str
     from compress.calibrate.reading import INDEX, Calibration
     from compress.calibrate.stage import index_of, publish
     from compress.calibrate.streaming import StreamingPass
-    from compress.calibrate.windows import calibration_windows
     from compress.json_files import write_json
     from compress.model.blocks import ModelFolder
     from compress.model.compute import fast_products
@@ -56,6 +55,7 @@ def quantize(options: argparse.Namespace, first: int, scratch: Path) -> dict[str
     from compress.quantize.recipe import Recipe
     from compress.quantize.walk import Walk
     from compress.stage import Job
+    from compress.windows import calibration_windows
 
     torch.set_num_threads(options.threads)
     model = ModelFolder(options.model)

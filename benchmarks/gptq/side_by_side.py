@@ -115,7 +115,7 @@ def compare(options, bits: int, scratch: Path, windows: Path) -> dict[str, objec
         folders["peer"] = scratch / f"peer-{bits}-{turn}"
         command = [options.peer_python, str(HERE / "peer.py"), str(options.model), str(windows), str(folders["peer"])]
         readings["peer"].append(timed([*command, *tail, *options.peer], {"GPTQMODEL_CPU_WORKERS": "2"}))
-    from compress.calibrate.windows import calibration_windows
+    from compress.windows import calibration_windows
 
     held_out = calibration_windows(options.model, options.held_out, 100 * options.length, options.length)
     weights = {"nearest": nearest(options.model, bits, options.group), **{n: packed(f) for n, f in folders.items()}}
@@ -146,7 +146,7 @@ def main() -> None:
         parser.add_argument(name, type=int, default=default)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from compress.calibrate.windows import calibration_windows
+    from compress.windows import calibration_windows
 
     with tempfile.TemporaryDirectory() as folder:
         tokens = options.windows * options.length

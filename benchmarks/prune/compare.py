@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifact import Artifact, open_artifact, seal
-from compress.calibrate.windows import calibration_windows
 from compress.model.weights import Weights
 from compress.registry import load_stage
 from compress.stage import Job
 from compress.validate.bench import bench
+from compress.windows import calibration_windows
 
 WHOLE = "unpruned"
 

@@ -22,10 +22,10 @@ import torch
 from scipy.stats import spearmanr
 
 from compress.calibrate.sensitivity import measure, predicted_kl
-from compress.calibrate.windows import calibration_windows
 from compress.model.blocks import ModelFolder
 from compress.model.decoder import run_block
 from compress.quantize.budget import Option, allocate
+from compress.windows import calibration_windows
 
 BITS = (2, 3, 4, 8)
 GROUP = 128

@@ -87,7 +87,7 @@ class Calibrate(Stage[CalibratedParams]):
         """Stream the model once; resume after the last finished block."""
         import torch
 
-        from compress.calibrate.windows import calibration_windows
+        from compress.windows import calibration_windows
 
         torch.set_num_threads(job.threads)
         params = job.params

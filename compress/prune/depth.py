@@ -109,8 +109,8 @@ def _choose(model: ModelFolder, job: Job[DepthParams], count: int) -> tuple[list
             raise UsageError("prune.depth needs a calibration pass", next="give calibration data (JSONL)")
         similarity = Calibration(job.calibration.path).similarity
         return least_influential(similarity, count), {"influence": [round(1 - s, 6) for s in similarity]}
-    from compress.calibrate.windows import calibration_windows
     from compress.prune.depth_search import search
+    from compress.windows import calibration_windows
 
     length = min(params.calibration_length, params.search_tokens)
     windows = calibration_windows(model.path, calibration_source(job), params.search_tokens, length)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from compress.calibrate.reading import Calibration, calibration_source
 from compress.calibrate.streaming import HEAD_FILE, block_file, finished_blocks
-from compress.calibrate.windows import calibration_windows
 from compress.errors import ArtifactError
 from compress.memory import trim
 from compress.model.blocks import ModelFolder
@@ -19,6 +18,7 @@ from compress.quantize.gptq_math import solve
 from compress.quantize.grids import Grid
 from compress.quantize.problem import Plan, Solution
 from compress.quantize.upstream import Moments, TwoStreams
+from compress.windows import calibration_windows
 
 if TYPE_CHECKING:
     import torch

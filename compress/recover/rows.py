@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compress.calibrate.windows import Encode, load_encoder, read_rows, render_row
 from compress.errors import DataError
+from compress.windows import Encode, load_encoder, read_rows, render_row
 
 if TYPE_CHECKING:
     import torch

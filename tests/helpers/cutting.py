@@ -39,7 +39,7 @@ def altered(folder: Path, target: Path, change: Any) -> Path:
 
 def perplexity(folder: Path, text: Path, windows: int = 16, length: int = 256) -> float:
     """By transformers, on the first windows of a JSONL file."""
-    from compress.calibrate.windows import calibration_windows
+    from compress.windows import calibration_windows
 
     ids = calibration_windows(folder, text, windows * length, length)
     model = load(folder)

@@ -8,9 +8,9 @@ from tiny_families import ids, save_tiny
 
 from compress.calibrate import sensitivity
 from compress.calibrate.sensitivity import draw_labels, measure, predicted_kl
-from compress.calibrate.windows import calibration_windows
 from compress.errors import ArtifactError
 from compress.model.blocks import ModelFolder
+from compress.windows import calibration_windows
 
 
 def silent(done, total, note=""):

@@ -10,10 +10,10 @@ from word_models import save_with_words, word_text
 
 from compress.calibrate.hessian import DriftSum, HessianSum, symmetrize_
 from compress.calibrate.reading import Calibration
-from compress.calibrate.windows import calibration_windows
 from compress.errors import ArtifactError, DataError, UnsupportedArchitecture
 from compress.model.blocks import ModelFolder
 from compress.model.rotary import rope_table
+from compress.windows import calibration_windows
 
 SMALL = {"calibration_tokens": 1024, "calibration_length": 64}
 

@@ -7,9 +7,9 @@ import pytest
 from small_folder import write_config, write_tokenizer
 from transformers import AutoTokenizer
 
-from compress.calibrate.windows import load_encoder, render_row
 from compress.errors import ArtifactError
 from compress.model.tokenizer import load_tokenizer
+from compress.windows import load_encoder, render_row
 
 TEXTS = ["a<|im_end|>b", "<s>Hello </s> there<|endoftext|>", "  two  spaces, I'm 12345 ÄÖ é 你好 🙂\n\n\tx"]
 TALK = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]

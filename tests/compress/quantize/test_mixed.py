@@ -83,7 +83,7 @@ def uneven(tmp_path_factory):
 
 def predicted(folder, text, passed, bits_of, scratch):
     """Summed loss of the stage's own measure for bits by name."""
-    from compress.calibrate.windows import calibration_windows
+    from compress.windows import calibration_windows
 
     scratch.mkdir()
     model, calibration = ModelFolder(folder), Calibration(passed.path)

@@ -119,7 +119,7 @@ def test_beats_rounding_on_a_trained_model(shared_data, tmp_path, kind):
     """KL of the whole file to the float model, at most 0.65 of importance-matrix rounding at the same bytes."""
     from transformers import AutoModelForCausalLM
 
-    from compress.calibrate.windows import calibration_windows
+    from compress.windows import calibration_windows
 
     folder = shared_data / "models" / "m7"
     text = {"calibration": folder / "calibration.jsonl.gz"}

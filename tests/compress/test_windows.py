@@ -9,8 +9,8 @@ import pytest
 from chat_templates import DATED, STRICT
 from small_folder import write_tokenizer
 
-from compress.calibrate.windows import calibration_windows, document_ids, render_row
 from compress.errors import DataError, UsageError
+from compress.windows import calibration_windows, document_ids, render_row
 
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}
 
