@@ -62,11 +62,11 @@ def listen_early(
 
 
 def _round(setting: Setting, number: int, begin: int, end: int) -> Setting:
-    """The items of one round. Drift and wordings are measured on the first."""
+    """The items of one round. Drift is measured on the first, which is also the one to be asked twice."""
     scratch = setting.scratch / f"round-{number}"
     scratch.mkdir(exist_ok=True)
     part = replace(setting, items=setting.items[begin:end], scratch=scratch)
-    return part if number == 0 else replace(part, drift_rows=0, wording_rows=0)
+    return part if number == 0 else replace(part, drift_rows=0, again_rows=0, wording_rows=0)
 
 
 def join(parts: Sequence[Heard]) -> Heard:
@@ -75,6 +75,5 @@ def join(parts: Sequence[Heard]) -> Heard:
         parts[0],
         replies=[reply for part in parts for reply in part.replies],
         guarded=[reply for part in parts for reply in part.guarded],
-        again=[reply for part in parts for reply in part.again],
         longest=max(part.longest for part in parts),
     )

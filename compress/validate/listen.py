@@ -48,7 +48,8 @@ def make_setting(job: Job[ValidateParams]) -> Setting:
     items = load_items(job.data.path / "eval.jsonl", book)
     cache = Cache(job.cache or job.scratch / "cache")
     p = job.params
-    return Setting(book, items, job.scratch, p.max_tokens, job.threads, p.drift_rows, cache, p.wording_rows)
+    rows = (p.again_rows, p.wording_rows)
+    return Setting(book, items, job.scratch, p.max_tokens, job.threads, p.drift_rows, cache, *rows)
 
 
 def listen(
@@ -61,8 +62,9 @@ def listen(
     models.sort(key=lambda m: (-m.artifact.size_bytes(), m.name))
 
     def first(part: Setting) -> Heard:
-        ticks = ticker.of(baseline.name, units(part, 2))
-        with _folder(part, "baseline", baseline, drift_rows=part.drift_rows, wording_rows=part.wording_rows) as folder:
+        ticks = ticker.of(baseline.name, units(part, baseline=True))
+        rows = {"drift": part.drift_rows, "again": part.again_rows, "wording": part.wording_rows}
+        with _folder(part, "baseline", baseline, **rows) as folder:
             if not (folder / LOGITS).is_file():
                 (folder / "heard.json").unlink(missing_ok=True)
             told = once(folder, baseline, lambda: hear_baseline(part, baseline, ticks, folder))
@@ -91,7 +93,7 @@ def _folder(setting: Setting, what: str, model: Named, **more: int) -> AbstractC
     return setting.cache.folder({**told, "asked": setting.digest(), **more}, LIBRARIES)
 
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when what is kept of a model would be read or made otherwise."""
 LIBRARIES = ("llama-cpp-python", "onnxruntime-genai", "torch", "transformers")
 
@@ -99,7 +101,7 @@ LIBRARIES = ("llama-cpp-python", "onnxruntime-genai", "torch", "transformers")
 def total_units(job: Job[ValidateParams], setting: Setting) -> int:
     """What all models together take."""
     base = min(len(setting.items), job.params.base_rows) if "base" in job.refs else 0
-    return units(setting, 2) + len(job.inputs) * units(setting) + base
+    return units(setting, baseline=True) + len(job.inputs) * units(setting) + base
 
 
 def _comparison(

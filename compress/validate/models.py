@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ class Setting:
     drift_rows: int
     cache: Cache
     """What later validations may use again."""
+    again_rows: int = 0
+    """Items that the baseline is asked twice."""
     wording_rows: int = 0
-    """Items that the baseline is asked again in other wordings."""
+    """Of those, items that it is asked again in other wordings."""
 
     def digest(self) -> str:
         """Of everything that the models are asked, and by which rules what they say is guarded."""
@@ -61,8 +63,8 @@ class Heard:
     model: Named
     replies: Sequence[Completion]
     guarded: Sequence[Guarded]
-    again: Sequence[Completion] = ()
-    """The baseline's second pass."""
+    again: Mapping[int, Completion] = field(default_factory=dict)
+    """The baseline's second replies, by the place of their item."""
     forced: Sequence[drift.Forced] = ()
     """The baseline's replies that drift is measured on."""
     vocabulary: int = 0
@@ -85,7 +87,7 @@ class Heard:
         return {
             "replies": to_json(self.replies),
             "guarded": [[r.text, list(r.interventions)] for r in self.guarded],
-            "again": to_json(self.again),
+            "again": [list(self.again), to_json(list(self.again.values()))],
             "forced": [[list(f.prompt), list(f.reply)] for f in self.forced],
             "vocabulary": self.vocabulary,
             "longest": self.longest,
@@ -112,7 +114,7 @@ def _heard(model: Named, value: dict[str, Any]) -> Heard:
         model,
         from_json(value["replies"]),
         guarded(value["guarded"]),
-        from_json(value["again"]),
+        dict(zip(value["again"][0], from_json(value["again"][1]), strict=True)),
         [drift.Forced(tuple(prompt), tuple(reply)) for prompt, reply in value["forced"]],
         value["vocabulary"],
         value["longest"],
@@ -133,11 +135,12 @@ def once(folder: Path, model: Named, make: Callable[[], Heard]) -> Heard:
     return _heard(model, json.loads(path.read_text(encoding="utf-8")))
 
 
-def units(setting: Setting, passes: int = 1) -> int:
-    """The share of the whole that a model takes which answers ``passes`` times."""
+def units(setting: Setting, *, baseline: bool = False) -> int:
+    """The share of the whole that a model takes; the baseline answers some items more than once."""
     count = len(setting.items)
-    reworded = len(WORDINGS) * min(setting.wording_rows, count) if passes > 1 else 0
-    return (passes + 1) * count + min(setting.drift_rows, count) + parity.PROMPTS + reworded
+    again = min(setting.again_rows, count)
+    more = again + len(WORDINGS) * min(setting.wording_rows, again) if baseline else 0
+    return 2 * count + min(setting.drift_rows, count) + parity.PROMPTS + more
 
 
 def _open(setting: Setting, model: Named, ticks: Phases, context: int | None = None) -> Runner:
@@ -146,12 +149,13 @@ def _open(setting: Setting, model: Named, ticks: Phases, context: int | None = N
 
 
 def hear_baseline(setting: Setting, model: Named, ticks: Phases, folder: Path) -> Heard:
-    """Two passes over every item in batches of different composition, and the logits that drift is measured from
-    (``folder / LOGITS``)."""
+    """A pass over every item, a second one over some in batches of another composition, and the logits that drift is
+    measured from (``folder / LOGITS``)."""
     count = len(setting.items)
     with _open(setting, model, ticks) as runner:
         replies = _ask(setting, runner, folder, ticks, "answers")
-        again = _ask(setting, runner, folder, ticks, "answers again", regroup=True)
+        rows = drift.spread_rows(count, setting.again_rows)
+        again = _ask(_few(setting, rows), runner, folder, ticks, "answers again", regroup=True) if rows else []
         prompts = [tuple(runner.encode(item.messages)) for item in setting.items]
         chosen = drift.spread_rows(count, setting.drift_rows)
         forced = [drift.Forced(prompts[i], replies[i].token_ids) for i in chosen]
@@ -161,19 +165,24 @@ def hear_baseline(setting: Setting, model: Named, ticks: Phases, folder: Path) -
             reference.record(runner, tick)
         guarded = _guard(setting, runner, replies, folder, ticks)
         longest, note = max(map(len, prompts)), runner.note
-        others = _reworded(setting, runner, folder, ticks)
-        return Heard(model, replies, guarded, again, forced, runner.vocabulary, longest, note=note, reworded=others)
+        others = _reworded(setting, rows, runner, folder, ticks)
+        twice = dict(zip(rows, again, strict=True))
+        return Heard(model, replies, guarded, twice, forced, runner.vocabulary, longest, note=note, reworded=others)
 
 
-def _reworded(setting: Setting, runner: Runner, folder: Path, ticks: Phases) -> list[Reworded]:
-    """Some items in every wording of ``WORDINGS``."""
-    rows = drift.spread_rows(len(setting.items), setting.wording_rows)
+def _few(setting: Setting, rows: Sequence[int]) -> Setting:
+    return replace(setting, items=[setting.items[row] for row in rows])
+
+
+def _reworded(setting: Setting, again: Sequence[int], runner: Runner, folder: Path, ticks: Phases) -> list[Reworded]:
+    """Some of the items that were asked ``again`` in every wording of ``WORDINGS``."""
+    rows = [again[place] for place in drift.spread_rows(len(again), setting.wording_rows)]
     if not rows:
         return []
     found = []
     for number, name in enumerate(WORDINGS):
         tick = ticks.phase("other wordings", len(rows))
-        items = reword([setting.items[row] for row in rows], name)
+        items = reword(_few(setting, rows).items, name)
         kept = Kept(folder / f"wording-{number}.jsonl")
         found.append(Reworded(name, rows, said(ask(runner, items, setting.max_tokens, kept, progress=tick))))
     return found

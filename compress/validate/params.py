@@ -35,8 +35,10 @@ class ValidateParams(Params):
     sequential: bool = False
     """Ask in rounds, in random order, and stop as soon as the verdict is sure (docs/gate.md). Off, every item is asked,
     so that all figures stand on all items."""
+    again_rows: int = Field(default=300, ge=1)
+    """Items that the baseline is asked twice, in other company (A/A): what flips there flips without compression."""
     wording_rows: int = Field(default=48, ge=0)
-    """Items that the baseline is asked again in harmless other wordings; 0 leaves that out."""
+    """Of those, items that it is asked again in harmless other wordings; 0 leaves that out."""
     max_tokens: int = Field(default=160, ge=1)
     """Most tokens of a reply."""
     drift_rows: int = Field(default=200, ge=0)

@@ -167,12 +167,15 @@ def _enforced(setting: Setting, heard: Heard) -> dict[str, Any]:
 
 def a_a(setting: Setting, baseline: Heard) -> dict[str, Any]:
     """The baseline against itself in batches of another composition: the flip floor of the measurement."""
-    return changes(setting.book, setting.items, said(baseline.replies), said(baseline.again))
+    few = _few(setting, list(baseline.again))
+    first = [baseline.replies[row] for row in baseline.again]
+    return changes(few.book, few.items, said(first), said(list(baseline.again.values())))
 
 
 def _wording(setting: Setting, everyone: Everyone) -> list[dict[str, Any]]:
     """Flips that other words cause, beside those of a second pass and of every candidate on the same items."""
-    others = {AGAIN: said(everyone.baseline.again)} | {h.model.name: said(h.replies) for h in everyone.candidates}
+    told = {AGAIN: everyone.baseline.again} | {h.model.name: dict(enumerate(h.replies)) for h in everyone.candidates}
+    others = {name: dict(zip(of, said(list(of.values())), strict=True)) for name, of in told.items()}
     return sensitivity(setting.book, setting.items, everyone.baseline.reworded, said(everyone.baseline.replies), others)
 
 
@@ -189,7 +192,7 @@ def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, h
     few, n = _few(setting, range(len(heard.replies))), len(heard.replies)
     before = replace(baseline, replies=baseline.replies[:n]).score(few)
     pairs = zip(before.accurate, heard.score(few).accurate, strict=True)
-    changed = max(sum(flips(list(pairs))), sum(floor["accuracy_flips"]), 1) / n
+    changed = max(sum(flips(list(pairs))) / n, sum(floor["accuracy_flips"]) / floor["n"], 1 / n)
     known = why_n(n, margins["accuracy"], round(changed, 4), clusters=len({item.cluster for item in few.items}))
     early = ""
     if heard.looks and not heard.looks.complete:

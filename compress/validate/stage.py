@@ -36,7 +36,7 @@ class Validate(Stage[ValidateParams]):
     """Judge candidates; see the module's description."""
 
     Params = ValidateParams
-    version = 7
+    version = 8
     accepts = frozenset({"bundle", "gptq", "hf", *BACKENDS})
     produces = "proof"
     many = True
@@ -54,8 +54,8 @@ class Validate(Stage[ValidateParams]):
 
         Memory: one model in torch in float32 (its file mapped while it loads), the keys and values of a batch.
 
-        Work: two passes of the baseline and some items in other wordings, one pass of each candidate, drift of all, the
-        model before tuning to the token limit, and a process that times each.
+        Work: one pass of the baseline, some items again and in other wordings, one pass of each candidate, drift of
+        all, the model before tuning to the token limit, and a process that times each.
         """
         from compress.validate.wording import WORDINGS
 
@@ -63,8 +63,9 @@ class Validate(Stage[ValidateParams]):
         model, asked = baseline.sizes, self._asked(job)
         drift = replace(asked, rows=min(asked.rows, p.drift_rows))
         most = REFERENCE_BYTES / (4 * model.shape.vocab)
-        reworded = replace(asked, rows=len(WORDINGS) * min(asked.rows, p.wording_rows))
-        work = answers(model, asked, in_torch=baseline.kind in IN_TORCH)
+        again = replace(asked, rows=min(asked.rows, p.again_rows))
+        reworded = replace(asked, rows=len(WORDINGS) * min(again.rows, p.wording_rows))
+        work = answers(model, again, in_torch=baseline.kind in IN_TORCH)
         work += answers(model, reworded, in_torch=baseline.kind in IN_TORCH)
         for outline in (baseline, *job.inputs):
             own, torch = outline.model or model, outline.kind in IN_TORCH

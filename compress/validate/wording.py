@@ -89,10 +89,15 @@ def flips(pairs: Sequence[tuple[bool, bool]]) -> list[int]:
 
 
 def sensitivity(
-    book: RuleBook, items: Sequence[Item], reworded: Sequence[Reworded], baseline: Said, others: Mapping[str, Said]
+    book: RuleBook,
+    items: Sequence[Item],
+    reworded: Sequence[Reworded],
+    baseline: Said,
+    others: Mapping[str, Mapping[int, tuple[str, bool]]],
 ) -> list[dict[str, Any]]:
-    """A row for every wording and for all of ``others`` (candidates, or the baseline's second pass) on the same items,
-    against the baseline's own answers: ``{name, what, n, text_changed, accuracy_flips, rule_n, rule_flips}``."""
+    """A row for every wording and for all of ``others`` (what candidates and the baseline's second pass said, by the
+    place of the item) on the same items, against the baseline's own answers:
+    ``{name, what, n, text_changed, accuracy_flips, rule_n, rule_flips}``."""
     if not reworded:
         return []
     rows = reworded[0].rows
@@ -103,6 +108,6 @@ def sensitivity(
 
     found = [row(one.name, WORDINGS[one.name][0], one.rows, one.replies) for one in reworded]
     for name, replies in others.items():
-        asked = [number for number in rows if number < len(replies)]
+        asked = [number for number in rows if number in replies]
         found.append(row(name, "the same words", asked, [replies[number] for number in asked]))
     return found

@@ -13,7 +13,8 @@ from compress.stage import Job
 def run_stage(
     name: str, source: Path, out: Path, *, scratch: Path | None = None, seed: int = 17, **rest: Any
 ) -> Artifact:
-    """Run stage ``name`` on the model folder ``source`` into ``out``; ``data`` and ``pass_`` go to the job."""
+    """Run stage ``name`` on the model folder ``source`` and the artifacts ``more`` into ``out``; ``data`` and ``pass_`` go
+    to the job."""
     stage = load_stage(name)
     out.mkdir(parents=True)
     scratch = scratch or out.with_name(out.name + ".scratch")
@@ -21,8 +22,10 @@ def run_stage(
     given = {key: rest.pop(key) for key in ("data", "progress") if key in rest}
     if "pass_" in rest:
         given["calibration"] = rest.pop("pass_")
+    inputs = (open_artifact(source), *rest.pop("more", ()))
     params = stage.Params(**rest)
-    job = Job(params=params, out=out, scratch=scratch, inputs=(open_artifact(source),), seed=seed, **given)
+    names = tuple(artifact.path.name for artifact in inputs)
+    job = Job(params=params, out=out, scratch=scratch, inputs=inputs, names=names, seed=seed, **given)
     stage.check(job)
     facts = stage.run(job)
     return seal(

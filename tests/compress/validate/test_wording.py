@@ -37,7 +37,7 @@ def test_flips_stand_beside_each_other():
     baseline = [("b", False)] * 5 + [("c", False)]
     greeted = Reworded("greeting", [0, 3, 5], [("b, hello", False), ("c", False), ("b", True)])
     assert Reworded.from_json(greeted.to_json()) == greeted
-    others = {"again": baseline, "small": [("c", False)] * 4}
+    others = {"again": dict(enumerate(baseline)), "small": dict.fromkeys(range(4), ("c", False))}
     rows = sensitivity(BOOK, items, [greeted], baseline, others)
     assert [(r["name"], r["n"], r["text_changed"], r["accuracy_flips"], r["rule_flips"]) for r in rows] == [
         ("greeting", 3, 3, [0, 1], [0, 1]),  # a reply that was cut off is not right
