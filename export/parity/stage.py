@@ -34,11 +34,11 @@ from runtime.engine.gguf_split import require_whole
 log = logging.getLogger(__name__)
 
 FILE = "parity.json"
-LIBRARIES = 700_000_000
+LIBRARIES = 250_000_000
 """Bytes of both runtimes, two tokenizers, and torch's own."""
 START_S, READ_S, TALK_S, ROW_S = 1.0, 0.6, 0.002, 0.002
 """Seconds of the interpreter: the reference; for a candidate loading and probes, a prompt read, a row answered."""
-SPEED, RUNTIME_SPEED, WEIGHT_MOVED, SCORE_MOVED, ROW_BYTES = 0.55, 0.9, 800, 60, 16
+SPEED, RUNTIME_SPEED, WEIGHT_MOVED, SCORE_MOVED, ROW_BYTES = 1.0, 1.5, 800, 60, 16
 """Shares of the probe's float32 speed, in torch and in a runtime; bytes moved for a weight and for a score; bytes held
 for an FFN channel of a token."""
 BUDGET, LEAST = 5e11, 16
@@ -83,23 +83,28 @@ class ExportParity(Stage[ParityParams]):
         return Outline("parity", 3000 * len(job.inputs))
 
     def needs(self, job: JobOutline[ParityParams]) -> Needs:
-        """Memory: one float32 model in torch, the reference's logits of a few prompts, a candidate in its runtime with
-        the logits it keeps, and batches of logits.
+        """Memory: one float32 model in torch and its file, the largest tensor three times (as stored, as it should be
+        and their difference), the reference's logits of a few prompts, a candidate in its runtime with the logits that
+        it keeps, and batches of logits.
 
         Work for each candidate: its weights read back and compared; in torch all rows, a few of them again with the
-        runtime's roundings, the head at the compared positions alone; in the runtime each row once as prompt and reply.
+        runtime's roundings, the head at the compared positions alone; in the runtime each row once as prompt and reply
+        (as long as those that were trained on, at most).
         """
         p, model = job.params, job.inputs[0].sizes
         lengths, prompts = self._lengths(job, model)
         rows = min(prompts, p.scored or afforded(model.parameters, lengths.prompt + p.tokens))
         few = min(p.noise_prompts, max(8, rows // 4), rows)
-        length = lengths.prompt + p.tokens
+        taught = job.split("train")
+        reply = min(p.tokens, taught.lengths(model).reply) if taught.rows else p.tokens
+        length = lengths.prompt + reply
         asked = [c for c in job.inputs[1:] if c.kind != "gptq"]
-        heads = min(length, TAIL + p.tokens)
+        heads = min(length, TAIL + reply)
         one = _exact(model, rows + 2 * few, length, heads) + _ran(model, rows, length, heads)
         work = Work(python=START_S) + _exact(model, few, length, heads)
         work += (_held(model) + Work(python=READ_S + TALK_S * prompts)) * (len(job.inputs) - 1) + one * len(asked)
-        memory = WORKER + LIBRARIES + 4 * model.parameters + min(KEPT_BYTES, 4 * few * heads * model.shape.vocab)
+        memory = WORKER + LIBRARIES + (4 + model.weight_bytes) * model.parameters + 12 * model.head
+        memory += min(KEPT_BYTES, 4 * few * heads * model.shape.vocab)
         memory += 4 * min(BATCH_BYTES, 4 * rows * heads * model.shape.vocab)
         memory += min(BATCH_TOKENS, rows * length) * ROW_BYTES * model.shape.ffn
         memory += max((c.disk_bytes for c in asked), default=0)
