@@ -188,9 +188,9 @@ def measure(given: argparse.Namespace, talks: Sequence[Any]) -> dict[str, dict[s
             port = free_port()
             sides.append(stack.enter_context(running(name, commands(given, port, slots)[name], port, slots)))
             found[name] = {"ready_s": round(sides[-1].ready, 2)}
+        rows = itertools.cycle(talks)  # none comes back: one of the servers keeps what it read in a store of its own
         for clients in given.clients:
             rates: dict[str, list[float]] = {side.name: [] for side in sides}
-            rows = iter(itertools.cycle(talks))
             for turn in range(given.rounds + 1):
                 part = list(itertools.islice(rows, max(clients, 4)))
                 for side in sides:

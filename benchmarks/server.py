@@ -38,8 +38,8 @@ def rates(model: Path, threads: int, rounds: int) -> dict[str, float]:
     """Tokens per second of one conversation, each way in turn."""
     how: dict[str, Any] = {"max_tokens": TOKENS}
     with (
-        load(model, threads=threads, slots=1, lookup=False) as here,
-        load_isolated(model, threads=threads, slots=1, lookup=False) as there,
+        load(model, threads=threads, slots=1) as here,
+        load_isolated(model, threads=threads, slots=1) as there,
         served(model, "--slots", "1", "--threads", str(threads), "--no-logs") as server,
         httpx.Client(timeout=300) as client,
     ):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from .engine.chat import DEFAULT, Chat
 from .engine.forgery import Forgery
+from .engine.lookup import WIDEST
 from .engine.prefixes import common
 from .engine.requests import GREEDY, Request
 from .engine.sampling import Chances, Sampling
@@ -36,6 +37,8 @@ MOST_CHOICES = 128
 """Replies to one question."""
 HEADS = 64
 """System prompts whose tokens are remembered."""
+WORDS = "Good morning, how may I help you with your order today? " * 8
+"""What is read before anybody asks."""
 Progress = Callable[[int, int], None]
 
 
@@ -121,6 +124,11 @@ class Session(Talking):
         assert self.template is not None
         return self.engine.encode(render(self.template, clean, special=self.chat_files.special, now=now or self.clock))
 
+    def warm_up(self) -> None:
+        """Have the weights read and drafts measured before anybody asks. Returns at once; whoever comes goes first."""
+        if self.lookup:
+            self.scheduler.prepare(self.engine.encode(WORDS)[: 2 * WIDEST])
+
     def request(self, messages: Messages, how: Settings, *, said: str = "", **more: Any) -> Request:
         """A generation that has not been submitted yet. ``said``: the reply's beginning, from which it goes on."""
         begun = self._begun(said) if said else []
@@ -137,6 +145,7 @@ class Session(Talking):
             constraint=constraint,
             deadline=None if how.timeout is None else time.monotonic() + how.timeout,
             chances=None if how.logprobs is None else Chances(how.logprobs),
+            read=True,
             drafts=self.lookup,
             head=self._head(messages, ids),
             **more,

@@ -129,6 +129,7 @@ async def _serve(end: socket.socket) -> None:
         writer.write(to_line({"failed": error_to(error)}))
         await writer.drain()
         return
+    session.warm_up()
     await Worker(session, reader, writer).run()
     await asyncio.wait_for(asyncio.to_thread(session.close), 10)
 

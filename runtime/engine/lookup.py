@@ -14,6 +14,8 @@ Both are measured: the time of a step by its width, the share of drafted tokens 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from typing import NamedTuple
 
 GRAM = 3
@@ -122,21 +124,35 @@ class Drafts:
         """How many tokens of each draft to decode beside ``running`` tokens, so that most tokens come in a second."""
         if not any(draft.tokens for draft in drafts):
             return [0] * len(drafts)
-        offers: list[tuple[float, int]] = []
-        for number, draft in enumerate(drafts):
-            likely = 1.0
-            for kind in draft.kinds:
-                likely *= self._taken[kind] / self._shown[kind]
-                offers.append((-likely, number))
-        offers.sort()
-        gained, best, count = float(running), GAIN * running / self.seconds[running], 0
-        for number, (loss, _) in enumerate(offers[: self.widest - running], 1):
-            gained -= loss
-            if gained / self.seconds[running + number] > best:
-                best, count = gained / self.seconds[running + number], number
-        count, self._trying = count or int(self._trying), False
-        chosen = [number for _, number in offers[:count]]
-        return [chosen.count(number) for number in range(len(drafts))]
+        odds = [self._odds(draft) for draft in drafts]
+        order = sorted(range(len(drafts)), key=lambda number: -sum(odds[number]))
+        offers = [(likely, number) for number in order for likely in odds[number]][: self.widest - running]
+        lengths, chosen = [0] * len(drafts), [0] * len(drafts)
+        gained, best = float(running), GAIN * running / self.seconds[running]
+        for likely, number in offers:
+            lengths[number] += 1
+            gained += likely
+            if (rate := gained / self._cost(lengths, running)) > best:
+                best, chosen = rate, lengths[:]
+        if self._trying and not any(chosen):
+            chosen[offers[0][1]] = 1
+        self._trying = False
+        return chosen
+
+    def _odds(self, draft: Draft) -> list[float]:
+        """Of each token of a draft, and all before it, being taken."""
+        return list(accumulate((self._taken[kind] / self._shown[kind] for kind in draft.kinds), mul))
+
+    def _cost(self, drafted: Sequence[int], running: int) -> float:
+        """Seconds of a step of so many replies, some with drafts: llama.cpp computes together as many tokens of each as
+        the shortest has, then what is left of the others, and so on."""
+        lengths = sorted([*(1 + number for number in drafted), *[1] * (running - len(drafted))])
+        spent, before = 0.0, 0
+        for number, length in enumerate(lengths):
+            if length > before:
+                spent += self.seconds[(running - number) * (length - before)]
+                before = length
+        return spent
 
     def looked(self, drafts: int, seconds: float) -> None:
         """Note what looking for so many drafts took."""

@@ -24,13 +24,15 @@ class Probe:
     """Measures one width at a time, from narrow to wide, until one rounds otherwise."""
 
     WIDTHS = (2, 3, 4, 5, 6, 8, 12, WIDEST)
-    PATIENCE = 0.25
+    PATIENCE = 0.1
     """Seconds for which somebody who comes meanwhile may have to wait."""
 
     def __init__(self, backend: Backend, drafts: Drafts, awaited: Callable[[], bool]) -> None:
         """``awaited``: whether there is work to do."""
         self._backend, self._drafts, self._awaited = backend, drafts, awaited
         self._left = list(self.WIDTHS) if backend.drafts else []
+        self.text: Sequence[int] = ()
+        """What to measure on while no conversation is long enough."""
 
     @property
     def done(self) -> bool:
@@ -40,8 +42,14 @@ class Probe:
     def step(self, slots: Sequence[Slot]) -> bool:
         """Measure one width at the end of what some free slot holds; False when there is nothing to do."""
         slot = max(slots, key=lambda slot: len(slot.held), default=None)
-        if not self._left or slot is None or len(slot.held) < 2 * WIDEST:
+        if not self._left or slot is None or max(len(slot.held), len(self.text)) < 2 * WIDEST:
             return False
+        if len(slot.held) < 2 * WIDEST:
+            if len(self.text) >= self._backend.context:
+                return False
+            self._cut(slot, 0)
+            self._decode(slot, self.text)
+            return True
         width, base = self._left[0], len(slot.held) - self._left[0]
         text, singles, spent = slot.held[base:], [], []
         self._cut(slot, base)

@@ -43,6 +43,8 @@ class Request:
     """With ``score``: reply too, and keep the logits behind every token of the reply that was decoded."""
     fresh: bool = False
     """Wait until nothing runs and forget every kept prefix first."""
+    read: bool = False
+    """Somebody reads the reply as it comes: prompts beside it are read in small pieces."""
     drafts: bool = False
     """Decode what it may say next together with what it said (see `lookup`)."""
     chances: Chances | None = None

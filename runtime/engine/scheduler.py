@@ -25,6 +25,7 @@ import numpy as np
 from ..errors import HoldfastError, Overloaded, UsageError
 from .backends.base import Backend, Span
 from .lookup import LONGEST, NOTHING, Draft, Drafts, Written
+from .pace import CHUNK, SCORED_CHUNK, Pace
 from .probe import Probe
 from .requests import Counters, Request, as_error, what_of
 from .sampling import Sampler
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from .prefixes import Prefixes
 
 log = logging.getLogger(__name__)
-CHUNK = 128  # prompt tokens per step while replies are running: bounds the stall a long prompt can cause
-SCORED_CHUNK = 64  # the logits of so many tokens are in memory at once
 SWEEP = 0.02  # seconds between two looks for waiting requests that nobody wants any more
 
 
@@ -57,7 +56,8 @@ class Scheduler:
         self._drafts = Drafts()
         self._probe = Probe(backend, self._drafts, lambda: bool(self._waiting) or self._closing)
         self._wants_drafts = False
-        self._even = False  # whether the step holds no prompt
+        self._pace = Pace()
+        self._even, self._running = False, 0  # whether the step holds no prompt; the replies that go on in it
         self._thread = threading.Thread(target=self._loop, name="holdfast-decode", daemon=True)
         self._thread.start()
 
@@ -90,6 +90,12 @@ class Scheduler:
             )
         if min(request.prompt) < 0 or max(request.prompt) >= self._backend.n_vocab:
             raise UsageError(f"a token id is outside 0..{self._backend.n_vocab - 1}", next="use this model's tokenizer")
+
+    def prepare(self, text: Sequence[int]) -> None:
+        """Find out what drafts cost from now on, whenever nobody waits; on ``text`` as long as nobody has asked."""
+        with self._wake:
+            self._wants_drafts, self._probe.text = True, text
+            self._wake.notify()
 
     @property
     def depth(self) -> int:
@@ -145,7 +151,7 @@ class Scheduler:
 
     def _sleep(self) -> None:
         with self._wake:
-            while not self._waiting and not self._closing:
+            if not self._waiting and not self._closing:
                 self._wake.wait()
 
     def _tidy(self) -> bool:
@@ -220,8 +226,11 @@ class Scheduler:
             self._decode_apart(work)
         else:
             self._advance(work, rows)
-            if self._even:
-                self._drafts.timed(sum(len(span.tokens) for _, span in work), self._backend.clock() - started)
+            spent, width = self._backend.clock() - started, sum(len(span.tokens) for _, span in work)
+            if self._even and (self._running == 1 or width == self._running):
+                self._drafts.timed(width, spent)
+            if not self._even or width == self._running:
+                self._pace.note(self._running, width - self._running, spent)
 
     def _decode_apart(self, work: list[tuple[Slot, Span]]) -> None:
         """A batch failed: decode each part alone, so that only the requests at fault fail. Raises what the engine
@@ -257,12 +266,15 @@ class Scheduler:
         running = [slot for slot in live if slot.next >= 0]
         for slot in running:
             slot.draft = NOTHING
-        self._even = 0 < len(running) == len(live)
+        self._even, self._running = 0 < len(running) == len(live), len(running)
         if self._even and self._drafts.widest > len(running) and self._drafts.worth(len(running)):
             self._draft(running)
         work = [(s, Span(s.index, len(s.held), (s.next, *s.draft.tokens), 1 + len(s.draft.tokens))) for s in running]
         if len(work) < len(live):
-            room = min(CHUNK, self._backend.batch - len(work)) if work else self._backend.batch
+            room = self._backend.batch
+            if work:
+                read = any(slot.request is not None and slot.request.read for slot in running)
+                room = min(room - len(work), self._pace.room(len(running)) if read else CHUNK)
             for slot in live:
                 if slot.next < 0 and room > 0 and self._slots.ready(slot):
                     span = self._chunk(slot, room)

@@ -11,7 +11,8 @@ from runtime.engine.backends.base import Span
 from runtime.engine.chat import Chat
 from runtime.engine.requests import Request
 from runtime.engine.sampling import Chances, Sampling
-from runtime.engine.scheduler import CHUNK, Scheduler
+from runtime.engine.pace import CHUNK
+from runtime.engine.scheduler import Scheduler
 from runtime.errors import HoldfastError, Overloaded, UsageError
 
 N_VOCAB, STOP = 50, 0
