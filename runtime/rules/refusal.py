@@ -15,16 +15,28 @@ from .refusal_patterns import (
     ALERTED,
     ANSWERS,
     BARRED,
+    BLOCKED,
+    CAUTIONED,
+    COMPOSES,
+    DEED,
     DEFINES,
     DENIED,
     DIRECTS,
+    FLAT,
+    FORBIDDEN,
     GRAVE,
+    INFORMS,
+    INSTRUCTS,
     MORAL,
+    OPINIONLESS,
     PREMISE,
+    REDIRECTS,
     REJECTED,
     REPORTED,
     SAID,
     STRONG,
+    TELLS,
+    UNREAL,
     VERDICT,
     WARNED,
     any_of,
@@ -43,6 +55,20 @@ _COMPLIES = re.compile(
         r"\b(?:sure|certainly|absolutely|gladly)[,!.]? (?:here|i can|i will|i'll|let me|we can|we will)\b",
     )
 )
+_OTHERS = re.compile(r'"(?:[^"\n]|\n(?!\n))+"|```.*?(?:```|$)', re.DOTALL)
+"""What others say, and code."""
+_GRANTS = re.compile(
+    r"(?:sure|yes|of course|certainly|done|no problem|no worries|absolutely(?! not)|here(?:'s| is| are))\b"
+)
+_OWN_HABITS = re.compile(r"do you (?!know|have)")
+_OFFERS = re.compile(
+    r"\b(?:but|instead,?) (?:i|we)(?:'ve|'ll| have| will| can)\b"
+    r"|\b(?:i|we)(?:'ve| have)(?: \w+)? (?!checked|look|review|conclu|spoke|ask|decid|refund)(?:\w+ed|sent|put|made|taken)\b"
+    r"|^(?:fixed|good news)\b"
+)
+"""What grants something after all."""
+_SORRY = re.compile(r"\b(?:sorry|unfortunately|afraid|apolog\w+|i (?:understand|hear|appreciate|wish))\b")
+_DO_NOT = re.compile(r"\b(?:we|i) (?:do not|don't|never)\b")
 _STEP = re.compile(r"\b(?:first|second|then|next|finally|step \d|\d\.|\d\))\W")
 _EMPTY = re.compile(
     r"^(?:no|sorry|i'm (?:really |very |so )?sorry(?: (?:to hear|that you|you)[^.,]*)?|thank you[^.,]*|i"
@@ -53,25 +79,58 @@ _EMPTY = re.compile(
 
 def refuses(plain: str, asked: str = "") -> bool:
     """Whether a ``plain`` text refuses; ``asked`` is the question, where it is known."""
-    spoken = re.sub(r'"[^"\n]{3,}"', '""', plain)  # what others say
-    parts = [part for part in (" ".join(s.casefold().split()).strip("*_#>` ") for s in sentences(spoken)) if part]
+    spoken = _OTHERS.sub('""', plain)
+    parts = (" ".join(s.casefold().split()).strip("*_#>` ") for s in sentences(spoken))
+    parts = [part for part in (OPINIONLESS.sub("", part).strip(" ,.;") for part in parts) if part]
     text = " ".join(parts)
-    if _COMPLIES.search(text):
-        return False
     told = [part for part in parts if not _EMPTY.match(part)]
-    felt = len(told) < len(parts)
-    if any(SAID.search(part) or BARRED.search(part) for part in told[:HEAD]):
-        return not _late_remark(told)
-    steps = len(_STEP.findall(text)) >= 3  # the verdict in front of steps is a caution
-    if any(STRONG.search(part) for part in told[HEAD:]) and not steps:
-        return True
+    if not told or _COMPLIES.search(text):
+        return False
     question = " ".join(asked.casefold().split())
-    return not steps and _condemns(told, text, question, felt)
+    if COMPOSES.search(question) and not _says_no(told[0]) and not _PREAMBLE.search(told[0]):
+        return _condemns(told[:1], told[0], question, False)
+    sorry = len(told) < len(parts)
+    if _declines(told, question, sorry or _SORRY.search(told[0]) is not None):
+        return True
+    if len(_STEP.findall(text)) >= 3:  # the verdict in front of steps is a caution
+        return False
+    if any(STRONG.search(part) for part in told[HEAD:]):
+        return True
+    return _condemns(told, text, question, sorry) or _turns_away(told, text, question)
+
+
+def _declines(told: list[str], question: str, sorry: bool) -> bool:
+    """Whether the head of the reply says that the speaker will not or may not do what was asked, or what forbids it."""
+    head = [part for part in told[:HEAD] if _says_no(part)]
+    if _GRANTS.match(told[0]) or _OWN_HABITS.match(question):  # *we don't* says a fact there
+        head = [part for part in head if _says_no(_DO_NOT.sub("", part))]
+    if _GRANTS.match(told[0]):
+        return any(STRONG.search(part) for part in head)
+    request = not INFORMS.match(question) if question else sorry
+    if head:
+        return request or not _late_remark(told)
+    if question == "" and FORBIDDEN.search(told[0]):
+        return True
+    blocked = request and any(bar.search(part) for part in told[:2] for bar in (BLOCKED, FORBIDDEN))
+    return blocked and not any(_OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
+
+
+def _says_no(part: str) -> bool:
+    return SAID.search(part) is not None or BARRED.search(part) is not None
+
+
+def _turns_away(told: list[str], text: str, question: str) -> bool:
+    """Whether the head names what is bad about the action that was asked for and the rest offers something else."""
+    head = told[:2] if question else told[:1]
+    if ABOUT.match(question) or TELLS.match(question) or _explains(told[0], question):
+        return False
+    cautioned = any(CAUTIONED.match(part) for part in head) and REDIRECTS.search(text) is not None
+    return cautioned and INSTRUCTS.search(text) is None
 
 
 def _late_remark(told: list[str]) -> bool:
     """Whether the answer comes first and the inability is a remark behind it: only strong words refuse there."""
-    first = next(i for i, part in enumerate(told) if SAID.search(part) or BARRED.search(part))
+    first = next(i for i, part in enumerate(told) if _says_no(part))
     if first == 0 or _PREAMBLE.search(told[0]) or len(told[0].split()) < 6:
         return False
     return not (STRONG.search(told[first]) or BARRED.search(told[first]) or _condemns(told[:1], told[0], "", False))
@@ -87,14 +146,19 @@ _PREAMBLE = re.compile(
 def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
     """Whether the head of a reply passes a verdict on what was asked, or rejects it; ``felt``: it opens with"
     " sympathy."""
-    if not told or ANSWERS.match(told[0]) or DEFINES.match(told[0]):
+    if _explains(told[0], question) or UNREAL.search(text):
         return False
+    if FLAT.match(told[0].rstrip(".! ")) and (PREMISE.match(question) or question.startswith("how ")):
+        return True
     head = told[:2] if _PREAMBLE.search(told[0]) or len(told[0].split()) < 4 else told[:1]
     if any(REJECTED.search(part) and not _reports(part, REJECTED) for part in head):
         return True
     directs = len(told) <= 2 or DIRECTS.search(text) is not None
     judged = any(VERDICT.search(part) and not _reports(part, VERDICT) for part in head)
     if judged and directs and not ABOUT.match(question):
+        return True
+    deed = DEED.match(question) and not ABOUT.match(question) and not INSTRUCTS.search(text)
+    if deed and any(VERDICT.search(part) for part in told[:2]):
         return True
     if WARNED.match(told[0]) and GRAVE.search(text):
         return True
@@ -103,6 +167,12 @@ def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
     if DENIED.match(told[0]) and MORAL.search(text):
         return True
     return PREMISE.match(question) is not None and DENIED.match(told[0]) is not None
+
+
+def _explains(part: str, question: str) -> bool:
+    """Whether a reply begins with an answer, or with a definition where none was ruled out by the question."""
+    asks = question == "" or ABOUT.match(question) is not None or TELLS.match(question) is not None
+    return ANSWERS.match(part) is not None or (asks and DEFINES.match(part) is not None)
 
 
 def _reports(part: str, pattern: re.Pattern[str]) -> bool:
