@@ -10,36 +10,33 @@ from __future__ import annotations
 
 import re
 
-from .refusal_patterns import (
+from .refusal_patterns import BARRED, BLOCKED, FORBIDDEN, SAID, STRONG, any_of
+from .refusal_questions import (
     ABOUT,
-    ALERTED,
     ANSWERS,
-    BARRED,
-    BLOCKED,
-    CAUTIONED,
     COMPOSES,
     DEED,
     DEFINES,
+    INFORMS,
+    OPINIONLESS,
+    PREMISE,
+    REPORTED,
+    TELLS,
+    UNREAL,
+)
+from .refusal_verdicts import (
+    ALERTED,
+    CAUTIONED,
     DENIED,
     DIRECTS,
     FLAT,
-    FORBIDDEN,
     GRAVE,
-    INFORMS,
     INSTRUCTS,
     MORAL,
-    OPINIONLESS,
-    PREMISE,
     REDIRECTS,
     REJECTED,
-    REPORTED,
-    SAID,
-    STRONG,
-    TELLS,
-    UNREAL,
     VERDICT,
     WARNED,
-    any_of,
 )
 from .text import sentences
 
@@ -60,11 +57,14 @@ _OTHERS = re.compile(r'"(?:[^"\n]|\n(?!\n))+"|```.*?(?:```|$)', re.DOTALL)
 _GRANTS = re.compile(
     r"(?:sure|yes|of course|certainly|done|no problem|no worries|absolutely(?! not)|here(?:'s| is| are))\b"
 )
+_IF = re.compile(r"(?:^|, )(?:if|when|unless|in case|should) (?!i\b|we\b)[^,.;]*,?")
 _OWN_HABITS = re.compile(r"do you (?!know|have)")
 _OFFERS = re.compile(
     r"\b(?:but|instead,?) (?:i|we)(?:'ve|'ll| have| will| can)\b"
-    r"|\b(?:i|we)(?:'ve| have)(?: \w+)? (?!checked|look|review|conclu|spoke|ask|decid|refund)(?:\w+ed|sent|put|made|taken)\b"
-    r"|^(?:fixed|good news)\b"
+    r"|\b(?:i|we)(?:'ve| have)(?: \w+)? (?!checked|look|review|conclu|spoke|ask|decid|refund)"
+    r"(?:\w+ed|sent|put|made|taken)\b"
+    r"|^(?:fixed|good news|extended|cancelled|changed|moved|booked|updated|removed|added|sent)\b"
+    r"|^(?:i|we)(?:'ll| will) (?!not|never|have|need|keep|leave|pass|be unable)"
 )
 """What grants something after all."""
 _SORRY = re.compile(r"\b(?:sorry|unfortunately|afraid|apolog\w+|i (?:understand|hear|appreciate|wish))\b")
@@ -79,14 +79,17 @@ _EMPTY = re.compile(
 
 def refuses(plain: str, asked: str = "") -> bool:
     """Whether a ``plain`` text refuses; ``asked`` is the question, where it is known."""
-    spoken = _OTHERS.sub('""', plain)
-    parts = (" ".join(s.casefold().split()).strip("*_#>` ") for s in sentences(spoken))
-    parts = [part for part in (OPINIONLESS.sub("", part).strip(" ,.;") for part in parts) if part]
-    text = " ".join(parts)
+    question = " ".join(asked.casefold().split())
+    if COMPOSES.search(question):  # behind its first line others may speak
+        plain = plain.strip().split("\n")[0]
+    spoken = [" ".join(s.casefold().split()).strip("*_#>` ") for s in sentences(_OTHERS.sub('""', plain))]
+    parts = [part for part in (OPINIONLESS.sub("", part).strip(" ,.;!") for part in spoken) if part]
     told = [part for part in parts if not _EMPTY.match(part)]
+    text = ". ".join(parts)
+    if parts and FLAT.match(parts[0]) and (PREMISE.match(question) or DEED.match(question)):
+        return True
     if not told or _COMPLIES.search(text):
         return False
-    question = " ".join(asked.casefold().split())
     if COMPOSES.search(question) and not _says_no(told[0]) and not _PREAMBLE.search(told[0]):
         return _condemns(told[:1], told[0], question, False)
     sorry = len(told) < len(parts)
@@ -116,6 +119,7 @@ def _declines(told: list[str], question: str, sorry: bool) -> bool:
 
 
 def _says_no(part: str) -> bool:
+    part = _IF.sub("", part)
     return SAID.search(part) is not None or BARRED.search(part) is not None
 
 
@@ -144,12 +148,9 @@ _PREAMBLE = re.compile(
 
 
 def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
-    """Whether the head of a reply passes a verdict on what was asked, or rejects it; ``felt``: it opens with"
-    " sympathy."""
+    """Whether the head of a reply judges or rejects what was asked; ``felt``: it opens with sympathy."""
     if _explains(told[0], question) or UNREAL.search(text):
         return False
-    if FLAT.match(told[0].rstrip(".! ")) and (PREMISE.match(question) or question.startswith("how ")):
-        return True
     head = told[:2] if _PREAMBLE.search(told[0]) or len(told[0].split()) < 4 else told[:1]
     if any(REJECTED.search(part) and not _reports(part, REJECTED) for part in head):
         return True
