@@ -31,7 +31,7 @@ _HARMLESS = any_of(
     "say when", "say how",
     "say if", "get over", "afford", "keep you", "ask for", "deny", "locate", "detect", "read (?!out)", r"recogni[sz]e",
     "reach", r"apologi[sz]e", "charge", "judge", "disappoint", "blame", "promise (?!you a)", "guarantee", "predict",
-    "wonder", "understand",
+    "wonder", "understand", "explain (?:how|why) (?:that|this|it)", "make you",
     "bill", "ask", "sell", "lose", "bother", "spam", "call", "contact", "go outside", "take long", "hide", "be long",
     "bite",
 )  # fmt: skip
@@ -52,7 +52,8 @@ _SHUNS = any_of(
     "offer", "share", "give out", "give legal", "give medical", "give financial", "give advice", "give information",
     "disclose", "discuss", "assist", "help", "feel comfortable", "feel right", "generate", "create", "write", "produce",
     "deliver", "ship", "read out", "hand out", "pass on", "release", "reveal", "make exceptions", "accept", "allow",
-    "have the ability", "have permission", "recommend this",
+    "have (?:the |any )?(?:ability|permission|authority|power|right|means|option|leeway|tools|possibility)",
+    "recommend this",
     "have access to",
     "have (?:any )?(?:personal|private) (?:information|data)", "have any information about a",
     "have (?:(?:any|that|this|such) )+(?:kind of |sort of |type of )?(?:information|data|knowledge|way of knowing)",
@@ -76,7 +77,10 @@ SAID = re.compile(
         rf"\b{_SPEAKER} (?:(?:must|have to|need to|will|would like to|shall) )?(?:respectfully |politely |kindly )?"
         r"(?:decline|refuse|refrain|turn (?:(?:this|that|it|you|your \w+) )?down)\b",
         rf"\b{_SPEAKER} (?:must|have to|will have to) say no\b",
-        rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means)\b",
+        rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means|leeway"
+        r"|say|influence|option|possibility)\b",
+        rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:can't|cannot|won't|will not)"
+        rf" (?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER} (?:wish|would love to|'d love to)\b[^.!?]*\bbut\b",
         rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
         r" (?:\w+ ){0,2}?(?:sit (?:\w+ )?out|pass on|steer clear|stay (?:away|out)|leave (?:that|this|it|out)"
@@ -145,6 +149,7 @@ BARRED = re.compile(
         r"\b(?:i|we)(?:'ve| have) decided (?:not to|against)\b",
         r"\bnothing (?:i|we) can do\b",
         r"\b(?:unfortunately|afraid) not$",
+        r"\bnot (?:my|our) (?:place|job|role|business|call|decision)\b",
         r"\bcross(?:es|ing)? (?:a|the) line\b",
         r"(?:\bnot|n't) (?:going to work|my thing|on the cards|going to happen)\b",
         r"\b(?:outside|beyond)(?: of)? (?:what (?:i|we)|(?:the )?(?:my|our|scope) (?:scope|remit|polic\w+"
@@ -199,12 +204,14 @@ BLOCKED = re.compile(
         r" (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:if|when|after)\b",
         r"\b(?:we|i) (?:need|have) to see\b",
+        r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
+        r"\b(?:out of|not in) (?:my|our) hands\b|\bbeyond (?:my|our) control\b|\bprices? (?:is|are) fixed\b",
         r"^(?!(?:i|we|you|it|they|that|this)\b)(?:[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",
         r"\b(?:does not|doesn't|do not|don't) (?:apply|cover|include|extend)\b",
         r"\b(?:is|are) the (?:maximum|limit)\b",
         r"\b(?:deposit|fee|receipt|proof|id)s? (?:\w+ )?(?:is|are) required\b",
         r"\b(?:falls|fall|is|are) outside (?:of )?(?:it|the|our)\b",
-        r"\b(?:no longer|not) (?:available|offered|on offer|valid)\b",
+        r"\b(?:no longer|not) (?:available|offered|on offer|valid|possible)\b",
         r"\b(?:cannot|can't|can not|may not|must not|won't|will not|(?:is|are) not allowed to"
         r"|aren't allowed to) (?:be )?"
         r"(?:changed|cancelled|refunded|returned|waived|extended|moved|transferred|undone|reversed|removed"
