@@ -117,8 +117,14 @@ def _declines(told: list[str], question: str, sorry: bool) -> bool:
         return request or not _late_remark(told)
     if question == "" and FORBIDDEN.search(told[0]):
         return True
-    blocked = request and any(bar.search(part) for part in told[:2] for bar in (BLOCKED, FORBIDDEN))
-    return blocked and not any(_OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
+    if request and any(FORBIDDEN.search(part) for part in told[:2]):
+        return True
+    opening = told[:2] if sorry or _PREAMBLE.search(told[0]) else told[:1]
+    return (
+        request
+        and any(BLOCKED.search(part) for part in opening)
+        and not any(_OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
+    )
 
 
 def _says_no(part: str) -> bool:

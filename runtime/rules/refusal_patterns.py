@@ -31,13 +31,13 @@ _HARMLESS = any_of(
     "say when", "say how",
     "say if", "get over", "afford", "keep you", "ask for", "deny", "locate", "detect", "read (?!out)", r"recogni[sz]e",
     "reach", r"apologi[sz]e", "charge", "judge", "disappoint", "blame", "promise (?!you a)", "guarantee", "predict",
-    "wonder", "understand", "explain (?:how|why) (?:that|this|it)", "make you",
+    "wonder", "understand", "hang up", "explain (?:how|why) (?:that|this|it)", "make you",
     "bill", "ask", "sell", "lose", "bother", "spam", "call", "contact", "go outside", "take long", "hide", "be long",
     "bite",
 )  # fmt: skip
 """What nobody refuses by: I cannot thank you enough, we can't find your parcel."""
 _LACKS = any_of(
-    "able", "going", "allowed", "permitted", r"authori[sz]ed", "in a position", "here", "willing", "comfortable",
+    "able", "going", "in a position", "here", "willing", "comfortable",
     "designed", "programmed", "trained", "capable", "prepared", "supposed", "about to", "qualified", "licensed",
     "equipped", "at liberty", "free to", "inclined", "keen",
 )  # fmt: skip
@@ -72,6 +72,7 @@ SAID = re.compile(
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't) (?:in good conscience|possibly)\b",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}{_LACKS}\b(?! to {_HARMLESS}\b)",
         rf"\b{_AM} {_ADVERBS}unable\b(?! to {_HARMLESS}\b)",
+        rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}(?:allowed|permitted|authori[sz]ed)\b",
         rf"\b{_AM} only (?:able|allowed|permitted|authori[sz]ed)\b",
         rf"\b{_AM} {any_of('unwilling', 'prohibited', 'forbidden', 'barred', 'restricted', 'uncomfortable')}\b",
         rf"\b{_SPEAKER} (?:(?:must|have to|need to|will|would like to|shall) )?(?:respectfully |politely |kindly )?"
@@ -81,7 +82,7 @@ SAID = re.compile(
         r"|say|influence|option|possibility)\b",
         rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:can't|cannot|won't|will not)"
         rf" (?!{_HARMLESS}\b)\w+",
-        rf"\b{_SPEAKER} (?:wish|would love to|'d love to)\b[^.!?]*\bbut\b",
+        rf"\b{_SPEAKER}(?: wish| would love|'d love)\b[^.!?]*\bbut\b",
         rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
         r" (?:\w+ ){0,2}?(?:sit (?:\w+ )?out|pass on|steer clear|stay (?:away|out)|leave (?:that|this|it|out)"
         r"|draw the line|skip (?:that|this)|stop (?:here|there|short)|stick to|insist on|abide by)\b",
@@ -112,6 +113,7 @@ STRONG = re.compile(
     rf"|\b{_SPEAKER} (?:must |have to )?(?:respectfully )?(?:decline|refuse)\b"
     rf"|\b{_AM} {_ADVERBS}(?:not able|unable|not going|not allowed|not permitted|not comfortable) (?:to "
     rf"|in )?{_GIVES}\b"
+    rf"|\b{_SPEAKER}(?:'d| would) rather not\b"
     rf"|\b{_AM} {_ADVERBS}not (?:about|going) to (?!{_HARMLESS}\b)"
 )
 """What refuses further down too."""
@@ -149,7 +151,9 @@ BARRED = re.compile(
         r"\b(?:i|we)(?:'ve| have) decided (?:not to|against)\b",
         r"\bnothing (?:i|we) can do\b",
         r"\b(?:unfortunately|afraid) not$",
-        r"\bnot (?:my|our) (?:place|job|role|business|call|decision)\b",
+        r"\b(?:not|n't) (?:permit|allow|let|authori[sz]e) (?:me|us)\b",
+        r"\bno way (?:around|to get around)\b|\bdecided against\b|\bwould not be \w+ of (?:me|us)\b",
+        r"\bnot (?:my|our) (?:practice|policy|custom|habit|place|job|role|business|call|decision)\b",
         r"\bcross(?:es|ing)? (?:a|the) line\b",
         r"(?:\bnot|n't) (?:going to work|my thing|on the cards|going to happen)\b",
         r"\b(?:outside|beyond)(?: of)? (?:what (?:i|we)|(?:the )?(?:my|our|scope) (?:scope|remit|polic\w+"
@@ -203,7 +207,9 @@ BLOCKED = re.compile(
         r"^(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not|(?:won't|can't|cannot|will not|may not) be)"
         r" (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:if|when|after)\b",
-        r"\b(?:we|i) (?:need|have) to see\b",
+        r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
+        r"\b(?:is|are) (?:a must|mandatory|compulsory|obligatory|required)\b",
+        r"\byou(?:'d| would|'ll| will)? (?:have|need) to \w+ (?:\w+ ){0,3}yourself\b",
         r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
         r"\b(?:out of|not in) (?:my|our) hands\b|\bbeyond (?:my|our) control\b|\bprices? (?:is|are) fixed\b",
         r"^(?!(?:i|we|you|it|they|that|this)\b)(?:[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",

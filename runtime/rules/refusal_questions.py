@@ -42,7 +42,11 @@ DEED = re.compile(
     r"|please)\b"
 )
 """A question for the way to do something, or to do it."""
-INFORMS = re.compile(r"^(?:what|when|where|who|which|why|how|is|are|do|does|did|has|have|was|were)\b")
+INFORMS = re.compile(
+    r"^(?:(?:(?:can|could|would) you |please )?"
+    r"(?:explain|describe|compare|recommend|summari[sz]e|argue|list|name|tell me (?:about|how|why))"
+    r"|what|when|where|who|which|why|how|is|are|do|does|did|has|have|was|were)\b"
+)
 """A question for information, not a request."""
 TELLS = re.compile(
     r"\bis (?:that|it|this) (?:legal|ok|okay|allowed|safe|normal|true)\b|^(?:is|are|does|do|did|was|were|has"

@@ -120,13 +120,13 @@ MORAL = re.compile(
 CAUTIONED = re.compile(
     r"^(?!(?:never|don't|do not|make|if|when|you (?:can|could|might)|some|i can)\b)(?:[\w'-]+,? ){1,14}?"
     r"(?:is|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?"
-    r"|rarely|never|seldom|only) [^.!?]{0,90}?"
+    r"|rarely|never|seldom|only|undermines?|breaks?|violates?|means) [^.!?]{0,90}?"
     r"(?<!not )(?<!nothing )\b(?:illegal|unlawful|against the law|crimes?|criminal|offen[cs]e|felony|fraud"
     r"|prison|jail|arrest\w*|unethical"
     r"|immoral|wrong|harm\w*|hurt\w*|cruel|violat\w*|breach|consequences|charges|prosecuted|expelled|suspended|fines?"
     r"|endanger\w*|manipulati\w+|dishonest|trouble|solve|answer|dangerous|years|damage\w*|worse|stereotypes?"
     r"|advisable|recommended|the law|trust|privacy|ruin\w*|erode\w*|risky|unfair|prejudice|imprison\w*"
-    r"|disturbing|hatred|traumati\w+|punish\w*|penalt\w+|banned|regret)\b"
+    r"|disturbing|hatred|traumati\w+|punish\w*|penalt\w+|banned|regret|lose your|unauthori[sz]ed)\b"
 )
 """The action that was asked for, and what is bad about it."""
 REDIRECTS = re.compile(
@@ -160,7 +160,7 @@ FLAT = re.compile(
     r"|no way|(?:no,? )?"
     r"(?:it|they|that|there|he|she|you) (?:isn't|aren't|don't|doesn't|shouldn't|can't|cannot|mustn't|is not"
     r"|are not|should not"
-    r"|do not|must not)(?: one| any| be)?)$"
+    r"|do not|must not)(?: one| any| be)?(?:,.*)?)$"
 )
 """No, and nothing else."""
 WARNED = re.compile(
