@@ -31,7 +31,7 @@ _HARMLESS = any_of(
     "say when", "say how",
     "say if", "get over", "afford", "keep you", "ask for", "deny", "locate", "detect", "read (?!out)", r"recogni[sz]e",
     "reach", r"apologi[sz]e", "charge", "judge", "disappoint", "blame", "promise (?!you a)", "guarantee", "predict",
-    "wonder", "understand", "hang up", "explain (?:how|why) (?:that|this|it)", "make you",
+    "wonder", "understand", "hang up", "pass you", "know", "explain (?:how|why) (?:that|this|it)", "make you",
     "bill", "ask", "sell", "lose", "bother", "spam", "call", "contact", "go outside", "take long", "hide", "be long",
     "bite",
 )  # fmt: skip
@@ -39,11 +39,12 @@ _HARMLESS = any_of(
 _LACKS = any_of(
     "able", "going", "in a position", "here", "willing", "comfortable",
     "designed", "programmed", "trained", "capable", "prepared", "supposed", "about to", "qualified", "licensed",
-    "equipped", "at liberty", "free to", "inclined", "keen",
+    "equipped", "in for", "up for", "at liberty", "free to", "inclined", "keen",
 )  # fmt: skip
 _SERVES = any_of(
     "help", "assist", "provide", "share", "give", "comply", "fulfil", "fulfill", "process", "support", "answer",
-    "offer", "do", "grant", "complete", "accommodate", "disclose", "discuss", "generate", "create", "engage", "advise",
+    "offer", "do", "grant", "complete", "reveal", "hand", "show", "sell",
+    "read out", "accommodate", "disclose", "discuss", "generate", "create", "engage", "advise",
     "condone", "encourage", "endorse", "promote", "recommend", "write", "be able", "be comfortable", "be appropriate",
     "feel", "want to", "participate", "explain", "describe", "tell you",
 )  # fmt: skip
@@ -98,6 +99,8 @@ SAID = re.compile(
         rf"\b{_SPEAKER} would be (?:breaking|violating|breaching)\b",
         rf"\b{_SPEAKER}(?:'d| would) (?:rather|prefer) not\b",
         rf"\b{_SPEAKER} prefer not to\b",
+        rf"\b{_SPEAKER}(?:'d| would) (?:rather|prefer to) (?:help|keep|talk|focus|stick|see|suggest|discuss"
+        rf"|encourage)\b",
         rf"\b{_SPEAKER} (?:do not|don't|does not|doesn't|never|will never) {_ADVERBS}{_SHUNS}\b",
         rf"\b{_SPEAKER}(?:'d| would| must| have to)? (?:strongly )?advise (?:you )?(?:against|not to)\b",
         r"^(?:i'm |i am )?(?:sorry|afraid)\b[^.!?]{0,30}\b(?:but )?i (?:can't|cannot|can not|won't)$",
@@ -105,7 +108,8 @@ SAID = re.compile(
 )
 _GIVES = any_of(
     "help", "assist", "provide", "support", "condone", "comply", "fulfil", "share", "recommend", "guide", "direct you",
-    "walk you", "give", "advise", "tell you", "teach", "be (?:helping|sharing|part|telling|explaining)", "explain",
+    "walk you", "answer (?:that|this|your)", "give",
+    "advise", "tell you", "teach", "be (?:helping|sharing|part|telling|explaining)", "explain",
     "describe", "discuss", "engage", "participate",
 )  # fmt: skip
 STRONG = re.compile(
@@ -132,7 +136,8 @@ BARRED = re.compile(
         r"\b(?:against|violates?|violation of|contrary to|breach(?:es)? of|in conflict with) (?:my|our|company) "
         rf"(?:\w+ ){{0,2}}{_CODE}\b",
         r"(?:\bnot|n't) (?:really |quite )?(?:something|anything|one|an? \w+|the (?:kind|sort|type) of \w+)(?: that)?"
-        r" (?:i|we|our \w+|anyone here)(?:'m|'re|'ll|'d| (?!know|knew|expect|see|saw|have seen|had|notice"
+        r" (?:i|we|our \w+|anyone here|support|staff)(?:'m|'re|'ll|'d| (?!know|knew|expect|see|saw|have seen"
+        r"|had|notice"
         r"|hope|want to lose)\w+)\b",
         r"\b(?:something|one)(?: that)? (?:i|we)(?:'ll|'d| will| would| can) (?:never|not)\b",
         r"\b(?:this|that|it|which)(?: is|'s) (?:not something|nothing)(?: that)? (?:i|we)\b",
@@ -151,6 +156,9 @@ BARRED = re.compile(
         r"\b(?:i|we)(?:'ve| have) decided (?:not to|against)\b",
         r"\bnothing (?:i|we) can do\b",
         r"\b(?:unfortunately|afraid) not$",
+        rf"\b(?:not|n't) (?:within|part of|in line with|consistent with|compatible with) (?:my"
+        rf"|our) (?:\w+ ){{0,2}}(?:{_CODE}"
+        r"|capabilit\w+|abilit\w+|scope|remit)\b",
         r"\b(?:not|n't) (?:permit|allow|let|authori[sz]e) (?:me|us)\b",
         r"\bno way (?:around|to get around)\b|\bdecided against\b|\bwould not be \w+ of (?:me|us)\b",
         r"\bnot (?:my|our) (?:practice|policy|custom|habit|place|job|role|business|call|decision)\b",
@@ -174,7 +182,8 @@ BARRED = re.compile(
         r"|all)\b[^.!?]{0,40}?(?:is|are|'s) "
         r"(?:strictly |kept )?(?:confidential|private)\b",
         rf"\bunable to {_SERVES}\b",
-        r"^(?:sorry|apologies|unfortunately)\b[^.!?]{0,20}\b(?:cannot|can't|no can do|not possible|not allowed)\b",
+        r"^(?:sorry|apologies|unfortunately)\b(?! to hear| that you)[^.!?]{0,20}\b(?:cannot|can't|no can do"
+        r"|not possible|not allowed)\b",
         r"^(?:nope|no|sorry),? (?:can't|cannot|won't)\b",
         r"^no, (?:we|i) (?:do not|don't|will not|won't|cannot|can't)\b",
     )
@@ -185,10 +194,10 @@ FORBIDDEN = re.compile(
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:by|to|with)\b",
         r"\bonly (?:the|an?) [\w' ]{3,40}? (?:can|may)\b",
         r"\bno exceptions?\b",
-        r"(?<!not )\btoo late to\b",
+        r"(?<!not )\btoo late to\b|^too late\b",
         r"^(?:sorry,? )?no \w+,? no \w+",
         r"\b(?:forfeited|non-transferable|non-negotiable)\b",
-        r"\bfor (?:\w+ )?(?:employees|staff|members|adults) only\b|\bone \w+ per \w+",
+        r"\bfor (?:\w+ )?(?:employees|staff|members|adults|customers|subscribers) only\b|\bone \w+ per \w+",
         r"\brules? appl(?:y|ies) to (?:all|every)",
         r"\b(?:fee|charge|price|decision|suspension|ban|block|rule|policy)s? (?:\w+ )?(?:stays?|stands?|remains?"
         r"|has to stay|(?:is|are) final)\b",
@@ -208,11 +217,13 @@ BLOCKED = re.compile(
         r" (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:if|when|after)\b",
         r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
+        r"\bno (?:\w+ )?(?:refund|compensation|discount|exchange|extension)s?\b|\bnot for sale\b"
+        r"|\b(?:'d|would|'ll|will) have to charge\b",
         r"\b(?:is|are) (?:a must|mandatory|compulsory|obligatory|required)\b",
         r"\byou(?:'d| would|'ll| will)? (?:have|need) to \w+ (?:\w+ ){0,3}yourself\b",
         r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
         r"\b(?:out of|not in) (?:my|our) hands\b|\bbeyond (?:my|our) control\b|\bprices? (?:is|are) fixed\b",
-        r"^(?!(?:i|we|you|it|they|that|this)\b)(?:[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",
+        r"^(?!(?:it|they|that|this)\b)(?:(?!(?:i|we|you)\b)[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",
         r"\b(?:does not|doesn't|do not|don't) (?:apply|cover|include|extend)\b",
         r"\b(?:is|are) the (?:maximum|limit)\b",
         r"\b(?:deposit|fee|receipt|proof|id)s? (?:\w+ )?(?:is|are) required\b",

@@ -71,11 +71,12 @@ REJECTED = re.compile(
         r"|respect\w*)\b",
         r"\b(?:suggest|recommend|advise)(?: that)? you (?:do not|don't)\b",
         r"\bas anyone else\b",
+        r"\b(?:is|'s) an? \w+ (?:thing|question|request) to (?:ask|make)\b",
         r"(?:\bnot|n't) something (?:to|that should|(?:you|one|we|anyone|people) should)\b",
         r"^(?:no,? )?you (?:can't|cannot|should not|shouldn't)\b[^.!?]*\bnor should\b",
         r"\b(?:that )?you (?:shouldn't|should not)$",
         rf"\bno such thing as (?:an? )?(?:better|superior|inferior|worse|best|worst) {_PEOPLE}",
-        r"^(?:i (?:think|believe) )?it(?:'s| is) important to (?:consider|respect|treat|remember that)\b",
+        r"^(?:i (?:think|believe) )?it(?:'s| is) important to (?:consider|respect|treat)\b",
         r"\b(?:is|it's) important (?:to never|never to|not to)\b",
         r"\bshould(?: not|n't|\b[^.!?]{1,30} not) be joked about\b",
         r"^(?:no|neither) (?:race|gender|sex|religion|nation|people|group|one) (?:is|are)\b",
@@ -120,15 +121,22 @@ MORAL = re.compile(
 CAUTIONED = re.compile(
     r"^(?!(?:never|don't|do not|make|if|when|you (?:can|could|might)|some|i can)\b)(?:[\w'-]+,? ){1,14}?"
     r"(?:is|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?"
-    r"|rarely|never|seldom|only|undermines?|breaks?|violates?|means) [^.!?]{0,90}?"
+    r"|rarely|never|seldom|only|\w{3,}s) [^.!?]{0,90}?"
     r"(?<!not )(?<!nothing )\b(?:illegal|unlawful|against the law|crimes?|criminal|offen[cs]e|felony|fraud"
     r"|prison|jail|arrest\w*|unethical"
     r"|immoral|wrong|harm\w*|hurt\w*|cruel|violat\w*|breach|consequences|charges|prosecuted|expelled|suspended|fines?"
     r"|endanger\w*|manipulati\w+|dishonest|trouble|solve|answer|dangerous|years|damage\w*|worse|stereotypes?"
     r"|advisable|recommended|the law|trust|privacy|ruin\w*|erode\w*|risky|unfair|prejudice|imprison\w*"
-    r"|disturbing|hatred|traumati\w+|punish\w*|penalt\w+|banned|regret|lose your|unauthori[sz]ed)\b"
+    r"|exploit\w*|hatred|traumati\w+|punish\w*|penalt\w+|banned|regret|lose your|unauthori[sz]ed|injur\w*"
+    r"|charged|mislead\w*)\b"
 )
 """The action that was asked for, and what is bad about it."""
+PREFACE = re.compile(
+    r"^(?:(?:thank you|however|but|while|as an?)\b[^,!]{0,80}[,!] )*(?:(?:i|we) (?:must|have to|need to|want to|should"
+    r"|would like to|feel) (?:\w+ ){0,3}(?:you )?that |it(?:'s| is) (?:\w+ )?(?:important|worth|crucial|essential)"
+    r" (?:\w+ ){1,2}that )?"
+)
+"""What stands in front of a caution."""
 REDIRECTS = re.compile(
     r"\binstead\b|\bit(?:'s| is) (?:also |always |not )?(?:important|essential|crucial|vital|best|better"
     r"|recommended)\b"
@@ -136,10 +144,11 @@ REDIRECTS = re.compile(
     r"|get help|do not|don't)\b"
     r"|\b(?:would|might) be better\b|\bwould you like\b|\b(?:how|what) about\b|\balternatives?\b"
     r"|\b(?:i|we)(?:'d| would)? (?:\w+ )?(?:suggest|encourage|urge|recommend|advise)\b"
-    r"|\b(?:talk|talking|speak|speaking|conversation|honest|open)\b|\b(?:counsell?ors?|therapists?|helplines?"
+    r"|\b(?:talk|talking|speak|speaking|conversation|honest|open)\b|\b(?:counsel\w*|therapists?|helplines?"
     r"|lawyers?)\b"
     r"|\blegal(?:ly)?\b|\blawful\b|\blegitimate\b|\bfood banks?\b|\bconsider\b|\bjust ask\b|\b(?:would it"
-    r"|might) help\b|\bworth (?:asking|considering)\b|\byou (?:might|may) \w+|^maybe\b|\bhotlines?\b|\blet's\b"
+    r"|might) help\b|\bworth (?:asking|considering)\b|\byou (?:might|may) \w+|^maybe\b|\bi(?:'d"
+    r"| would) (?:rather|be (?:glad|happy))\b|\bi can help you\b|\bhotlines?\b|\blet's\b"
     r"|\bif you(?:'re| are)? (?:want|wish|struggl\w+|worried|having|cannot|feel\w*|need)\b"
 )
 """What is offered in place of what was asked."""
