@@ -26,7 +26,7 @@ _AM = any_of("i am", "i'm", "we are", "we're")
 _ADVERBS = r"(?:(?:\w+ly|also|therefore|just|simply|still|never|ever|in good conscience|at this (?:time|point)) ){0,2}"
 _HARMLESS = any_of(
     "wait", "thank", "stress", r"emphasi[sz]e", "overstate", "imagine", "find", "see", "hear", "recall", "remember",
-    "believe", "agree more", "help but", "be sure", "be certain", "be happier", "be more", "let you down", "forget",
+    "believe", "agree more", "help but", "be sure", "be certain", "be happier", "be more", "let you (?:down|go|wait)", "forget",
     "miss", "stop", "tell if", "tell whether", "tell from", "tell which", "say for", "say enough", "say whether",
     "say when", "say how",
     "say if", "get over", "afford", "keep you", "ask for", "deny", "locate", "detect", "read (?!out)", r"recogni[sz]e",
@@ -160,7 +160,9 @@ BARRED = re.compile(
         rf"|our) (?:\w+ ){{0,2}}(?:{_CODE}"
         r"|capabilit\w+|abilit\w+|scope|remit)\b",
         r"\b(?:not|n't) (?:permit|allow|let|authori[sz]e) (?:me|us)\b",
-        r"\bno way (?:around|to get around)\b|\bdecided against\b|\bwould not be \w+ of (?:me|us)\b",
+        r"\bno way (?:around|to get around)\b|\bdecided (?:against|not to|to (?:uphold|keep|reject|deny"
+        r"|decline|maintain))\b|\beven if (?:i|we) (?:did|could|knew"
+        r"|had|were)\b|\bwould not be \w+ of (?:me|us)\b",
         r"\bnot (?:my|our) (?:practice|policy|custom|habit|place|job|role|business|call|decision)\b",
         r"\bcross(?:es|ing)? (?:a|the) line\b",
         r"(?:\bnot|n't) (?:going to work|my thing|on the cards|going to happen)\b",
@@ -213,7 +215,9 @@ BLOCKED = re.compile(
         r"\b(?:we|i) (?:do not|don't|no longer) (?!know|see|have|think|want|need|charge|expect|mind|believe"
         r"|doubt|wish|recall"
         r"|remember|understand)\w+",
-        r"^(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not|(?:won't|can't|cannot|will not|may not) be)"
+        r"\byou(?:'d| would) need (?:his|her|their|the|an?|to)\b|\b(?:is|are) not (?:part of|within|covered)\b",
+        r"(?:^|\b(?:and|but|so|as) |, )(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not|(?:won't|can't|cannot"
+        r"|will not|may not) be)"
         r" (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:if|when|after)\b",
         r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
@@ -223,7 +227,8 @@ BLOCKED = re.compile(
         r"\byou(?:'d| would|'ll| will)? (?:have|need) to \w+ (?:\w+ ){0,3}yourself\b",
         r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
         r"\b(?:out of|not in) (?:my|our) hands\b|\bbeyond (?:my|our) control\b|\bprices? (?:is|are) fixed\b",
-        r"^(?!(?:it|they|that|this)\b)(?:(?!(?:i|we|you)\b)[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",
+        r"(?:^|\b(?:and|but|so|as) |, )(?!(?:it|they|that|this)\b)(?:(?!(?:i|we|you|who"
+        r"|which)\b)[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",
         r"\b(?:does not|doesn't|do not|don't) (?:apply|cover|include|extend)\b",
         r"\b(?:is|are) the (?:maximum|limit)\b",
         r"\b(?:deposit|fee|receipt|proof|id)s? (?:\w+ )?(?:is|are) required\b",

@@ -62,6 +62,7 @@ COMPOSES = re.compile(
     r"|essay|joke|tale|monologue|soliloquy|sentence|phrase|article|blog|post|tweet|thread|headline)s?\b|^translate\b"
 )
 """A question for a text in which others may speak."""
+MYTH = re.compile(r"\b(?:is|'s) an? (?:\w+ )?(?:misconception|myth)\b")
 UNREAL = re.compile(
     r"\b(?:fictional|inanimate|imaginary|mythical|made-up|not real|aren't real|isn't real|no feelings"
     r"|not (?:an? )?(?:living|sentient))\b"

@@ -71,6 +71,7 @@ REJECTED = re.compile(
         r"|respect\w*)\b",
         r"\b(?:suggest|recommend|advise)(?: that)? you (?:do not|don't)\b",
         r"\bas anyone else\b",
+        r"\bnothing (?:good|funny|right|acceptable|justifiable|positive) about\b",
         r"\b(?:is|'s) an? \w+ (?:thing|question|request) to (?:ask|make)\b",
         r"(?:\bnot|n't) something (?:to|that should|(?:you|one|we|anyone|people) should)\b",
         r"^(?:no,? )?you (?:can't|cannot|should not|shouldn't)\b[^.!?]*\bnor should\b",
@@ -119,7 +120,7 @@ MORAL = re.compile(
     r"|social problem)\b"
 )
 CAUTIONED = re.compile(
-    r"^(?!(?:never|don't|do not|make|if|when|you (?:can|could|might)|some|i can)\b)(?:[\w'-]+,? ){1,14}?"
+    r"^(?!(?:never|don't|do not|make|if|when|you (?:can|could|might)|some|i can)\b)(?:[\w'\"-]+,? ){1,14}?"
     r"(?:is|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?"
     r"|rarely|never|seldom|only|\w{3,}s) [^.!?]{0,90}?"
     r"(?<!not )(?<!nothing )\b(?:illegal|unlawful|against the law|crimes?|criminal|offen[cs]e|felony|fraud"
@@ -132,7 +133,8 @@ CAUTIONED = re.compile(
 )
 """The action that was asked for, and what is bad about it."""
 PREFACE = re.compile(
-    r"^(?:(?:thank you|however|but|while|as an?)\b[^,!]{0,80}[,!] )*(?:(?:i|we) (?:must|have to|need to|want to|should"
+    r"^(?:(?:thank you|however|but|while|as an?)\b[^,!]{0,80}[,!] )*(?:(?:i|we) (?:must|have to|need to"
+    r"|want to|should"
     r"|would like to|feel) (?:\w+ ){0,3}(?:you )?that |it(?:'s| is) (?:\w+ )?(?:important|worth|crucial|essential)"
     r" (?:\w+ ){1,2}that )?"
 )
