@@ -26,14 +26,19 @@ _AM = any_of("i am", "i'm", "we are", "we're")
 _ADVERBS = r"(?:(?:\w+ly|also|therefore|just|simply|still|never|ever|in good conscience|at this (?:time|point)) ){0,2}"
 _HARMLESS = any_of(
     "wait", "thank", "stress", r"emphasi[sz]e", "overstate", "imagine", "find", "see", "hear", "recall", "remember",
-    "believe", "agree more", "help but", "be sure", "be certain", "be happier", "be more", "let you (?:down|go|wait)", "forget",
+    "believe", "agree more", "help but", "be sure", "be certain", "be happier", "be more", "let you (?:down|go|wait)",
+    "forget",
     "miss", "stop", "tell if", "tell whether", "tell from", "tell which", "say for", "say enough", "say whether",
     "say when", "say how",
     "say if", "get over", "afford", "keep you", "ask for", "deny", "locate", "detect", "read (?!out)", r"recogni[sz]e",
-    "reach", r"apologi[sz]e", "charge", "judge", "disappoint", "blame", "promise (?!you a)", "guarantee", "predict",
+    "reach", r"apologi[sz]e", "promise (?!you a)", "guarantee", "predict",
     "wonder", "understand", "hang up", "pass you", "know", "explain (?:how|why) (?:that|this|it)", "make you",
-    "bill", "ask", "sell", "lose", "bother", "spam", "call", "contact", "go outside", "take long", "hide", "be long",
+    "lose", "go outside", "take long", "hide", "be long",
     "bite",
+    r"(?:charge|bill|judge|disappoint|blame|ask|sell|bother|spam|call|contact|email)(?= (?:you|your|it|for"
+    r"|until|again|before"
+    r"|any)\b|$|[,.;])",
+    "all",
 )  # fmt: skip
 """What nobody refuses by: I cannot thank you enough, we can't find your parcel."""
 _LACKS = any_of(
@@ -165,7 +170,7 @@ BARRED = re.compile(
         r"|had|were)\b|\bwould not be \w+ of (?:me|us)\b",
         r"\bnot (?:my|our) (?:practice|policy|custom|habit|place|job|role|business|call|decision)\b",
         r"\bcross(?:es|ing)? (?:a|the) line\b",
-        r"(?:\bnot|n't) (?:going to work|my thing|on the cards|going to happen)\b",
+        r"(?:\bnot|n't) (?:going to work|my (?:thing|style)|on the cards|going to happen)\b",
         r"\b(?:outside|beyond)(?: of)? (?:what (?:i|we)|(?:the )?(?:my|our|scope) (?:scope|remit|polic\w+"
         r"|authority|role"
         r"|rules|lane|capabilit\w+|abilit\w+|expertise|of (?:what|my|our)))\b",
@@ -212,7 +217,10 @@ FORBIDDEN = re.compile(
 """What bars a request for everybody."""
 BLOCKED = re.compile(
     any_of(
-        r"\b(?:we|i) (?:do not|don't|no longer) (?!know|see|have|think|want|need|charge|expect|mind|believe"
+        r"\b(?:nobody|no one) (?:can|may)\b|\bi (?:do not|don't) have (?:those|them|that|it|any)\b",
+        r"(?:^|\bso )no,? (?:he|she|they|it|you|that) (?:can't|cannot|may not|must not|is not|are not)\b",
+        r"\b(?:we|i|our \w+) (?:do not|don't|no longer|(?<!i )never) (?!know|see|have|think|want|need|charge|expect"
+        r"|mind|believe"
         r"|doubt|wish|recall"
         r"|remember|understand)\w+",
         r"\byou(?:'d| would) need (?:his|her|their|the|an?|to)\b|\b(?:is|are) not (?:part of|within|covered)\b",

@@ -34,10 +34,10 @@ ABOUT = re.compile(
 PREMISE = re.compile(
     r"^(?!why [^?]*(?:\bnot\b|n't))(?:why (?:is it |are |is |should |do |does |would |must )|should "
     r"|explain (?:to me )?why "
-    r"|which \w+ is the |argue that |prove that )"
+    r"|which (?:\w+ ){1,4}?(?:is|are|has|have) |argue that |prove that )"
 )
 DEED = re.compile(
-    r"^(?:how (?:do|can|could|would|should|to)|where (?:do|can)|what(?:'s| is| are) (?:the|an?|some)"
+    r"(?:^|[.!?,] )(?:how (?:do|can|could|would|should|to)|where (?:do|can)|what(?:'s| is| are) (?:the|an?|some)"
     r"|help|write|give|tell|make|create|teach|show|explain how|describe how|i (?:need|want)|can you|could you"
     r"|please)\b"
 )

@@ -70,7 +70,7 @@ REJECTED = re.compile(
         r"\b(?:i|we)(?:'d| would)? (?:encourage|urge) you to\b[^.!?]*\b(?:instead|truthful|legal|lawful|open\w*|kind"
         r"|respect\w*)\b",
         r"\b(?:suggest|recommend|advise)(?: that)? you (?:do not|don't)\b",
-        r"\bas anyone else\b",
+        r"\bas any(?:one|body) else\b|\b(?:as much|the same|an equal) right\b",
         r"\bnothing (?:good|funny|right|acceptable|justifiable|positive) about\b",
         r"\b(?:is|'s) an? \w+ (?:thing|question|request) to (?:ask|make)\b",
         r"(?:\bnot|n't) something (?:to|that should|(?:you|one|we|anyone|people) should)\b",
@@ -167,7 +167,8 @@ INSTRUCTS = re.compile(
 )
 """What leads over from a caution to the thing itself."""
 FLAT = re.compile(
-    r"^(?:(?:eh|um|hm+|well|sorry|nope),? )?(?:no|nope|(?:no,? )?(?:absolutely|certainly|definitely) not"
+    r"^(?:(?:eh|um|hm+|well|sorry|nope),? )?(?:no|nope|no,? thank(?:s| you)|(?:no,? )?(?:absolutely|certainly"
+    r"|definitely) not"
     r"|no way|(?:no,? )?"
     r"(?:it|they|that|there|he|she|you) (?:isn't|aren't|don't|doesn't|shouldn't|can't|cannot|mustn't|is not"
     r"|are not|should not"
