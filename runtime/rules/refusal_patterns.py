@@ -20,7 +20,8 @@ _NOT = any_of(
 )  # fmt: skip
 _SPEAKER = any_of(
     "i", "we", "this assistant", "no one here",
-    r"(?:our|the) (?:\w+ )?(?:team|agents?|staff|company|department|system|store|shop|office|hotel|restaurant|bank)",
+    r"(?:our|the) (?:\w+ )?(?:team|agents?|staff|company|department|system|store|shop|office|hotel|restaurant"
+    r"|bank)",
 )  # fmt: skip
 _AM = any_of("i am", "i'm", "we are", "we're")
 _ADVERBS = r"(?:(?:\w+ly|also|therefore|just|simply|still|never|ever|in good conscience|at this (?:time|point)) ){0,2}"
@@ -35,9 +36,8 @@ _HARMLESS = any_of(
     "wonder", "understand", "hang up", "pass you", "know", "explain (?:how|why) (?:that|this|it)", "make you",
     "lose", "go outside", "take long", "hide", "be long",
     "bite",
-    r"(?:charge|bill|judge|disappoint|blame|ask|sell|bother|spam|call|contact|email)(?= (?:you|your|it|for"
-    r"|until|again|before"
-    r"|any)\b|$|[,.;])",
+    r"(?:charge|bill|judge|disappoint|blame|ask|sell|bother|spam|call|contact|email)(?= (?:you|your|it|for|until"
+    r"|again|before|any)\b|$|[,.;])",
     "all",
 )  # fmt: skip
 """What nobody refuses by: I cannot thank you enough, we can't find your parcel."""
@@ -65,16 +65,16 @@ _SHUNS = any_of(
     "have (?:(?:any|that|this|such) )+(?:kind of |sort of |type of )?(?:information|data|knowledge|way of knowing)",
     r"do (?!not|n't|know|see|mind|have|need|want|charge)[\w-]+", "hand over", "give away", "deal with requests",
     "want to do (?:that|this)",
-    r"(?:think|feel|believe) (?:that |it |this )*(?:'s|is|would be) (?:appropriate|right|ok|okay|a good idea|ethical"
-    r"|acceptable|helpful|fair|responsible|kind|wise|safe|legal)",
+    r"(?:think|feel|believe) (?:that |it |this )*(?:'s|is|would be) (?:appropriate|right|ok|okay|a good idea"
+    r"|ethical|acceptable|helpful|fair|responsible|kind|wise|safe|legal)",
     "think i should help",
     r"think \w+ing [^.!?]{2,60} (?:is|would be) (?:an? )?(?:kind|good|nice|right|fair|helpful|appropriate|ok|okay)",
 )  # fmt: skip
 SAID = re.compile(
     any_of(
         rf"\b{_SPEAKER} {_ADVERBS}{_NOT} {_ADVERBS}(?!{_HARMLESS}\b)\w+",
-        rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not"
-        rf"|wouldn't) {_ADVERBS}(?:possibly )?(?!recommend){_SERVES}\b",
+        rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not|wouldn't) {_ADVERBS}(?:possibly"
+        rf" )?(?!recommend){_SERVES}\b",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't) (?:in good conscience|possibly)\b",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}{_LACKS}\b(?! to {_HARMLESS}\b)",
         rf"\b{_AM} {_ADVERBS}unable\b(?! to {_HARMLESS}\b)",
@@ -86,8 +86,8 @@ SAID = re.compile(
         rf"\b{_SPEAKER} (?:must|have to|will have to) say no\b",
         rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means|leeway"
         r"|say|influence|option|possibility)\b",
-        rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:can't|cannot|won't|will not)"
-        rf" (?!{_HARMLESS}\b)\w+",
+        rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:can't|cannot|won't"
+        rf"|will not) (?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER}(?: wish| would love|'d love)\b[^.!?]*\bbut\b",
         rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
         r" (?:\w+ ){0,2}?(?:sit (?:\w+ )?out|pass on|steer clear|stay (?:away|out)|leave (?:that|this|it|out)"
@@ -113,16 +113,14 @@ SAID = re.compile(
 )
 _GIVES = any_of(
     "help", "assist", "provide", "support", "condone", "comply", "fulfil", "share", "recommend", "guide", "direct you",
-    "walk you", "answer (?:that|this|your)", "give",
+    "walk you", "offer (?:any|reasons|advice|guidance)", "answer (?:that|this|your)", "give",
     "advise", "tell you", "teach", "be (?:helping|sharing|part|telling|explaining)", "explain",
     "describe", "discuss", "engage", "participate",
 )  # fmt: skip
 STRONG = re.compile(
-    rf"\b{_SPEAKER} {_ADVERBS}(?:{_NOT}|do not|don't|does not|doesn't) {_ADVERBS}{_GIVES}\b"
-    rf"|\b{_SPEAKER} (?:must |have to )?(?:respectfully )?(?:decline|refuse)\b"
-    rf"|\b{_AM} {_ADVERBS}(?:not able|unable|not going|not allowed|not permitted|not comfortable) (?:to "
-    rf"|in )?{_GIVES}\b"
-    rf"|\b{_SPEAKER}(?:'d| would) rather not\b"
+    rf"\b{_SPEAKER} {_ADVERBS}(?:{_NOT}|do not|don't|does not|doesn't) {_ADVERBS}{_GIVES}\b|\b{_SPEAKER} (?:must "
+    rf"|have to )?(?:respectfully )?(?:decline|refuse)\b|\b{_AM} {_ADVERBS}(?:not able|unable|not going"
+    rf"|not allowed|not permitted|not comfortable) (?:to |in )?{_GIVES}\b|\b{_SPEAKER}(?:'d| would) rather not\b"
     rf"|\b{_AM} {_ADVERBS}not (?:about|going) to (?!{_HARMLESS}\b)"
 )
 """What refuses further down too."""
@@ -137,25 +135,24 @@ _WITHHELD = any_of(
 BARRED = re.compile(
     any_of(
         rf"\b(?:my|our|company|store|shop|house|these) (?:\w+ ){{0,2}}{_CODE}\b[^.!?]{{0,40}}?"
-        r"\b(?:do not|does not|don't|doesn't|prevents?|prohibits?|forbids?|bars?|won't|will not|would not|cannot)\b",
+        r"\b(?:do not|does not|don't|doesn't|prevents?|prohibits?|forbids?|bars?|won't|will not|would not"
+        r"|cannot)\b",
         r"\b(?:against|violates?|violation of|contrary to|breach(?:es)? of|in conflict with) (?:my|our|company) "
         rf"(?:\w+ ){{0,2}}{_CODE}\b",
-        r"(?:\bnot|n't) (?:really |quite )?(?:something|anything|one|an? \w+|the (?:kind|sort|type) of \w+)(?: that)?"
-        r" (?:i|we|our \w+|anyone here|support|staff)(?:'m|'re|'ll|'d| (?!know|knew|expect|see|saw|have seen"
-        r"|had|notice"
-        r"|hope|want to lose)\w+)\b",
+        r"(?:\bnot|n't) (?:really |quite )?(?:something|anything|one|an? \w+|the (?:kind|sort"
+        r"|type) of \w+)(?: that)? (?:i|we|our \w+|anyone here|support|staff)(?:'m|'re|'ll|'d| (?!know|knew"
+        r"|expect|see|saw|have seen|had|notice|hope|want to lose)\w+)\b",
         r"\b(?:something|one)(?: that)? (?:i|we)(?:'ll|'d| will| would| can) (?:never|not)\b",
         r"\b(?:this|that|it|which)(?: is|'s) (?:not something|nothing)(?: that)? (?:i|we)\b",
         r"\b(?:does not|doesn't|do not|don't) condone\b",
-        r"\b(?:giving|sharing|providing|disclosing|revealing|telling|discussing)\b[^.!?]{0,60} (?:is|are) not"
-        r" (?:allowed|permitted)",
+        r"\b(?:giving|sharing|providing|disclosing|revealing|telling|discussing)\b[^.!?]{0,60} (?:is"
+        r"|are) not (?:allowed|permitted)",
         r"^(?:(?:sorry|i'm afraid|unfortunately|no),? )?(?:that|this|it)(?: is not|'s not| isn't) (?:allowed"
         r"|permitted)\b",
         r"\b(?:prevents?|forbids?|prohibits?|keeps?|stops?) (?:me|us) from\b",
         r"\bwould be (?:irresponsible|wrong|inappropriate|unethical|improper) (?:of|for) (?:me|us)\b",
         r"(?:^|\b(?:so|but|and|afraid) |, )(?:it|that|this|an? [\w ]{2,20})(?: is not|'s not| isn't| won't be"
-        r"| will not be"
-        r"| would not be| wouldn't be) (?:possible|doable|feasible)(?: to\b|[.,;]|$)",
+        r"| will not be| would not be| wouldn't be) (?:possible|doable|feasible)(?: to\b|[.,;]|$)",
         r"\b(?:would|could|may) (?:invade|violate|breach|infringe)\b[^.!?]*\b(?:privacy|rights?|laws?"
         r"|confidentiality)\b",
         r"\b(?:i|we)(?:'ve| have) decided (?:not to|against)\b",
@@ -165,29 +162,27 @@ BARRED = re.compile(
         rf"|our) (?:\w+ ){{0,2}}(?:{_CODE}"
         r"|capabilit\w+|abilit\w+|scope|remit)\b",
         r"\b(?:not|n't) (?:permit|allow|let|authori[sz]e) (?:me|us)\b",
-        r"\bno way (?:around|to get around)\b|\bdecided (?:against|not to|to (?:uphold|keep|reject|deny"
-        r"|decline|maintain))\b|\beven if (?:i|we) (?:did|could|knew"
-        r"|had|were)\b|\bwould not be \w+ of (?:me|us)\b",
+        r"\bno way (?:around|to get around)\b|\bdecided (?:against|not to|to (?:uphold|keep|reject|deny|decline"
+        r"|maintain))\b|\beven if (?:i|we) (?:did|could|knew|had|were)\b|\bwould not be \w+ of (?:me|us)\b",
         r"\bnot (?:my|our) (?:practice|policy|custom|habit|place|job|role|business|call|decision)\b",
         r"\bcross(?:es|ing)? (?:a|the) line\b",
         r"(?:\bnot|n't) (?:going to work|my (?:thing|style)|on the cards|going to happen)\b",
         r"\b(?:outside|beyond)(?: of)? (?:what (?:i|we)|(?:the )?(?:my|our|scope) (?:scope|remit|polic\w+"
-        r"|authority|role"
-        r"|rules|lane|capabilit\w+|abilit\w+|expertise|of (?:what|my|our)))\b",
+        r"|authority|role|rules|lane|capabilit\w+|abilit\w+|expertise|of (?:what|my|our)))\b",
         r"\b(?:not|n't) (?:be )?(?:up to (?:me|us)|on the table|an option|negotiable|permissible)\b",
         r"\b(?:out of the question|off the table|off[ -]limits|hands are tied)\b",
         r"\b(?:protected by|handled in|kept in) (?:[\w-]+ )?(?:confidentiality|confidence|privacy|law)\b",
         r"^(?:sorry,? |unfortunately,? )*no (?:refunds?|exceptions?|exchanges?|returns?)\b",
         rf"\b(?:cannot|can't|can not|must not|may not|will not|won't) be {_WITHHELD}\b",
-        r"\bas an? (?:\w+ ){0,3}(?:ai|assistant|model)\b[^.!?]{0,80}\b"
-        r"(?:cannot|can't|not able|unable|do not|don't|won't|will not|must not|not appropriate|not programmed)\b",
+        r"\bas an? (?:\w+ ){0,3}(?:ai|assistant|model)\b[^.!?]{0,80}\b(?:cannot|can't|not able|unable|do not"
+        r"|don't|won't|will not|must not|not appropriate|not programmed)\b",
         r"(?:\bnot|n't) (?:possible|appropriate|right|acceptable) for (?:me|us) to\b",
-        r"\b(?:refund|return|exchange|cancellation|extension|replacement|change|upgrade)s? (?:is|are) not possible\b",
-        r"\b(?:request|claim|application|appeal|refund)s? (?:has been|have been|was|is|must be) "
-        r"(?:denied|declined|rejected|refused)\b",
+        r"\b(?:refund|return|exchange|cancellation|extension|replacement|change|upgrade)s? (?:is"
+        r"|are) not possible\b",
+        r"\b(?:request|claim|application|appeal|refund)s? (?:has been|have been|was|is|must be) (?:denied"
+        r"|declined|rejected|refused)\b",
         r"^(?:(?:i'm )?sorry,? |unfortunately,? |no, )?(?:but )?(?:that|this|such|it|the|their|his|her"
-        r"|all)\b[^.!?]{0,40}?(?:is|are|'s) "
-        r"(?:strictly |kept )?(?:confidential|private)\b",
+        r"|all)\b[^.!?]{0,40}?(?:is|are|'s) (?:strictly |kept )?(?:confidential|private)\b",
         rf"\bunable to {_SERVES}\b",
         r"^(?:sorry|apologies|unfortunately)\b(?! to hear| that you)[^.!?]{0,20}\b(?:cannot|can't|no can do"
         r"|not possible|not allowed)\b",
@@ -219,18 +214,15 @@ BLOCKED = re.compile(
     any_of(
         r"\b(?:nobody|no one) (?:can|may)\b|\bi (?:do not|don't) have (?:those|them|that|it|any)\b",
         r"(?:^|\bso )no,? (?:he|she|they|it|you|that) (?:can't|cannot|may not|must not|is not|are not)\b",
-        r"\b(?:we|i|our \w+) (?:do not|don't|no longer|(?<!i )never) (?!know|see|have|think|want|need|charge|expect"
-        r"|mind|believe"
-        r"|doubt|wish|recall"
-        r"|remember|understand)\w+",
+        r"\b(?:we|i|our \w+) (?:do not|don't|no longer|(?<!i )never) (?!know|see|have|think|want|need|charge"
+        r"|expect|mind|believe|doubt|wish|recall|remember|understand)\w+",
         r"\byou(?:'d| would) need (?:his|her|their|the|an?|to)\b|\b(?:is|are) not (?:part of|within|covered)\b",
         r"(?:^|\b(?:and|but|so|as) |, )(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not|(?:won't|can't|cannot"
-        r"|will not|may not) be)"
-        r" (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
+        r"|will not|may not) be) (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:if|when|after)\b",
         r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
-        r"\bno (?:\w+ )?(?:refund|compensation|discount|exchange|extension)s?\b|\bnot for sale\b"
-        r"|\b(?:'d|would|'ll|will) have to charge\b",
+        r"\bno (?:\w+ )?(?:refund|compensation|discount|exchange|extension)s?\b|\bnot for sale\b|\b(?:'d|would"
+        r"|'ll|will) have to charge\b",
         r"\b(?:is|are) (?:a must|mandatory|compulsory|obligatory|required)\b",
         r"\byou(?:'d| would|'ll| will)? (?:have|need) to \w+ (?:\w+ ){0,3}yourself\b",
         r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
@@ -243,10 +235,8 @@ BLOCKED = re.compile(
         r"\b(?:falls|fall|is|are) outside (?:of )?(?:it|the|our)\b",
         r"\b(?:no longer|not) (?:available|offered|on offer|valid|possible)\b",
         r"\b(?:cannot|can't|can not|may not|must not|won't|will not|(?:is|are) not allowed to"
-        r"|aren't allowed to) (?:be )?"
-        r"(?:changed|cancelled|refunded|returned|waived|extended|moved|transferred|undone|reversed|removed"
-        r"|lifted|made"
-        r"|issued|accepted|shipped|sent|given|go ahead|enter|go in)\b",
+        r"|aren't allowed to) (?:be )?(?:changed|cancelled|refunded|returned|waived|extended|moved|transferred"
+        r"|undone|reversed|removed|lifted|made|issued|accepted|shipped|sent|given|go ahead|enter|go in)\b",
     )
 )
 """What stands in the way of a request, whoever speaks."""
