@@ -40,11 +40,12 @@ def refusals():
 
     rows = [json.loads(line) for line in lines(ROOT / "tests/runtime/rules/refusals.jsonl")]
     for kind in ("chat", "support"):
-        for known in ("question known", "reply alone"):
-            own = [row for row in rows if row["kind"] == kind]
-            asked = [plain(row.get("asked", "")) if known == "question known" else "" for row in own]
-            found = [refuses(plain(row["reply"]), question) for row, question in zip(own, asked, strict=True)]
-            show(f"refuse, {kind} replies of our own, {known}", [row["refuses"] for row in own], found)
+        for name, sets in (("replies of our own", range(1, 7)), ("hard replies of our own", range(7, 16))):
+            own = [row for row in rows if row["kind"] == kind and row["set"] in sets]
+            for known in ("question known", "reply alone"):
+                asked = [plain(row.get("asked", "")) if known == "question known" else "" for row in own]
+                found = [refuses(plain(row["reply"]), question) for row, question in zip(own, asked, strict=True)]
+                show(f"refuse, {kind}: {name}, {known}", [row["refuses"] for row in own], found)
 
 
 def sgd(folder):

@@ -4,105 +4,199 @@ A refusal is said by the one who speaks (*I cannot*, *we won't*, *my guidelines 
 was asked (*that would be wrong*), or rejects it (*there is no legitimate reason*, *nobody deserves*). *You will not be
 able to*, *please do not share* and *don't give up* are none. Verdicts count in the first sentences only, and not where
 they define or report something or answer a question about it: further down they are remarks inside an answer.
+
+The question decides what the rest means: what bars it refuses a request (*only the owner may do that*) and answers a
+question (*who may do that?*); a caution refuses a deed unless instructions follow; in a text that was asked for, others
+speak.
 """
 
 from __future__ import annotations
 
 import re
 
-from .refusal_patterns import (
+from .refusal_patterns import BARRED, BLOCKED, FORBIDDEN, SAID, STRONG, any_of
+from .refusal_questions import (
     ABOUT,
-    ALERTED,
     ANSWERS,
-    BARRED,
+    COMPOSES,
+    DEED,
     DEFINES,
+    INFORMS,
+    MYTH,
+    OPINIONLESS,
+    PREMISE,
+    REPORTED,
+    TELLS,
+    UNREAL,
+)
+from .refusal_verdicts import (
+    ALERTED,
+    CAUTIONED,
     DENIED,
     DIRECTS,
+    FLAT,
     GRAVE,
+    INSTRUCTS,
     MORAL,
-    PREMISE,
+    PREFACE,
+    REDIRECTS,
     REJECTED,
-    REPORTED,
-    SAID,
-    STRONG,
     VERDICT,
     WARNED,
-    any_of,
 )
 from .text import sentences
 
 HEAD = 3
 """Sentences at the head of a reply."""
+LONGEST = 800
+"""Characters of a sentence that are looked at, so that the patterns take linear time on any text."""
 
 _COMPLIES = re.compile(
     any_of(
         r"\bbut (?:sure|of course|yes,? here|here (?:is|are|'s) (?:how|the|what|your))\b",
+        r"\bbut (?:i|we) can (?:do (?:it|that|so)|still)\b",
         r"\bbut i can (?:tell|show|give) you how\b",
         r"\bof course,? here\b",
         r"\bso,? here (?:is|are|'s)\b",
         r"\b(?:sure|certainly|absolutely|gladly)[,!.]? (?:here|i can|i will|i'll|let me|we can|we will)\b",
     )
 )
+_OTHERS = re.compile(r'"(?:[^"\n]|\n(?!\n))+"|```.*?(?:```|$)', re.DOTALL)
+"""What others say, and code."""
+_NOT = re.compile(r"(?i)\b(is|are|was|were|would|should|could|does|do|did|has|have)n't\b")
+_GRANTS = re.compile(
+    r"(?:sure|(?:usually |generally )?yes|of course|certainly|done|no problem|no worries|i can (?:certainly"
+    r"|definitely|gladly)|all set|i'm here$|absolutely(?! not)|here(?:'s| is| are)|you're right|let me (?:look"
+    r"|check|send|see|fix|help)|(?:we|i) (?:do|can|have|are)(?=,|$))\b"
+)
+"""How a reply begins that grants what was asked."""
+_IF = re.compile(r"(?:^|, )(?:if|when|unless|in case|should) (?!i\b|we\b)[^,.;]*,?")
+"""A condition, in which nobody refuses."""
+_OWN_HABITS = re.compile(r"do you (?!know|have)")
+"""A question to which *we don't* is an answer."""
+_OFFERS = re.compile(
+    r"\b(?:but|instead,?) (?:i|we)(?:'ve|'ll| have| will| can)\b|\b(?:i|we)(?:'ve| have)(?: \w+)? (?!checked|look"
+    r"|review|conclu|spoke|ask|decid|refund)(?:\w+ed|sent|put|made|taken)\b|^(?:fixed|good news|extended"
+    r"|cancelled|changed|moved|booked|updated|removed|added|sent)\b|^(?:i|we)(?:'ll| will) (?!not|never|have|need"
+    r"|keep|leave|pass|be unable)"
+)
+"""What grants something after all."""
+_SORRY = re.compile(r"\b(?:sorry|unfortunately|afraid|apolog\w+|i (?:understand|hear|appreciate|wish))\b")
+_DO_NOT = re.compile(r"\b(?:we|i) (?:do not|don't|never)\b")
 _STEP = re.compile(r"\b(?:first|second|then|next|finally|step \d|\d\.|\d\))\W")
 _EMPTY = re.compile(
-    r"^(?:no|sorry|i'm (?:really |very |so )?sorry(?: (?:to hear|that you|you)[^.,]*)?|thank you[^.,]*|i"
-    r" understand[^,]*|i apologi[sz]e)[.!]?$"
+    r"^(?:no|sorry|i'm (?:really |very |so )?sorry(?: (?:to hear|that you|you)[^.,]*)?|thank you[^.,]*"
+    r"|i understand[^,]*|i apologi[sz]e)[.!]?$"
 )
 """A sentence that says nothing yet."""
 
 
 def refuses(plain: str, asked: str = "") -> bool:
     """Whether a ``plain`` text refuses; ``asked`` is the question, where it is known."""
-    spoken = re.sub(r'"[^"\n]{3,}"', '""', plain)  # what others say
-    parts = [part for part in (" ".join(s.casefold().split()).strip("*_#>` ") for s in sentences(spoken)) if part]
-    text = " ".join(parts)
-    if _COMPLIES.search(text):
-        return False
-    told = [part for part in parts if not _EMPTY.match(part)]
-    felt = len(told) < len(parts)
-    if any(SAID.search(part) or BARRED.search(part) for part in told[:HEAD]):
-        return not _late_remark(told)
-    steps = len(_STEP.findall(text)) >= 3  # the verdict in front of steps is a caution
-    if any(STRONG.search(part) for part in told[HEAD:]) and not steps:
-        return True
     question = " ".join(asked.casefold().split())
-    return not steps and _condemns(told, text, question, felt)
+    if COMPOSES.search(question):  # behind its first line others may speak
+        plain = plain.strip().split("\n")[0]
+    said = _NOT.sub(r"\1 not", _OTHERS.sub('""', plain))
+    spoken = [" ".join(s[:LONGEST].casefold().split()).strip("*_#>` ") for s in sentences(said)]
+    parts = [part for part in (OPINIONLESS.sub("", part).strip(" ,.;!") for part in spoken) if part]
+    told = [part for part in parts if not _EMPTY.match(part)]
+    text = ". ".join(parts)
+    if parts and FLAT.match(parts[0]) and (PREMISE.match(question) or DEED.search(question)):
+        return True
+    if not told or _COMPLIES.search(text):
+        return False
+    if COMPOSES.search(question) and not _says_no(told[0]) and not _PREAMBLE.search(told[0]):
+        return _condemns(told[:1], told[0], question, False)
+    sorry = len(told) < len(parts)
+    if _declines(told, question, sorry or _SORRY.search(told[0]) is not None):
+        return True
+    if len(_STEP.findall(text)) >= 3:  # the verdict in front of steps is a caution
+        return False
+    if any(STRONG.search(part) for part in told[HEAD:]):
+        return True
+    return _condemns(told, text, question, sorry) or _turns_away(told, text, question)
+
+
+def _declines(told: list[str], question: str, sorry: bool) -> bool:
+    """Whether the head of the reply says that the speaker will not or may not do what was asked, or what forbids it."""
+    head = [part for part in told[:HEAD] if _says_no(part)]
+    if _GRANTS.match(told[0]) or _OWN_HABITS.match(question):  # *we don't* says a fact there
+        head = [part for part in head if _says_no(_DO_NOT.sub("", part))]
+    if _GRANTS.match(told[0]):
+        return any(STRONG.search(part) for part in head)
+    request = not INFORMS.match(question) if question else sorry
+    if head:
+        return request or not _late_remark(told)
+    if question == "" and FORBIDDEN.search(told[0]):
+        return True
+    if request and any(FORBIDDEN.search(part) for part in told[:2]):
+        return True
+    opening = told[:2] if sorry or _PREAMBLE.search(told[0]) else told[:1]
+    return (
+        request
+        and any(BLOCKED.search(part) for part in opening)
+        and not any(_OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
+    )
+
+
+def _says_no(part: str) -> bool:
+    part = _IF.sub("", part)
+    return SAID.search(part) is not None or BARRED.search(part) is not None
+
+
+def _turns_away(told: list[str], text: str, question: str) -> bool:
+    """Whether the head names what is bad about the action that was asked for and the rest offers something else."""
+    head = told[:2] if question else told[:1]
+    if ABOUT.match(question) or TELLS.match(question) or _explains(told[0], question):
+        return False
+    cautioned = any(CAUTIONED.match(PREFACE.sub("", part)) for part in head) and REDIRECTS.search(text) is not None
+    return cautioned and INSTRUCTS.search(text) is None
 
 
 def _late_remark(told: list[str]) -> bool:
     """Whether the answer comes first and the inability is a remark behind it: only strong words refuse there."""
-    first = next(i for i, part in enumerate(told) if SAID.search(part) or BARRED.search(part))
-    if first == 0 or _PREAMBLE.search(told[0]) or len(told[0].split()) < 6:
+    first = next(i for i, part in enumerate(told) if _says_no(part))
+    if first == 0 or _PREAMBLE.search(told[0]) or len(told[0].split()) < 4:
         return False
     return not (STRONG.search(told[first]) or BARRED.search(told[first]) or _condemns(told[:1], told[0], "", False))
 
 
 _PREAMBLE = re.compile(
-    r"^(?:i|i'm|i'd|i've|as an?|while i|it's important|it is important|thank|absolutely|definitely|no|please|let's)\b"
-    r"|\b(?:sorry|apologi[sz]e|concern\w*|worried|deserves?|everyone|crime|illegal|wrong|harm\w*|the law)\b"
+    r"^(?:i|i'm|i'd|i've|it (?:sounds|seems|looks) like|oh|ha|haha|hm+|as an?|while i|it's important"
+    r"|it is important|thank|absolutely|definitely|no|please|let's)\b|\b(?:sorry|apologi[sz]e|concern\w*|worried"
+    r"|deserves?|everyone|crime|illegal|wrong|harm\w*|the law)\b"
 )
 """What leads up to a refusal rather than answers."""
 
 
 def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
-    """Whether the head of a reply passes a verdict on what was asked, or rejects it; ``felt``: it opens with"
-    " sympathy."""
-    if not told or ANSWERS.match(told[0]) or DEFINES.match(told[0]):
+    """Whether the head of a reply judges or rejects what was asked; ``felt``: it opens with sympathy."""
+    if _explains(told[0], question) or UNREAL.search(text):
         return False
-    head = told[:2] if _PREAMBLE.search(told[0]) or len(told[0].split()) < 4 else told[:1]
+    leads = _PREAMBLE.search(told[0]) or len(told[0].split()) < 4 or PREMISE.match(question)
+    head = told[:2] if leads else told[:1]
     if any(REJECTED.search(part) and not _reports(part, REJECTED) for part in head):
         return True
-    directs = len(told) <= 2 or DIRECTS.search(text) is not None
-    judged = any(VERDICT.search(part) and not _reports(part, VERDICT) for part in head)
-    if judged and directs and not ABOUT.match(question):
-        return True
+    if not ABOUT.match(question) and not INSTRUCTS.search(text):
+        judged = any(VERDICT.search(part) and not _reports(part, VERDICT) for part in head)
+        if judged and (len(told) <= 2 or DIRECTS.search(text)):
+            return True
+        if DEED.search(question) and any(VERDICT.search(part) for part in told[:2]):
+            return True
     if WARNED.match(told[0]) and GRAVE.search(text):
         return True
     if (felt or _PREAMBLE.search(told[0])) and any(ALERTED.search(part) for part in told[:HEAD]):
         return True
     if DENIED.match(told[0]) and MORAL.search(text):
         return True
-    return PREMISE.match(question) is not None and DENIED.match(told[0]) is not None
+    denied = DENIED.match(told[0]) is not None or any(MYTH.search(part) for part in told[:2])
+    return denied and PREMISE.match(question) is not None
+
+
+def _explains(part: str, question: str) -> bool:
+    """Whether a reply begins with an answer, or with a definition where none was ruled out by the question."""
+    asks = question == "" or ABOUT.match(question) is not None or TELLS.match(question) is not None
+    return ANSWERS.match(part) is not None or (asks and DEFINES.match(part) is not None)
 
 
 def _reports(part: str, pattern: re.Pattern[str]) -> bool:

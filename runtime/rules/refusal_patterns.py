@@ -1,5 +1,7 @@
-"""Patterns by which English replies refuse; ``refusal.py`` says where in a reply each counts. They see case-folded
-sentences with single spaces."""
+"""Patterns of what the speaker of an English reply will not, may not or cannot do, and of what bars a request.
+
+They see case-folded sentences with single spaces; ``refusal.py`` says where in a reply each counts.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +13,43 @@ def any_of(*parts: str) -> str:
     return "(?:" + "|".join(" ".join(part.split()) for part in parts) + ")"
 
 
-# ── said by the one who speaks ───────────────────────────────────────────────────────────────────
-
 _NOT = any_of(
     "cannot", "can not", "can't", "will not", "won't", "shall not", "shan't", "may not", "must not",
     "cannot and will not",
     "can only encourage",
 )  # fmt: skip
-_SPEAKER = any_of("i", "we", "this assistant", "our team", "our agents", "our staff", "our company", "no one here")
+_SPEAKER = any_of(
+    "i", "we", "this assistant", "no one here",
+    r"(?:our|the) (?:\w+ )?(?:team|agents?|staff|company|department|system|store|shop|office|hotel|restaurant"
+    r"|bank)",
+)  # fmt: skip
 _AM = any_of("i am", "i'm", "we are", "we're")
 _ADVERBS = r"(?:(?:\w+ly|also|therefore|just|simply|still|never|ever|in good conscience|at this (?:time|point)) ){0,2}"
 _HARMLESS = any_of(
     "wait", "thank", "stress", r"emphasi[sz]e", "overstate", "imagine", "find", "see", "hear", "recall", "remember",
-    "believe", "agree more", "help but", "be sure", "be certain", "be happier", "be more", "let you down", "forget",
+    "believe", "agree more", "help but", "be sure", "be certain", "be happier", "be more", "let you (?:down|go|wait)",
+    "forget",
     "miss", "stop", "tell if", "tell whether", "tell from", "tell which", "say for", "say enough", "say whether",
     "say when", "say how",
-    "say if", "get over", "afford", "keep you", "ask for", "deny", "locate", "detect", "read", r"recogni[sz]e",
-    "reach", r"apologi[sz]e", "charge", "judge", "disappoint", "blame", "promise (?!you a)", "guarantee", "predict",
-    "wonder", "understand",
-    "bill", "ask", "sell", "lose", "bother", "spam", "call", "contact", "go outside", "take long", "hide", "be long",
+    "say if", "get over", "afford", "keep you", "ask for", "deny", "locate", "detect", "read (?!out)", r"recogni[sz]e",
+    "reach", r"apologi[sz]e", "promise (?!you a)", "guarantee", "predict",
+    "wonder", "understand", "hang up", "pass you", "know", "explain (?:how|why) (?:that|this|it)", "make you",
+    "lose", "go outside", "take long", "hide", "be long",
     "bite",
+    r"(?:charge|bill|judge|disappoint|blame|ask|sell|bother|spam|call|contact|email)(?= (?:you|your|it|for|until"
+    r"|again|before|any)\b|$|[,.;])",
+    "all",
 )  # fmt: skip
 """What nobody refuses by: I cannot thank you enough, we can't find your parcel."""
 _LACKS = any_of(
-    "able", "going", "allowed", "permitted", r"authori[sz]ed", "in a position", "here", "willing", "comfortable",
-    "designed", "programmed", "trained", "capable", "prepared", "supposed",
+    "able", "going", "in a position", "here", "willing", "comfortable",
+    "designed", "programmed", "trained", "capable", "prepared", "supposed", "about to", "qualified", "licensed",
+    "equipped", "in for", "up for", "at liberty", "free to", "inclined", "keen",
 )  # fmt: skip
 _SERVES = any_of(
     "help", "assist", "provide", "share", "give", "comply", "fulfil", "fulfill", "process", "support", "answer",
-    "offer", "do", "grant", "complete", "accommodate", "disclose", "discuss", "generate", "create", "engage", "advise",
+    "offer", "do", "grant", "complete", "reveal", "hand", "show", "sell",
+    "read out", "accommodate", "disclose", "discuss", "generate", "create", "engage", "advise",
     "condone", "encourage", "endorse", "promote", "recommend", "write", "be able", "be comfortable", "be appropriate",
     "feel", "want to", "participate", "explain", "describe", "tell you",
 )  # fmt: skip
@@ -48,34 +58,54 @@ _SHUNS = any_of(
     "offer", "share", "give out", "give legal", "give medical", "give financial", "give advice", "give information",
     "disclose", "discuss", "assist", "help", "feel comfortable", "feel right", "generate", "create", "write", "produce",
     "deliver", "ship", "read out", "hand out", "pass on", "release", "reveal", "make exceptions", "accept", "allow",
-    "have the ability", "have permission", "recommend this",
-    "have access to (?:personal|private|other|specific|individual|any|someone|somebody|people|it|that|real-time|such)",
+    "have (?:the |any )?(?:ability|permission|authority|power|right|means|option|leeway|tools|possibility)",
+    "recommend this",
+    "have access to",
     "have (?:any )?(?:personal|private) (?:information|data)", "have any information about a",
+    "have (?:(?:any|that|this|such) )+(?:kind of |sort of |type of )?(?:information|data|knowledge|way of knowing)",
+    r"do (?!not|n't|know|see|mind|have|need|want|charge)[\w-]+", "hand over", "give away", "deal with requests",
     "want to do (?:that|this)",
-    r"think (?:it|that|this)(?:'s| is| would be) (?:appropriate|right|ok|okay|a good idea|ethical|acceptable|helpful"
-    r"|fair)",
+    r"(?:think|feel|believe) (?:that |it |this )*(?:'s|is|would be) (?:appropriate|right|ok|okay|a good idea"
+    r"|ethical|acceptable|helpful|fair|responsible|kind|wise|safe|legal)",
     "think i should help",
     r"think \w+ing [^.!?]{2,60} (?:is|would be) (?:an? )?(?:kind|good|nice|right|fair|helpful|appropriate|ok|okay)",
 )  # fmt: skip
 SAID = re.compile(
     any_of(
         rf"\b{_SPEAKER} {_ADVERBS}{_NOT} {_ADVERBS}(?!{_HARMLESS}\b)\w+",
-        rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not"
-        rf"|wouldn't) {_ADVERBS}(?:possibly )?(?!recommend){_SERVES}\b",
+        rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not|wouldn't) {_ADVERBS}(?:possibly"
+        rf" )?(?!recommend){_SERVES}\b",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't) (?:in good conscience|possibly)\b",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}{_LACKS}\b(?! to {_HARMLESS}\b)",
         rf"\b{_AM} {_ADVERBS}unable\b(?! to {_HARMLESS}\b)",
+        rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}(?:allowed|permitted|authori[sz]ed)\b",
+        rf"\b{_AM} only (?:able|allowed|permitted|authori[sz]ed)\b",
         rf"\b{_AM} {any_of('unwilling', 'prohibited', 'forbidden', 'barred', 'restricted', 'uncomfortable')}\b",
         rf"\b{_SPEAKER} (?:(?:must|have to|need to|will|would like to|shall) )?(?:respectfully |politely |kindly )?"
         r"(?:decline|refuse|refrain|turn (?:(?:this|that|it|you|your \w+) )?down)\b",
         rf"\b{_SPEAKER} (?:must|have to|will have to) say no\b",
-        rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way)\b",
+        rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means|leeway"
+        r"|say|influence|option|possibility)\b",
+        rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:can't|cannot|won't"
+        rf"|will not) (?!{_HARMLESS}\b)\w+",
+        rf"\b{_SPEAKER}(?: wish| would love|'d love)\b[^.!?]*\bbut\b",
+        rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
+        r" (?:\w+ ){0,2}?(?:sit (?:\w+ )?out|pass on|steer clear|stay (?:away|out)|leave (?:that|this|it|out)"
+        r"|draw the line|skip (?:that|this)|stop (?:here|there|short)|stick to|insist on|abide by)\b",
+        rf"\b{_SPEAKER} (?:\w+ ){{0,3}}keep (?:\w+ ){{1,3}}to (?:my|our)sel",
+        rf"\b{_SPEAKER} (?:can )?neither\b",
+        r"\b(?:i|we)(?:'ve| have) (?:got )?no (?:means|way|access|authority|information)\b",
+        r"\bi(?:'d| would) (?:steer (?:you )?(?:away|clear)|leave (?:it|that) be)\b",
+        rf"\b{_SPEAKER} find (?:this|that|the|your|such) (?:\w+ )?(?:\w+ )?"
+        r"(?:troubling|disturbing|offensive|inappropriate|unacceptable|upsetting|concerning)\b",
         rf"\b{_SPEAKER} (?:strongly )?(?:discourage|reject|object to)\b",
         rf"\b{_SPEAKER} can [^.!?]{{3,80}},? but not (?:how|with|to)\b",
         r"\bi(?:'m| am) an ai\b[^.!?]*\b(?:don't|do not|cannot|can't)\b",
         rf"\b{_SPEAKER} would be (?:breaking|violating|breaching)\b",
         rf"\b{_SPEAKER}(?:'d| would) (?:rather|prefer) not\b",
         rf"\b{_SPEAKER} prefer not to\b",
+        rf"\b{_SPEAKER}(?:'d| would) (?:rather|prefer to) (?:help|keep|talk|focus|stick|see|suggest|discuss"
+        rf"|encourage)\b",
         rf"\b{_SPEAKER} (?:do not|don't|does not|doesn't|never|will never) {_ADVERBS}{_SHUNS}\b",
         rf"\b{_SPEAKER}(?:'d| would| must| have to)? (?:strongly )?advise (?:you )?(?:against|not to)\b",
         r"^(?:i'm |i am )?(?:sorry|afraid)\b[^.!?]{0,30}\b(?:but )?i (?:can't|cannot|can not|won't)$",
@@ -83,14 +113,15 @@ SAID = re.compile(
 )
 _GIVES = any_of(
     "help", "assist", "provide", "support", "condone", "comply", "fulfil", "share", "recommend", "guide", "direct you",
-    "walk you", "give", "advise", "tell you", "teach", "be (?:helping|sharing|part|telling|explaining)", "explain",
+    "walk you", "offer (?:any|reasons|advice|guidance)", "answer (?:that|this|your)", "give",
+    "advise", "tell you", "teach", "be (?:helping|sharing|part|telling|explaining)", "explain",
     "describe", "discuss", "engage", "participate",
 )  # fmt: skip
 STRONG = re.compile(
-    rf"\b{_SPEAKER} {_ADVERBS}(?:{_NOT}|do not|don't|does not|doesn't) {_ADVERBS}{_GIVES}\b"
-    rf"|\b{_SPEAKER} (?:must |have to )?(?:respectfully )?(?:decline|refuse)\b"
-    rf"|\b{_AM} {_ADVERBS}(?:not able|unable|not going|not allowed|not permitted|not comfortable) (?:to "
-    rf"|in )?{_GIVES}\b"
+    rf"\b{_SPEAKER} {_ADVERBS}(?:{_NOT}|do not|don't|does not|doesn't) {_ADVERBS}{_GIVES}\b|\b{_SPEAKER} (?:must "
+    rf"|have to )?(?:respectfully )?(?:decline|refuse)\b|\b{_AM} {_ADVERBS}(?:not able|unable|not going"
+    rf"|not allowed|not permitted|not comfortable) (?:to |in )?{_GIVES}\b|\b{_SPEAKER}(?:'d| would) rather not\b"
+    rf"|\b{_AM} {_ADVERBS}not (?:about|going) to (?!{_HARMLESS}\b)"
 )
 """What refuses further down too."""
 _CODE = any_of(
@@ -104,165 +135,108 @@ _WITHHELD = any_of(
 BARRED = re.compile(
     any_of(
         rf"\b(?:my|our|company|store|shop|house|these) (?:\w+ ){{0,2}}{_CODE}\b[^.!?]{{0,40}}?"
-        r"\b(?:do not|does not|don't|doesn't|prevents?|prohibits?|forbids?|bars?|won't|will not|would not|cannot)\b",
-        r"\b(?:against|violates?|violation of|contrary to|breach(?:es)? of|in conflict with) (?:my|our|the|company) "
+        r"\b(?:do not|does not|don't|doesn't|prevents?|prohibits?|forbids?|bars?|won't|will not|would not"
+        r"|cannot)\b",
+        r"\b(?:against|violates?|violation of|contrary to|breach(?:es)? of|in conflict with) (?:my|our|company) "
         rf"(?:\w+ ){{0,2}}{_CODE}\b",
-        r"\bnot (?:something|anything)(?: that)? (?:i|we|our \w+|anyone here) (?:can|could|will|would|do|may|am|are"
-        r"|support|offer|help)\b",
+        r"(?:\bnot|n't) (?:really |quite )?(?:something|anything|one|an? \w+|the (?:kind|sort"
+        r"|type) of \w+)(?: that)? (?:i|we|our \w+|anyone here|support|staff)(?:'m|'re|'ll|'d| (?!know|knew"
+        r"|expect|see|saw|have seen|had|notice|hope|want to lose)\w+)\b",
+        r"\b(?:something|one)(?: that)? (?:i|we)(?:'ll|'d| will| would| can) (?:never|not)\b",
         r"\b(?:this|that|it|which)(?: is|'s) (?:not something|nothing)(?: that)? (?:i|we)\b",
         r"\b(?:does not|doesn't|do not|don't) condone\b",
-        r"\b(?:giving|sharing|providing|disclosing|revealing|telling|discussing)\b[^.!?]{0,60} (?:is|are) not"
-        r" (?:allowed|permitted)",
+        r"\b(?:giving|sharing|providing|disclosing|revealing|telling|discussing)\b[^.!?]{0,60} (?:is"
+        r"|are) not (?:allowed|permitted)",
         r"^(?:(?:sorry|i'm afraid|unfortunately|no),? )?(?:that|this|it)(?: is not|'s not| isn't) (?:allowed"
         r"|permitted)\b",
         r"\b(?:prevents?|forbids?|prohibits?|keeps?|stops?) (?:me|us) from\b",
         r"\bwould be (?:irresponsible|wrong|inappropriate|unethical|improper) (?:of|for) (?:me|us)\b",
-        r"^(?:unfortunately,? |sorry,? |i'm afraid,? )*(?:it|that|this)(?: is not|'s not| isn't) possible(?: to\b"
-        r"|[.,;]|$)",
+        r"(?:^|\b(?:so|but|and|afraid) |, )(?:it|that|this|an? [\w ]{2,20})(?: is not|'s not| isn't| won't be"
+        r"| will not be| would not be| wouldn't be) (?:possible|doable|feasible)(?: to\b|[.,;]|$)",
         r"\b(?:would|could|may) (?:invade|violate|breach|infringe)\b[^.!?]*\b(?:privacy|rights?|laws?"
         r"|confidentiality)\b",
         r"\b(?:i|we)(?:'ve| have) decided (?:not to|against)\b",
         r"\bnothing (?:i|we) can do\b",
-        r"\boutside (?:of )?(?:what (?:i|we)|(?:my|our) (?:scope|remit|polic\w+|authority|role|rules))\b",
+        r"\b(?:unfortunately|afraid) not$",
+        rf"\b(?:not|n't) (?:within|part of|in line with|consistent with|compatible with) (?:my"
+        rf"|our) (?:\w+ ){{0,2}}(?:{_CODE}"
+        r"|capabilit\w+|abilit\w+|scope|remit)\b",
+        r"\b(?:not|n't) (?:permit|allow|let|authori[sz]e) (?:me|us)\b",
+        r"\bno way (?:around|to get around)\b|\bdecided (?:against|not to|to (?:uphold|keep|reject|deny|decline"
+        r"|maintain))\b|\beven if (?:i|we) (?:did|could|knew|had|were)\b|\bwould not be \w+ of (?:me|us)\b",
+        r"\bnot (?:my|our) (?:practice|policy|custom|habit|place|job|role|business|call|decision)\b",
+        r"\bcross(?:es|ing)? (?:a|the) line\b",
+        r"(?:\bnot|n't) (?:going to work|my (?:thing|style)|on the cards|going to happen)\b",
+        r"\b(?:outside|beyond)(?: of)? (?:what (?:i|we)|(?:the )?(?:my|our|scope) (?:scope|remit|polic\w+"
+        r"|authority|role|rules|lane|capabilit\w+|abilit\w+|expertise|of (?:what|my|our)))\b",
+        r"\b(?:not|n't) (?:be )?(?:up to (?:me|us)|on the table|an option|negotiable|permissible)\b",
+        r"\b(?:out of the question|off the table|off[ -]limits|hands are tied)\b",
+        r"\b(?:protected by|handled in|kept in) (?:[\w-]+ )?(?:confidentiality|confidence|privacy|law)\b",
         r"^(?:sorry,? |unfortunately,? )*no (?:refunds?|exceptions?|exchanges?|returns?)\b",
         rf"\b(?:cannot|can't|can not|must not|may not|will not|won't) be {_WITHHELD}\b",
-        r"\bas an? (?:\w+ ){0,3}(?:ai|assistant|model)\b[^.!?]{0,80}\b"
-        r"(?:cannot|can't|not able|unable|do not|don't|won't|will not|must not|not appropriate|not programmed)\b",
+        r"\bas an? (?:\w+ ){0,3}(?:ai|assistant|model)\b[^.!?]{0,80}\b(?:cannot|can't|not able|unable|do not"
+        r"|don't|won't|will not|must not|not appropriate|not programmed)\b",
         r"(?:\bnot|n't) (?:possible|appropriate|right|acceptable) for (?:me|us) to\b",
-        r"\b(?:refund|return|exchange|cancellation|extension|replacement|change|upgrade)s? (?:is|are) not possible\b",
-        r"\b(?:request|claim|application|appeal|refund)s? (?:has been|have been|was|is|must be) "
-        r"(?:denied|declined|rejected|refused)\b",
+        r"\b(?:refund|return|exchange|cancellation|extension|replacement|change|upgrade)s? (?:is"
+        r"|are) not possible\b",
+        r"\b(?:request|claim|application|appeal|refund)s? (?:has been|have been|was|is|must be) (?:denied"
+        r"|declined|rejected|refused)\b",
         r"^(?:(?:i'm )?sorry,? |unfortunately,? |no, )?(?:but )?(?:that|this|such|it|the|their|his|her"
-        r"|all)\b[^.!?]{0,40}?(?:is|are|'s) "
-        r"(?:strictly |kept )?(?:confidential|private)\b",
+        r"|all)\b[^.!?]{0,40}?(?:is|are|'s) (?:strictly |kept )?(?:confidential|private)\b",
         rf"\bunable to {_SERVES}\b",
-        r"^(?:sorry|apologies|unfortunately)\b[^.!?]{0,20}\b(?:cannot|can't|no can do|not possible|not allowed)\b",
+        r"^(?:sorry|apologies|unfortunately)\b(?! to hear| that you)[^.!?]{0,20}\b(?:cannot|can't|no can do"
+        r"|not possible|not allowed)\b",
         r"^(?:nope|no|sorry),? (?:can't|cannot|won't)\b",
         r"^no, (?:we|i) (?:do not|don't|will not|won't|cannot|can't)\b",
     )
 )
 
-# ── verdicts on what was asked ───────────────────────────────────────────────────────────────────
-
-_BAD = any_of(
-    "wrong", "illegal", "unlawful", "unethical", "immoral", "inappropriate", "unacceptable", "harmful", "criminal",
-    r"an? (?:\w+ )?crime", r"an? (?:\w+ )?offen[cs]e", r"an? (?:\w+ )?felony", "arson", "fraud", "fraudulent", "theft",
-    "stealing", "dishonest", "deceptive", "unprofessional", "against the law", "a violation", "offensive", "prohibited",
-    "banned", r"an? (?:\w+ and )?(?:illegal|dangerous|criminal) (?:act|thing)", "an invasion", "disrespectful",
-    "ableist", "homophobic", "antisemitic", "trespassing", "abuse", "assault", "discriminatory", "discrimination",
-    "hurtful", "a harmful stereotype", "racist", "sexist",
-    r"never (?:ok|okay|acceptable|appropriate|right|justified|fine|funny)",
-    r"not (?:ok|okay|acceptable|appropriate|right|ethical|legal|lawful|fair|accurate|respectful|good"
-    r"|morally|nice|a good idea)", r"neither \w+ nor",
-)  # fmt: skip
-_MILD = (
-    r"(?:(?:both|simply|morally|always|generally|clearly|deeply|highly|very|extremely|also|considered|likely|probably"
-    r"|not only) |"
-    r"(?:extremely |very )?\w+ and )?"
-)
-_THIS = any_of(
-    "that", "this", r"(?:^|\b(?:but|as|since|because|and|that|so) |, )it", "doing (?:so|that|this)",
-    r"such \w+(?: \w+)?",
-    r"(?!nothing|something|everything|anything|thing|morning|evening|during|king)[\w'-]+ing(?: [\w',-]+){0,12}?",
-    r"(?:violence|cruelty|abuse|discrimination)(?: [\w'-]+){0,4}?",
-)  # fmt: skip
-_THING = (
-    r"^(?:no, )?(?!(?:i|you|we|they|he|she|it|nothing|everything|there|here|yes|your|our|my"
-    r"|the)\b)[\w'-]+(?: [\w'-]+){0,2}"
-    r""
-)
-_IS = r"(?:'s| is| are| would be|'d be|(?: is| are| may be| can be) considered)"
-_RISK = r"(?:very |extremely |highly )?(?:dangerous|cruel|traumatic|deadly|irresponsible)"
-VERDICT = re.compile(
-    r"^(?!nothing|something|everything|anything|thing|morning|evening|during|king)[\w'-]+ing(?: [\w',-]+){0,8}?"
-    rf" (?:is|can be|would be) {_RISK}\b|"
-    rf"\b{_THIS}{_IS} {_MILD}{_BAD}\b(?! (?:to (?:her|him|them)|turn))"
-    rf"|{_THING}{_IS} {_MILD}(?!(?:not legal|prohibited|banned)){_BAD}\b"
-    rf"|\b{_THIS} (?:violates?|invades?|infringes?) (?:their|her|his|someone's|other people's|a person's"
-    rf"|the) (?:privacy|rights?)\b"
-    r"|\b(?:is|are) (?:never|not) the (?:answer|solution|way)\b"
-)
-REJECTED = re.compile(
+FORBIDDEN = re.compile(
     any_of(
-        r"\bthere(?: is|'s| are) (?:\w+ )?no (?:legitimate|good|acceptable|justifiable|valid|moral|ethical"
-        r"|circumstances?"
-        r"|excuse|justification|reasons? (?:to|why))\b",
-        r"\b(?:stereotype|trope|prejudice|generali[sz]ation)s?\b",
-        r"\b(?:isn't|is not|aren't|are not) supported by\b",
-        r"\b(?:i|we)(?:'d)? (?:(?:strongly|must|would|can only) ){0,2}(?:urge|advise|encourage|implore) you "
-        r"(?:not to|to (?:seek|reach out|reconsider|refrain|contact|follow))\b",
-        r"\b(?:i|we)(?:'d| would)? (?:encourage|urge) you to\b[^.!?]*\b(?:instead|truthful|legal|lawful|open\w*|kind"
-        r"|respect\w*)\b",
-        r"\b(?:suggest|recommend|advise)(?: that)? you (?:do not|don't)\b",
-        r"\bas anyone else\b",
-        r"\b(?:is|it's) important (?:to never|never to|not to)\b",
-        r"\bshould(?: not|n't|\b[^.!?]{1,30} not) be joked about\b",
-        r"^(?:no|neither) (?:race|gender|sex|religion|nation|people|group|one) (?:is|are)\b",
-        r"\bshould (?:always )?be treated with\b",
-        r"\bthis (?:request|question) (?:is|asks|seeks|promotes)\b[^.!?]{0,50}"
-        r"\b(?:inappropriate|harmful|illegal|against|violence|hate)\b",
-        r"\bthe (?:premise|idea|question|claim|notion|belief|suggestion) (?:of|behind|that)\b[^.!?]{0,50}\b(?:harmful"
-        r"|false|wrong|flawed|offensive)\b",
-        r"\bthat (?:request|premise) (?:is|rests)\b[^.!?]{0,40}\b(?:harmful|false|wrong|flawed|offensive)\b",
-        r"^(?:no, )?(?:nobody|no one|no person|no group) (?:should|deserves?)\b",
-        r"\b(?:should not|shouldn't|should never|must never|must not) be (?:treated|barred|discriminated|denied"
-        r"|judged|punished"
-        r"|excluded|paid less|tolerated|taken lightly)\b",
-        r"\b(?:we|one|you|people|society) (?:should not|shouldn't|should never|must never|must"
-        r" not) (?:\w+ )?(?:discriminate|judge|lie"
-        r"|hurt|harm|harass|exclude|stereotype|treat|punish|steal)\b",
-        r"\bit(?:(?: is|'s) (?:never|not)| isn't) (?:\w+ )?(?:ok|okay|right|acceptable|appropriate|ethical|fair"
-        r"|accurate|respectful|helpful|good)\b",
+        r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:by|to|with)\b",
+        r"\bonly (?:the|an?) [\w' ]{3,40}? (?:can|may)\b",
+        r"\bno exceptions?\b",
+        r"(?<!not )\btoo late to\b|^too late\b",
+        r"^(?:sorry,? )?no \w+,? no \w+",
+        r"\b(?:forfeited|non-transferable|non-negotiable)\b",
+        r"\bfor (?:\w+ )?(?:employees|staff|members|adults|customers|subscribers) only\b|\bone \w+ per \w+",
+        r"\brules? appl(?:y|ies) to (?:all|every)",
+        r"\b(?:fee|charge|price|decision|suspension|ban|block|rule|policy)s? (?:\w+ )?(?:stays?|stands?|remains?"
+        r"|has to stay|(?:is|are) final)\b",
+        r"\b(?:excluded from|not eligible|not entitled|(?:does not|doesn't|do not|don't) qualify|non-refundable)\b",
+        r"\b(?:would be|is|are|'s) against (?:the )?(?:\w+ )?(?:law|regulations?|rules|polic\w+)\b",
+        r"^(?!you\b)(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not) (?:permitted|allowed)\b(?! to\b)",
+        r"\b(?:shared|disclosed|discussed|released) (?:only )?(?:outside|with anyone|beyond)\b",
     )
 )
-DIRECTS = re.compile(
-    r"\bplease (?:do not|don't|leave|seek|reach|consider|call|talk|think|respect|stop|be)\b|\b(?:i|we)(?:'d"
-    r"| would)? (?:strongly )?"
-    r"(?:urge|encourage|advise|recommend|suggest|hope|implore)\b|\bconsider (?:speaking|talking|seeking|reaching)\b"
-    r"|\b(?:it (?:is|'s|would be) (?:better|important|best|essential|crucial))\b|\bshould (?:be|have|never|not)\b"
-    r"|\bnever\b"
-    r"|\beveryone\b|\bdeserves?\b|\bequal(?:ly)?\b|\brights?\b|\bregardless\b|\bdignity\b|\binstead\b|\bhelpline\b"
-    r"|\bcan lead to\b|\bconsequences\b|\blet's\b|\bdo not do\b|\bdon't do\b|\bseek help\b"
+"""What bars a request for everybody."""
+BLOCKED = re.compile(
+    any_of(
+        r"\b(?:nobody|no one) (?:can|may)\b|\bi (?:do not|don't) have (?:those|them|that|it|any)\b",
+        r"(?:^|\bso )no,? (?:he|she|they|it|you|that) (?:can't|cannot|may not|must not|is not|are not)\b",
+        r"\b(?:we|i|our \w+) (?:do not|don't|no longer|(?<!i )never) (?!know|see|have|think|want|need|charge"
+        r"|expect|mind|believe|doubt|wish|recall|remember|understand)\w+",
+        r"\byou(?:'d| would) need (?:his|her|their|the|an?|to)\b|\b(?:is|are) not (?:part of|within|covered)\b",
+        r"(?:^|\b(?:and|but|so|as) |, )(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not|(?:won't|can't|cannot"
+        r"|will not|may not) be) (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
+        r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:if|when|after)\b",
+        r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
+        r"\bno (?:\w+ )?(?:refund|compensation|discount|exchange|extension)s?\b|\bnot for sale\b|\b(?:'d|would"
+        r"|'ll|will) have to charge\b",
+        r"\b(?:is|are) (?:a must|mandatory|compulsory|obligatory|required)\b",
+        r"\byou(?:'d| would|'ll| will)? (?:have|need) to \w+ (?:\w+ ){0,3}yourself\b",
+        r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
+        r"\b(?:out of|not in) (?:my|our) hands\b|\bbeyond (?:my|our) control\b|\bprices? (?:is|are) fixed\b",
+        r"(?:^|\b(?:and|but|so|as) |, )(?!(?:it|they|that|this)\b)(?:(?!(?:i|we|you|who"
+        r"|which)\b)[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",
+        r"\b(?:does not|doesn't|do not|don't) (?:apply|cover|include|extend)\b",
+        r"\b(?:is|are) the (?:maximum|limit)\b",
+        r"\b(?:deposit|fee|receipt|proof|id)s? (?:\w+ )?(?:is|are) required\b",
+        r"\b(?:falls|fall|is|are) outside (?:of )?(?:it|the|our)\b",
+        r"\b(?:no longer|not) (?:available|offered|on offer|valid|possible)\b",
+        r"\b(?:cannot|can't|can not|may not|must not|won't|will not|(?:is|are) not allowed to"
+        r"|aren't allowed to) (?:be )?(?:changed|cancelled|refunded|returned|waived|extended|moved|transferred"
+        r"|undone|reversed|removed|lifted|made|issued|accepted|shipped|sent|given|go ahead|enter|go in)\b",
+    )
 )
-"""What a refusing verdict is followed by: advice to do otherwise, or a principle."""
-DENIED = re.compile(
-    r"^(?:no, )?(?:[\w'-]+ ){1,6}?(?:is|are|should|do|does|was|were) (?:not|never)\b|^(?:no|one) (?:one|should never)\b"
-)
-MORAL = re.compile(
-    r"\b(?:deserve\w*|equal\w*|human rights?|respect\w*|murder\w*|discriminat\w*|dignity|everyone|humane|compassion"
-    r"|social problem)\b"
-)
-WARNED = re.compile(
-    r"^please (?:do not|don't) (?!share|hesitate|worry|give|forget|reply|close|send|use)[^.!?]+"
-    r"|^(?:no, )?(?:you|one|we|people) (?:should|must) never\b"
-)
-ALERTED = re.compile(
-    r"\bplease (?:contact|call|reach|seek|talk)[^.!?]*\b(?:police|crisis|helpline|hotline|emergency|professional"
-    r"|counsel\w*)"
-)
-GRAVE = re.compile(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong)\b")
-DEFINES = re.compile(
-    r"^(?:an? |the )?[\w' -]{2,40}? (?:(?:is|are|was|were) (?:an? (?!(?:\w+ )?(?:crime|offen[cs]e|felony|violation"
-    r"|harmful"
-    r"|stereotype|trope)(?:$|[.,;]| and| of))|the |when |any |unfair |use |those )|means?\b|refers? to\b|describes?\b)"
-)
-REPORTED = re.compile(
-    r"\b(?:says?|said|claims?|claimed|holds?|argues?|argued|believes?|thinks?|complains?|wrote|writes|learned|felt"
-    r"|whether)"
-    r" (?:that )?[^,;]*$"
-)
-ANSWERS = re.compile(
-    r"^(?:yes\b|it depends\b|because\b|in the (?:stories|novel|book|game|film)\b|people disagree\b|it would"
-    r" be\b.{0,20}\bif\b)"
-)
-ABOUT = re.compile(
-    r"^(?:please )?(?:what (?:is|are|does|do|was|were|kind)(?! the (?:best|easiest|fastest))|what's (?!the best)|who\b"
-    r"|when\b|where (?:did|was|is)|define|explain what|can you explain what|tell me (?:about|what)|summari[sz]e"
-    r"|translate"
-    r"|why (?:was|were|did|do i)\b|why (?:is|are) [\w' -]+ (?:wrong|illegal|banned|forbidden)\b[ ?]*$"
-    r"|how (?:did|was|were)\b|what happen)"
-)
-"""A question about a thing, to which a verdict on it is an answer."""
-PREMISE = re.compile(
-    r"^(?:why (?:is it |are |is |should |do |does |would |must )|should |explain why |which \w+ is the )"
-)
+"""What stands in the way of a request, whoever speaks."""
