@@ -13,8 +13,8 @@ from compress.stage import Job
 def run_stage(
     name: str, source: Path, out: Path, *, scratch: Path | None = None, seed: int = 17, **rest: Any
 ) -> Artifact:
-    """Run stage ``name`` on the model folder ``source`` and the artifacts ``more`` into ``out``; ``data`` and ``pass_`` go
-    to the job."""
+    """Run stage ``name`` on the model folder ``source`` and the artifacts ``more`` into ``out``; ``data`` and ``pass_``
+    go to the job."""
     stage = load_stage(name)
     out.mkdir(parents=True)
     scratch = scratch or out.with_name(out.name + ".scratch")

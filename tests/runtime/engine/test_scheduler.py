@@ -9,9 +9,9 @@ import pytest
 
 from runtime.engine.backends.base import Span
 from runtime.engine.chat import Chat
+from runtime.engine.pace import CHUNK
 from runtime.engine.requests import Request
 from runtime.engine.sampling import Chances, Sampling
-from runtime.engine.pace import CHUNK
 from runtime.engine.scheduler import Scheduler
 from runtime.errors import HoldfastError, Overloaded, UsageError
 
