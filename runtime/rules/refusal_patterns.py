@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from .sieve import Sieve
+
 
 def any_of(*parts: str) -> str:
     """One of the patterns, which stand between spaces."""
@@ -70,7 +72,7 @@ _SHUNS = any_of(
     "think i should help",
     r"think \w+ing [^.!?]{2,60} (?:is|would be) (?:an? )?(?:kind|good|nice|right|fair|helpful|appropriate|ok|okay)",
 )  # fmt: skip
-SAID = re.compile(
+SAID = Sieve(
     any_of(
         rf"\b{_SPEAKER} {_ADVERBS}{_NOT} {_ADVERBS}(?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not|wouldn't) {_ADVERBS}(?:possibly"
@@ -132,7 +134,7 @@ _WITHHELD = any_of(
     "shared", "disclosed", "revealed", "provided", "given out", "given to", "discussed", "released", "supported",
     "fulfilled", "granted", "condoned",
 )  # fmt: skip
-BARRED = re.compile(
+BARRED = Sieve(
     any_of(
         rf"\b(?:my|our|company|store|shop|house|these) (?:\w+ ){{0,2}}{_CODE}\b[^.!?]{{0,40}}?"
         r"\b(?:do not|does not|don't|doesn't|prevents?|prohibits?|forbids?|bars?|won't|will not|would not"
@@ -191,7 +193,7 @@ BARRED = re.compile(
     )
 )
 
-FORBIDDEN = re.compile(
+FORBIDDEN = Sieve(
     any_of(
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:by|to|with)\b",
         r"\bonly (?:the|an?) [\w' ]{3,40}? (?:can|may)\b",
@@ -210,7 +212,7 @@ FORBIDDEN = re.compile(
     )
 )
 """What bars a request for everybody."""
-BLOCKED = re.compile(
+BLOCKED = Sieve(
     any_of(
         r"\b(?:nobody|no one) (?:can|may)\b|\bi (?:do not|don't) have (?:those|them|that|it|any)\b",
         r"(?:^|\bso )no,? (?:he|she|they|it|you|that) (?:can't|cannot|may not|must not|is not|are not)\b",

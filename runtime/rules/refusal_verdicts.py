@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .refusal_patterns import any_of
+from .sieve import Sieve
 
 _BAD = any_of(
     "wrong", "illegal", "unlawful", "unethical", "immoral", "inappropriate", "unacceptable", "harmful", "criminal",
@@ -49,7 +50,7 @@ _PEOPLE = (
     r"(?:(?:wo)?m[ae]n|girls?|boys?|genders?|sex|races?|religions?|nationalit\w+|people|person|ethnic\w*"
     r"|countr\w+|cultures?)\b"
 )
-REJECTED = re.compile(
+REJECTED = Sieve(
     any_of(
         r"\bthere(?: is|'s| are) (?:\w+ )?no (?:legitimate|good|sound|acceptable|justifiable|valid|moral|ethical"
         r"|circumstances?|excuse|justification|argument|cause|reasons? (?:to|why))\b",
@@ -127,7 +128,7 @@ PREFACE = re.compile(
     r"|essential) (?:\w+ ){1,2}that )?"
 )
 """What stands in front of a caution."""
-REDIRECTS = re.compile(
+REDIRECTS = Sieve(
     r"\binstead\b|\bit(?:'s| is) (?:also |always |not )?(?:important|essential|crucial|vital|best|better"
     r"|recommended)\b|\bshould (?:always |never |not )?be\b|\bplease (?:seek|talk|speak|reach|contact|consider"
     r"|call|leave|get help|do not|don't)\b|\b(?:would|might) be better\b|\bwould you like\b|\b(?:how"
