@@ -5,9 +5,10 @@
 takes the tuned model, the items and the rules of a finished run of ``configs/pipelines/demo.yaml``, makes a copy for
 every planting and lets the stage ``validate`` judge it against the model that it was copied from, on as many items as
 ``compress gate --plan`` asks for where 0.2 % of the answers change: so many in all, and so many in which each rule is
-in force, as far as the run has them. ``--sequential`` stops each as soon as its verdict is sure. The baseline answers
-once (its replies are kept by digest). Results are written as they come; what is there already is not judged again. The
-last lines sum up: detected (FAIL), blocked (FAIL or INCONCLUSIVE), and harmless changes blocked.
+in force, as far as the run has them. ``--sequential`` stops damaged ones as soon as their verdict is sure; harmless
+ones are asked everything, since that is what the plan is for. The baseline answers once (its replies are kept by
+digest). Results are written as they come; what is there already is not judged again. The last lines sum up: detected
+(FAIL), blocked (FAIL or INCONCLUSIVE), and harmless changes blocked.
 """
 
 from __future__ import annotations
@@ -341,14 +342,16 @@ def _within(plan: Mapping[tuple[str, str], Change]) -> dict[tuple[str, str], int
 # ---- judging ----
 
 
-def judge(folder: Path, tune: Artifact, data: Artifact, place: Path, given: argparse.Namespace) -> dict[str, Any]:
+def judge(
+    folder: Path, tune: Artifact, data: Artifact, place: Path, given: argparse.Namespace, early: bool
+) -> dict[str, Any]:
     """The verdict of the stage ``validate`` and what it rests upon."""
     out, scratch = place / "out", place / "scratch"
     for made in (out, scratch):
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
     shown = {"drift_rows": 20, "wording_rows": 0, "samples": 0, "bench_runs": 0}
-    params = ValidateParams(baseline="tune", max_tokens=96, sequential=given.sequential, **shown)
+    params = ValidateParams(baseline="tune", max_tokens=96, sequential=early, **shown)
     job = Job(
         params=params,
         out=out,
@@ -449,7 +452,8 @@ def main() -> None:
             for path in folder.iterdir():
                 path.chmod(0o644)
             change(folder)
-            found = {"kind": kind, "name": what, **judge(folder, tune, data, place, given)}
+            early = given.sequential and kind != "harmless"
+            found = {"kind": kind, "name": what, **judge(folder, tune, data, place, given, early)}
             found["seconds"] = round(time.perf_counter() - start, 1)
             results.append(found)
             with open(given.results, "a") as handle:
