@@ -16,10 +16,19 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN, read_json
-from compress.model.config import read_config
+from compress.model.config import read_config, read_settings
 from compress.model.tensors import FLOATS, as_float32, held, read_floats
 
-__all__ = ["Checkpoint", "GptqCheckpoint", "as_float32", "open_checkpoint", "read_config", "read_json", "unpack"]
+__all__ = [
+    "Checkpoint",
+    "GptqCheckpoint",
+    "as_float32",
+    "open_checkpoint",
+    "read_config",
+    "read_json",
+    "read_settings",
+    "unpack",
+]
 
 
 class Checkpoint:

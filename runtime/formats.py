@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
@@ -111,17 +111,20 @@ def _resolved(schema: Any, root: Mapping[str, Any]) -> Any:
 
 
 def _wrong_type(made: Mapping[str, Any], schema: Mapping[str, Any], place: str) -> Iterator[str]:
-    allowed = schema.get("type")
-    kinds = [allowed] if isinstance(allowed, str) else allowed
+    if "type" not in schema:
+        return
+    kinds = [schema["type"]] if isinstance(schema["type"], str) else list(schema["type"])
     fits = {made["type"], "number"} if made["type"] == "integer" else {made["type"]}
-    if isinstance(kinds, Sequence) and not fits & set(kinds):
+    if not fits & set(kinds):
         yield f"{place} is of type {made['type']}, not {' or '.join(map(str, kinds))}"
 
 
 def _wrong_value(made: Mapping[str, Any], schema: Mapping[str, Any], place: str) -> Iterator[str]:
     wanted = [schema["const"]] if "const" in schema else schema.get("enum")
-    if not isinstance(wanted, Sequence):
+    if wanted is None:
         return
+    if not isinstance(wanted, list):
+        raise TypeError("enum is no list")
     possible = made.get("enum")
     if possible is None:
         yield f"{place} is not limited to a list of values"
@@ -132,9 +135,10 @@ def _wrong_value(made: Mapping[str, Any], schema: Mapping[str, Any], place: str)
 def _wrong_parts(
     made: Mapping[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any], place: str, depth: int
 ) -> Iterator[str]:
-    own, wanted = made.get("properties", {}), schema.get("properties", {})
-    wanted = wanted if isinstance(wanted, Mapping) else {}
-    for name in schema.get("required", ()):
+    own, wanted, required = made.get("properties", {}), schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(wanted, Mapping) or not isinstance(required, list):
+        raise TypeError("properties are no object, or required is no list")
+    for name in required:
         if name not in own:
             yield f"{place} has no {name!r}; it has {', '.join(own)}"
     for name, part in own.items():

@@ -20,12 +20,13 @@ COUNT_CAP = 100_000
 """``minLength``, ``maxItems`` and the like."""
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_ONE = ("additionalItems", "additionalProperties", "items")
+ONE = ("additionalItems", "additionalProperties", "items")
 """Keywords with a schema under them; with a list of schemas; with schemas by name."""
-_LIST = ("allOf", "anyOf", "oneOf", "prefixItems")
-_NAMED = ("$defs", "definitions", "patternProperties", "properties")
+LISTED = ("allOf", "anyOf", "oneOf", "prefixItems")
+NAMED = ("$defs", "definitions", "patternProperties", "properties")
+WITH_SCHEMAS = frozenset((*ONE, *LISTED, *NAMED))
 _PLAIN = ("$ref", "const", "enum", "format", "pattern", "required", "type")
-ENFORCED = frozenset((*_COUNTS, *_NUMBERS, *_ONE, *_LIST, *_NAMED, *_PLAIN))
+ENFORCED = frozenset((*_COUNTS, *_NUMBERS, *_PLAIN)) | WITH_SCHEMAS
 ANNOTATIONS = frozenset(
     ("$comment", "$id", "$schema", "default", "deprecated", "description", "discriminator", "example", "examples")
 ) | {"readOnly", "title", "writeOnly"}
@@ -52,11 +53,11 @@ def _parts(schema: Any, place: str) -> Iterator[tuple[str, Any]]:
     yield place, schema
     if not isinstance(schema, Mapping):
         return
-    for name in (*_ONE, *_LIST, *_NAMED):
+    for name in (*ONE, *LISTED, *NAMED):
         below = schema.get(name)
-        if name in _NAMED and isinstance(below, Mapping):
+        if name in NAMED and isinstance(below, Mapping):
             inner = [(f"{place}.{name}.{key}", child) for key, child in below.items()]
-        elif name in _NAMED or (name in _LIST and not isinstance(below, list)):
+        elif name in NAMED or (name in LISTED and not isinstance(below, list)):
             inner = [] if below is None else [(f"{place}.{name}", None)]
         elif isinstance(below, list) and name != "additionalProperties":
             inner = [(f"{place}.{name}[{number}]", child) for number, child in enumerate(below)]

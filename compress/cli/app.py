@@ -9,7 +9,9 @@ import typer
 
 from compress import launch
 from compress.cli import console
+from compress.cli.console import Debug
 from compress.errors import EXIT_GATE_FAIL, EXIT_GATE_INCONCLUSIVE, EXIT_OK
+from runtime.cli import chat_command, serve_command, verify_command
 
 app = typer.Typer(
     name="compress",
@@ -27,7 +29,6 @@ EXIT_OF = {"PASS": EXIT_OK, "FAIL": EXIT_GATE_FAIL, "INCONCLUSIVE": EXIT_GATE_IN
 
 Config = Annotated[Path, typer.Argument(help="Pipeline file (YAML).", show_default=False)]
 ArtifactPath = Annotated[Path, typer.Argument(help="Artifact: a folder or a .gguf file.", show_default=False)]
-BundlePath = Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Run folder, or the run's name.", show_default=False)]
 Set = Annotated[Optional[list[str]], typer.Option("--set", help="Override a key: a.b=v or STAGE.PARAM=v.")]  # noqa: UP045
 With = Annotated[Optional[list[str]], typer.Option("--with", help="Stage parameter: key=value.")]  # noqa: UP045
@@ -38,16 +39,11 @@ Data = Annotated[
 Rules = Annotated[Optional[Path], typer.Option("--rules", help="Rule file (YAML).")]  # noqa: UP045
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.", show_default=False)]
 WorkDir = Annotated[Path, typer.Option("--work-dir", help="Folder of the store and of the runs.")]
-Template = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--template", help="Chat template by name, where the model has several."),
-]
 To = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option("--to", help="Also write the verdict there: .html, .json, .md or .xml (JUnit); repeat."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 WORK = Path("work")
 
@@ -315,44 +311,8 @@ def package(
         )
 
 
-@app.command()
-def verify(bundle: BundlePath, json: Json = False, debug: Debug = False) -> None:
-    """Check a bundle: files, hashes and its self-test on the golden prompts."""
-    with console.errors(debug=debug):
-        from compress.cli.commands import verify_bundle
-
-        verify_bundle(bundle, as_json=json)
-
-
-@app.command()
-def chat(
-    bundle: BundlePath,
-    message: Annotated[Optional[str], typer.Option("--message", "-m", help="Ask once and end.")] = None,  # noqa: UP045
-    fact: Annotated[Optional[list[str]], typer.Option("--fact", help="A known fact: tier=gold (repeat).")] = None,  # noqa: UP045
-    template: Template = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Talk to a bundle."""
-    with console.errors(debug=debug):
-        from compress.cli.commands import chat_with
-
-        chat_with(bundle, message, fact or [], template, as_json=json)
-
-
-@app.command()
-def serve(
-    bundle: BundlePath,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
-    template: Template = None,
-    debug: Debug = False,
-) -> None:
-    """Serve a bundle over an OpenAI-compatible HTTP interface."""
-    with console.errors(debug=debug):
-        from compress.cli.commands import serve_bundle
-
-        serve_bundle(bundle, host, port, template)
+for _name, _command in (("verify", verify_command), ("chat", chat_command), ("serve", serve_command)):
+    app.command(_name)(console.shared(_command))
 
 
 def main() -> None:

@@ -377,25 +377,3 @@ def bench_artifact(artifact: Path, *, as_json: bool) -> None:
         return
     for key, value in result.items():
         print(f"{key:22} {value}")
-
-
-def verify_bundle(bundle: Path, *, as_json: bool) -> None:
-    """``compress verify``."""
-    from runtime.cli import verify
-
-    verify(bundle, as_json=as_json)
-
-
-def chat_with(bundle: Path, message: str | None, facts: Sequence[str], template: str | None, *, as_json: bool) -> None:
-    """``compress chat``."""
-    from runtime.cli import chat
-
-    given = dict(parse_assignment(fact) for fact in facts)
-    chat(bundle, message=message, facts=given, as_json=as_json, template=template)
-
-
-def serve_bundle(bundle: Path, host: str, port: int, template: str | None) -> None:
-    """``compress serve``."""
-    from runtime.cli import serve
-
-    serve(bundle, host=host, port=port, template=template)

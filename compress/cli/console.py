@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import wraps
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from compress.pipeline.run import StageState
 
 LINE_EVERY_SECONDS = 10.0
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
 @contextmanager
@@ -61,6 +64,21 @@ def errors(*, debug: bool) -> Iterator[None]:
             raise
         text = f"unexpected {type(error).__name__}: {error}"
         _fail(HoldfastError(text, next="run again with --debug and report what it prints"))
+
+
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of the runtime's own line with the same options here, and ``--debug`` and errors as ours have them."""
+
+    @wraps(command)
+    def run(*, debug: bool = False, **given: Any) -> None:
+        with errors(debug=debug):
+            command(**given)
+
+    told = signature(command, eval_str=True)
+    more = Parameter("debug", Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    run.__annotations__ = {**command.__annotations__, "debug": Debug}
+    run.__signature__ = told.replace(parameters=[*told.parameters.values(), more])  # type: ignore[attr-defined]
+    return run
 
 
 def wrapped_stop(error: BaseException | None) -> KeyboardInterrupt | None:

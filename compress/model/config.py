@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError
+from compress.extras import need
 from compress.json_files import read_json
 
 MAX_LAYERS = 4096
@@ -92,6 +93,17 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
     """``generation_config.json``, or {} where there is none. Raises ArtifactError as `read_config` does."""
     path = folder / "generation_config.json"
     return _checked(path) if path.is_file() else {}
+
+
+def read_settings(folder: Path) -> Any:
+    """The folder's configuration with transformers' defaults filled in. ArtifactError says what it refuses."""
+    try:
+        return need("transformers").AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # transformers' validation raises many kinds
+        why = " ".join(str(error).split())
+        raise ArtifactError(
+            f"transformers cannot read {folder / 'config.json'} ({why})", next="mend that file"
+        ) from error
 
 
 def _checked(path: Path) -> dict[str, Any]:

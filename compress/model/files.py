@@ -52,8 +52,12 @@ def shard_names(folder: Path) -> list[str]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     mapping = read_json(index).get("weight_map")
-    if not isinstance(mapping, dict) or not mapping or not all(map(_plain_name, mapping.values())):
+    if not isinstance(mapping, dict) or not mapping:
         raise ArtifactError(f"{index} has no valid weight_map", next=AGAIN)
+    wrong = next((value for value in mapping.values() if not _plain_name(value)), None)
+    if wrong is not None:
+        what = f"the weight_map of {index} names {wrong!r:.200}, which is no file beside it"
+        raise ArtifactError(what, next="name files of the same folder, without a path")
     return mapping
 
 
@@ -71,7 +75,13 @@ def _present(folder: Path, files: list[Path], instead: str = "") -> list[Path]:
 
 def _refuse_none(folder: Path) -> list[Path]:
     """Say what is there instead."""
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    folders = [name for name in (SINGLE, INDEX) if (folder / name).is_dir()]
+    if folders:
+        raise ArtifactError(f"{folder / folders[0]} is a folder, not the file of that name", next=AGAIN)
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path.is_file())
+    if others and all(name.startswith("adapter_") for name in others):
+        what = f"{folder} holds an adapter ({others[0]}) and no model"
+        raise ArtifactError(what, next="merge it into its base model (finetune.sft does), or give the base model")
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if others:
         what = f"{folder} holds {', '.join(others[:3])}, and neither {SINGLE} nor {INDEX}"

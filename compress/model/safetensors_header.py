@@ -56,7 +56,10 @@ def read_header(path: Path) -> dict[str, Entry]:
     try:
         with open(path, "rb") as handle:
             size = os.fstat(handle.fileno()).st_size
-            length = int.from_bytes(handle.read(8), "little")
+            first = handle.read(8)
+            if first == b"version ":
+                raise ArtifactError(f"{path} is a Git LFS pointer, not the file itself", next="run git lfs pull")
+            length = int.from_bytes(first, "little")
             if size < 8 or length > min(MAX_HEADER, size - 8):
                 raise ArtifactError(f"{path} is truncated or not a safetensors file", next=AGAIN)
             header = json.loads(handle.read(length).decode(), object_pairs_hook=_each_once)

@@ -69,7 +69,12 @@ def held(folder: Path) -> Held:
 
 def _require_settings(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
     """Codes mean nothing without their bits, which transformers reads from config.json alone; and the weights must not
-    stand in a file of another name."""
+    stand in a file of another name. Nobody knows what they are without a model_type."""
+    if not config.get("model_type"):
+        raise ArtifactError(
+            f"{folder / 'config.json'} has no model_type, by which transformers knows a model",
+            next='add it, for example "model_type": "llama"',
+        )
     named = config.get("transformers_weights")
     if named not in (None, SINGLE, INDEX):
         raise ArtifactError(
@@ -213,7 +218,8 @@ def _refuse_wrapped(folder: Path, row: BlockLayout, name: str, names: Iterable[s
     """Say so where ``name`` is there under the name that PEFT, torch.compile, DataParallel or FSDP gave it."""
     tail = name.removeprefix(row.prefix)
     for other in sorted(names):
-        before = other.removesuffix(tail).removesuffix(row.prefix) if other.endswith(f".{tail}") else ""
+        before = other.removesuffix(tail) if other.endswith(f".{tail}") else ""
+        before = before.removesuffix(row.prefix) if before.endswith(f".{row.prefix}") else before
         inside = _WRAPPERS.search(other)
         wrapper = before or (inside[2] if inside and _WRAPPERS.sub(r"\1", other) in (name, tail) else "")
         if wrapper:

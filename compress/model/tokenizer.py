@@ -16,7 +16,7 @@ from typing import Any
 from compress.chat_files import TEMPLATE_FILES
 from compress.errors import ArtifactError
 from compress.extras import need
-from compress.model.config import read_config
+from compress.model.config import read_config, read_settings
 
 log = logging.getLogger(__name__)
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -44,6 +44,8 @@ def _loaded(folder: Path, stamps: Any) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # any of a dozen libraries' own errors: all mean an unreadable tokenizer
+        if (folder / "config.json").is_file():
+            read_settings(folder)  # which transformers reads first
         raise _unreadable(folder, str(error).partition("\n")[0]) from error
     rows = read_config(folder).get("vocab_size") if (folder / "config.json").is_file() else None
     beyond = [

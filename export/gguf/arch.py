@@ -242,6 +242,13 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     else:
         name = str(config.get("model_type", "unknown"))
         row = next((row for row in ARCHITECTURES.values() if row.model_type == name), None)
+    if row is not None and (kind := config.get("model_type")) not in {
+        known.model_type for known in ARCHITECTURES.values()
+    }:
+        raise UnsupportedArchitecture(
+            f"config.json calls {name} a model of type {kind!r}, which transformers does not know as one",
+            next=f"set model_type: {row.model_type} if the model is one",
+        )
     if row is None:
         raise UnsupportedArchitecture(
             f"GGUF export does not know the architecture {name!r} (known: {', '.join(ARCHITECTURES)})",

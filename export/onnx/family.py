@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
-from compress.extras import need
 
 ACTIVATIONS = {
     "gelu": ("Gelu", "none"),
@@ -107,6 +105,10 @@ _ARCHITECTURES = {
 """``model_type`` -> architecture, where config.json names none."""
 
 
+LONGEST = 1 << 21
+"""Positions that a rotary table may have."""
+
+
 @dataclass(frozen=True)
 class Rope:
     """cos and sin, float32 [positions, rotated / 2]; ``switch`` > 0: rows from there on serve longer sequences."""
@@ -154,16 +156,6 @@ def family_of(config: Mapping[str, Any]) -> Family:
             next="export GGUF, or add a row to FAMILIES in export/onnx/family.py once its answers agree",
         )
     return FAMILIES[name]
-
-
-def read_settings(folder: Path) -> Any:
-    """The folder's configuration with transformers' defaults filled in."""
-    try:
-        return need("transformers").AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers' validation raises many kinds
-        raise ArtifactError(
-            f"transformers cannot read {folder / 'config.json'} ({error})", next="mend that file"
-        ) from error
 
 
 def spec_of(family: Family, settings: Any) -> Spec:
@@ -227,9 +219,16 @@ def rope_tables(family: Family, settings: Any, kinds: tuple[str, ...]) -> dict[s
         return {}
     module = importlib.import_module(f"transformers.models.{family.module}.modeling_{family.module}")
     (name,) = [n for n in vars(module) if n.endswith("RotaryEmbedding")]
-    rotary = getattr(module, name)(config=settings)
-    per_kind = family.module == "gemma3"
-    return {kind: _table(rotary, settings, kind if per_kind else None) for kind in sorted(set(kinds))}
+    context, per_kind = settings.max_position_embeddings, family.module == "gemma3"
+    if context > LONGEST:
+        what = f"max_position_embeddings is {context}; ONNX export has a rotary table of {LONGEST} positions at most"
+        raise UsageError(what, next="set it in config.json to the context that you need")
+    try:
+        rotary = getattr(module, name)(config=settings)
+        return {kind: _table(rotary, settings, kind if per_kind else None) for kind in sorted(set(kinds))}
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = f"transformers cannot compute the rotary settings of config.json ({type(error).__name__}: {error})"
+        raise ArtifactError(what, next="mend rope_parameters (rope_scaling in older folders)") from error
 
 
 def _table(rotary: Any, settings: Any, kind: str | None) -> Rope:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from compress.errors import ArtifactError, DataError
 from compress.extras import need
 from compress.stage import Job
-from export.onnx.family import read_settings
+from export.checkpoint import read_settings
 from export.tokenizers.read import load_tokenizer
 from runtime.engine.chat import DEFAULT, of_tokenizer
 from runtime.engine.template import STILL, render

@@ -19,8 +19,8 @@ from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
 from compress.json_files import write_json
 from compress.outline import SIDE_BYTES, ModelOutline, Outline
 from compress.stage import Job, JobOutline, Needs, Params, Stage
-from export.checkpoint import Checkpoint, open_checkpoint, read_json
-from export.onnx.family import Spec, family_of, read_settings, rope_tables, spec_of
+from export.checkpoint import Checkpoint, open_checkpoint, read_json, read_settings
+from export.onnx.family import Spec, family_of, rope_tables, spec_of
 from export.onnx.levels import LENGTH
 from export.onnx.levels import TOKENS as LEVEL_TOKENS
 

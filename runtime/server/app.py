@@ -310,18 +310,24 @@ class TooLargeError(UsageError):
 async def _body(request: HttpRequest, limits: Limits) -> bytes:
     """The body, read no further than the limit, and no longer than it may take."""
     parts, size = [], 0
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told[:20]) > limits.body:
+        raise _too_large(limits)
     try:
         async with asyncio.timeout(limits.body_timeout):
             async for part in request.stream():
                 size += len(part)
                 if size > limits.body:
-                    what = f"the request body is larger than {limits.body} bytes"
-                    raise TooLargeError(what, next="send fewer or shorter messages")
+                    raise _too_large(limits)
                 parts.append(part)
     except TimeoutError:
         what = f"the request body did not come within {limits.body_timeout:.0f} s"
         raise UsageError(what, next="send it at once") from None
     return b"".join(parts)
+
+
+def _too_large(limits: Limits) -> TooLargeError:
+    return TooLargeError(f"the request body is larger than {limits.body} bytes", next="send fewer or shorter messages")
 
 
 def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

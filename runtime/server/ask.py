@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from ..errors import UsageError
 from ..formats import schema_of
-from ..reply import Options, Settings
+from ..reply import MOST_LOGPROBS, Options, Settings
 from ..values import check_values
 from .tools import ToolUse, read_tools
 
@@ -29,6 +29,9 @@ _SAMPLING: Mapping[str, tuple[type, ...]] = {
     "repetition_penalty": (int, float),
     "seed": (int,),
 }
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+_KINDS[dict] = "an object"
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def read_ask(body: bytes, info: Info, limits: Limits) -> Ask:
         raise UsageError("the request body is not an object", next="send an OpenAI chat-completions object")
     check_values({name: value for name, value in given.items() if name != "seed"}, "the body")
     _typed(given, "model", str)
-    if given.get("functions"):
+    if _typed(given, "functions", list):
         raise UsageError("'functions' is not supported", next="send them in 'tools'")
     form = given.get("response_format")
     structured = schema_of(form) is not None
@@ -111,13 +114,22 @@ def _message(index: int, message: Any) -> Mapping[str, Any]:
         raise UsageError(f"messages[{index}] needs a role: {', '.join(ROLES)}")
     role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
     if isinstance(content, list):  # the "content parts" form
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        content = "".join(text for text in texts if isinstance(text, str)) if len(texts) == len(content) else None
+        texts = [_text_of(part, role) for part in content]
+        content = "".join(texts) if None not in texts else None  # type: ignore[arg-type]
+    if role == "assistant" and content is None:
+        content = message.get("refusal")  # as the server itself says it
     if role == "assistant" and calls:
         content = "\n".join([*([content] if isinstance(content, str) and content else []), *_calls(index, calls)])
     if not isinstance(content, str):
         raise UsageError(f"messages[{index}].content must be text")
     return {"role": "system" if role == "developer" else role, "content": content}
+
+
+def _text_of(part: Any, role: str) -> str | None:
+    """The words of a content part; None where it has none."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(kind) if kind == "text" or (kind == "refusal" and role == "assistant") else None
+    return text if isinstance(text, str) else None
 
 
 def _calls(index: int, calls: Any) -> list[str]:
@@ -148,14 +160,10 @@ def _with_instruction(messages: list[Mapping[str, Any]], tools: ToolUse | None) 
 def _facts(given: Mapping[str, Any], info: Info) -> Mapping[str, Any]:
     """``facts``, or ``metadata`` where they are missing or null. OpenAI's clients send metadata as texts: declared
     facts of another type are read from them."""
-    facts = given.get("facts")
-    name = "facts" if facts is not None else "metadata"
-    found = (given.get("metadata") if facts is None else facts) or {}
-    if not isinstance(found, dict):
-        raise UsageError(f"{name!r} must be an object")
-    if name == "facts":
-        return found
-    return {key: _from_text(value, info.facts.get(key, "text")) for key, value in found.items()}
+    facts, metadata = _typed(given, "facts", dict), _typed(given, "metadata", dict)
+    if facts is not None:
+        return cast(Mapping[str, Any], facts)
+    return {key: _from_text(value, info.facts.get(key, "text")) for key, value in (metadata or {}).items()}
 
 
 def _from_text(value: Any, declared: Sequence[Any] | str) -> Any:
@@ -174,7 +182,7 @@ def _typed(given: Mapping[str, Any], name: str, *kinds: type) -> Any:
     value = given.get(name)
     if value is None or (isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))):
         return value
-    raise UsageError(f"{name!r} has the wrong type", next=f"expected {' or '.join(kind.__name__ for kind in kinds)}")
+    raise UsageError(f"{name!r} has the wrong type", next=f"send {' or '.join(_KINDS[kind] for kind in kinds)}")
 
 
 def _count(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
@@ -188,7 +196,7 @@ def _count(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
 
 
 def _options(given: Mapping[str, Any], limits: Limits) -> Options:
-    if given.get("logit_bias"):
+    if _typed(given, "logit_bias", dict):
         raise UsageError("'logit_bias' is not supported", next="leave 'logit_bias' out")
     options: dict[str, Any] = {name: _typed(given, name, *kinds) for name, kinds in _SAMPLING.items()}
     if options["top_k"] == -1:  # another spelling of "all"
@@ -224,6 +232,8 @@ def _logprobs(given: Mapping[str, Any]) -> int | None:
     wanted, others = _typed(given, "logprobs", bool), _typed(given, "top_logprobs", int)
     if others is not None and not wanted:
         raise UsageError("'top_logprobs' is given without 'logprobs'", next="send logprobs: true")
+    if others is not None and not 0 <= others <= MOST_LOGPROBS:
+        raise UsageError(f"'top_logprobs' is not within 0..{MOST_LOGPROBS}", next=f"ask for 0 to {MOST_LOGPROBS}")
     return (others or 0) if wanted else None
 
 
@@ -237,7 +247,4 @@ def _stop(value: Any) -> list[str] | None:
 
 
 def _wants_usage(given: Mapping[str, Any]) -> bool:
-    options = given.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise UsageError("'stream_options' must be an object")
-    return bool(_typed(options, "include_usage", bool))
+    return bool(_typed(_typed(given, "stream_options", dict) or {}, "include_usage", bool))

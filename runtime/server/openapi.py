@@ -103,8 +103,8 @@ def _request(info: Info, limits: Limits) -> dict[str, Any]:
     parts = {"type": "array", "items": {**_OBJECT, "required": ["type", "text"], "properties": _part()}}
     message = {
         **_OBJECT,
-        "required": ["role", "content"],
-        "properties": {"role": {"enum": list(ROLES)}, "content": {"anyOf": [_TEXT, parts]}},
+        "required": ["role"],
+        "properties": {"role": {"enum": list(ROLES)}, "content": _or_null({"anyOf": [_TEXT, parts]})},
     }
     stops = {"type": "array", "items": _TEXT, "maxItems": STOPS_CAP}
     form = {**_OBJECT, "required": ["type"], "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}}

@@ -13,9 +13,10 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import HoldfastError
+from ..errors import HoldfastError, UsageError
 from .app import Server
 from .limits import Limits
+from .wire import as_json, error_body
 
 if TYPE_CHECKING:
     from .host import Host
@@ -25,6 +26,7 @@ KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open: longer than clients keep theirs, so that they close first."""
 BACKLOG = 2048
 """Connections that may wait to be taken."""
+_LAST = (("Connection", "close"),)
 SETTLE = 1.0
 """Seconds for which a server that stops keeps idle connections: a request may be on its way on them."""
 
@@ -59,6 +61,19 @@ def patient(limits: Limits) -> type[H11Protocol]:
             if self._stalled is not None:
                 self._stalled.cancel()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            """What is no HTTP gets OpenAI's error, too, unless a reply has begun."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = as_json(error_body(UsageError("this is no valid HTTP request", next="send HTTP/1.1")))
+                head = [
+                    ("Content-Type", "application/json"),
+                    ("Content-Length", str(len(body))),
+                    ("Connection", "close"),
+                ]
+                events = [h11.Response(status_code=400, headers=head), h11.Data(data=body), h11.EndOfMessage()]
+                self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+            self.transport.close()
 
         def pause_writing(self) -> None:
             super().pause_writing()

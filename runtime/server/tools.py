@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..schema import NAMED, WITH_SCHEMAS
 
 if TYPE_CHECKING:
     from ..info import Info
@@ -37,8 +38,8 @@ class Function:
 
     @property
     def call(self) -> dict[str, Any]:
-        """JSON schema of a call."""
-        properties = {"name": {"const": self.name}, "arguments": closed(self.parameters)}
+        """JSON schema of a call; that of the arguments stands in ``$defs`` under the function's name."""
+        properties = {"name": {"const": self.name}, "arguments": {"$ref": f"#/$defs/{self.name}"}}
         return {
             "type": "object",
             "properties": properties,
@@ -78,8 +79,8 @@ class ToolUse:
             "additionalProperties": False,
         }
         choices = [function.call for function in self.functions] + ([] if self.forced else [words])
-        defs = {name: d for f in self.functions for name, d in (closed(f.parameters).get("$defs") or {}).items()}
-        schema = {**({"$defs": defs} if defs else {}), **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
+        defs = {f.name: moved(closed(f.parameters), f"#/$defs/{f.name}") for f in self.functions}
+        schema = {"$defs": defs, **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
         return {"type": "json_schema", "json_schema": {"name": "use", "schema": schema}}
 
     def read(self, reply: Reply) -> tuple[str | None, list[dict[str, Any]]]:
@@ -109,6 +110,24 @@ def closed(schema: Any) -> Any:
     made |= {name: [closed(one) for one in made[name]] for name in ("anyOf",) if isinstance(made.get(name), list)}
     if isinstance(made.get("properties"), Mapping) and "allOf" not in made and "patternProperties" not in made:
         made.setdefault("additionalProperties", False)
+    return made
+
+
+def moved(schema: Any, to: str) -> Any:
+    """The schema as it is to stand at ``to`` of another one: its references to itself lead there."""
+    if not isinstance(schema, Mapping):
+        return schema
+    made = dict(schema)
+    if isinstance(ref := made.get("$ref"), str) and ref.startswith("#"):
+        made["$ref"] = to + ref.removeprefix("#")
+    for name in WITH_SCHEMAS & made.keys():
+        below = made[name]
+        if isinstance(below, list):
+            made[name] = [moved(one, to) for one in below]
+        elif name in NAMED and isinstance(below, Mapping):
+            made[name] = {key: moved(one, to) for key, one in below.items()}
+        else:
+            made[name] = moved(below, to)
     return made
 
 

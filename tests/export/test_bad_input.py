@@ -131,6 +131,17 @@ BROKEN: dict[str, tuple[Harm, int, str]] = {
         1,
         "quantization_config is 'gptq', not an object",
     ),
+    "no model type": (set_config(model_type=None), 1, "config.json has no model_type"),
+    "strange model type": (
+        set_config(model_type="Llama"),
+        2,
+        "a model of type 'Llama', which transformers does not know",
+    ),
+    "a pointer of Git LFS": (
+        write("model.safetensors", b"version https://git-lfs"),
+        1,
+        "is a Git LFS pointer, not the",
+    ),
     "end token a text": (set_config(eos_token_id="x"), 1, "eos_token_id is 'x', not a token id"),
 }
 LATER: dict[str, tuple[Harm, int, str]] = {
@@ -140,6 +151,11 @@ LATER: dict[str, tuple[Harm, int, str]] = {
         cut_vocabulary,
         1,
         "the tokenizer has token 379 but the embedding only 100 rows",
+    ),
+    "config that transformers refuses": (
+        set_config(rms_norm_eps=0),
+        1,
+        "config.json (Validation error for field 'rms_norm",
     ),
     "no tokenizer": (unlink("tokenizer*"), 1, "cannot be loaded"),
     "tokenizer cut": (write("tokenizer.json", b"{"), 1, "cannot be loaded"),

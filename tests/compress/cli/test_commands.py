@@ -191,3 +191,18 @@ def test_full_disk_is_told_before_the_first_stage(project):
     greedy = [replace(planned[0], needs=Needs(ram_bytes=10**18)), *planned[1:]]
     with pytest.raises(ResourceError, match=r"too little memory for stage 'source'"):
         check_resources(greedy, project)
+
+
+@pytest.mark.parametrize("name", ["chat", "serve", "verify"])
+def test_the_runtimes_commands_have_the_same_options_here(name: str) -> None:
+    from typer.main import get_command
+
+    from compress.cli.app import app
+    from runtime.cli import app as holdfast
+
+    ours, theirs = (
+        {option.name: (option.opts, option.secondary_opts, option.default) for option in command.params}
+        for command in (get_command(line).commands[name] for line in (app, holdfast))
+    )
+    assert ours.pop("debug")[0] == ["--debug"]
+    assert ours == theirs

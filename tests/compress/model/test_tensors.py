@@ -205,3 +205,19 @@ def test_strangers_beside_the_weights_are_not_read(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ArtifactError, match=r"holds adapter_model.safetensors, .* and neither model.safetensors nor"):
         held(tmp_path)
+    for name in ("consolidated", "model.fp16"):
+        (tmp_path / f"{name}.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"holds an adapter \(adapter_model.safetensors\) and no model"):
+        held(tmp_path)
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(ArtifactError, match=r"model.safetensors is a folder, not the file"):
+        held(tmp_path)
+
+
+def test_an_index_names_files_beside_it(tmp_path):
+    save("llama", tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "a.safetensors")
+    index = {"weight_map": {"model.norm.weight": "a.safetensors", "lm_head.weight": "../a.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ArtifactError, match=r"names '../a.safetensors', which is no file beside it"):
+        held(tmp_path)

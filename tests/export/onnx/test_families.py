@@ -13,10 +13,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small_gptq import quantize
 
-from export.checkpoint import open_checkpoint, read_config
+from compress.errors import HoldfastError
+from export.checkpoint import open_checkpoint, read_config, read_settings
 from export.onnx.check import compare_weights
 from export.onnx.decoder import Decoder
-from export.onnx.family import FAMILIES, family_of, read_settings, rope_tables, spec_of
+from export.onnx.family import FAMILIES, family_of, rope_tables, spec_of
 from export.onnx.graph import Graph
 from export.onnx.levels import logits
 from export.onnx.linears import Precision
@@ -231,3 +232,19 @@ def test_a_config_without_architectures_is_known_by_its_type() -> None:
         (name,) = [name for name, other in ARCHITECTURES.items() if other is row]
         for given in ({}, {"architectures": None}, {"architectures": []}):
             assert family_of({"model_type": kind, **given}) is FAMILIES[name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "mrope", "rope_theta": 1e4}}, "cannot compute the rotary settings"),
+        ({"max_position_embeddings": 2**31 - 1}, "a rotary table of 2097152 positions at most"),
+    ],
+)
+def test_rotary_settings_that_nobody_computes_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = tmp_path / "m"
+    save("llama-head-8", folder)
+    settings = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(HoldfastError, match=message):
+        write(folder, tmp_path / "out")

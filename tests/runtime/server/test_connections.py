@@ -48,6 +48,29 @@ def test_a_choice_of_several_is_cancelled_with_its_client(server: Served) -> Non
         wait_until(lambda: server.busy == 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{", 413),
+        (b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 404),
+    ],
+)
+def test_what_cannot_be_a_request_is_told_so_at_once(server: Served, sent: bytes, status: int) -> None:
+    url = httpx.URL(server.url)
+    with socket.create_connection((url.host, url.port), timeout=5) as connection:
+        connection.sendall(sent)
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        while not body:
+            body = connection.recv(65536)
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    assert status != 404 or "/v1/chat/completions" in json.loads(body)["error"]["message"]
+    assert server.ask(max_tokens=1).status_code == 200
+
+
 def test_a_port_that_is_taken_is_named(model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -191,6 +191,35 @@ def test_functions_or_words(bare: Session) -> None:
     assert ask(bare, messages=said, tools=[function("look", OBJECT)])[0] == 200
 
 
+def test_schemas_of_functions_refer_to_themselves(bare: Session) -> None:
+    """Each has ``$defs`` of its own, and ``#`` is the function's schema, not that of the call."""
+    refer = {"type": "object", "properties": {"x": {"$ref": "#/$defs/X"}}, "required": ["x"]}
+    one = {**refer, "$defs": {"X": {"const": 1}}}
+    two = {**refer, "$defs": {"X": {"const": 2}}}
+    old = {**refer, "properties": {"x": {"$ref": "#/definitions/X"}}, "definitions": {"X": {"const": 3}}}
+    nested = {"type": "object", "properties": {"x": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}, "required": ["x"]}
+    tools = [function("one", one), function("two", two), function("old", old), function("nested", nested)]
+    for name, found in (("one", {1}), ("two", {2}), ("old", {3}), ("nested", {None})):
+        named = {"type": "function", "function": {"name": name}}
+        told = ask(bare, tools=tools, tool_choice=named, max_tokens=200)[1]
+        (call,) = told["choices"][0]["message"]["tool_calls"]
+        inner = json.loads(call["function"]["arguments"])["x"]
+        while isinstance(inner, dict):
+            inner = inner["x"]
+        assert inner in found
+
+
+def test_what_the_server_said_goes_back_in(bare: Session) -> None:
+    refused = [
+        {"role": "assistant", "content": None, "refusal": "Sorry.", "tool_calls": None},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Sorry."}]},
+        {"role": "assistant", "content": "Sorry."},
+    ]
+    told = [ask(bare, messages=[*SAID, said, *SAID], max_tokens=3) for said in refused]
+    assert {status for status, _ in told} == {200}
+    assert len({reply["choices"][0]["message"]["content"] for _, reply in told}) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -209,8 +238,17 @@ def test_functions_or_words(bare: Session) -> None:
         ({"max_tokens": 10**30}, "'max_tokens' is huge"),
         ({"timeout": 0}, "'timeout'"),
         ({"timeout": "5"}, "'timeout'"),
-        ({"stream_options": []}, None),
+        ({"stream_options": {}}, None),
+        ({"stream_options": []}, "stream_options"),
         ({"stream_options": 5}, "stream_options"),
+        ({"facts": []}, "'facts' has the wrong type"),
+        ({"facts": False}, "'facts' has the wrong type"),
+        ({"metadata": ""}, "'metadata' has the wrong type"),
+        ({"functions": {}}, "'functions'"),
+        ({"logit_bias": 0}, "'logit_bias'"),
+        ({"logprobs": True, "top_logprobs": 21}, "'top_logprobs' is not within 0..20"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "content must be text"),
+        ({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}]}, "content must be text"),
         ({"model": 5}, "'model'"),
         ({"logit_bias": {"5": 100}}, "logit_bias"),
     ],
@@ -275,6 +313,10 @@ def changed(name: str, value: Any) -> dict[str, Any]:
         ({"type": "array"}, "of type object"),
         ({"not": {}}, "'not'"),
         ({"required": 5}, "not a JSON schema"),
+        ({"required": "a"}, "not a JSON schema"),
+        ({"type": 5}, "not a JSON schema"),
+        ({"properties": []}, "not a JSON schema"),
+        (changed("action", {"enum": "answer escalate refuse"}), "not a JSON schema"),
         ({"$ref": "#/$defs/none"}, "may be nothing"),
         ({"$ref": "#"}, "may be nothing"),
         (False, "must be an object"),
