@@ -135,7 +135,7 @@ def quoted(reply: Reply, wanted: Literal[True]) -> Finding:
 @kind("case", MUST)
 def case(reply: Reply, wanted: Literal["upper", "lower"]) -> Finding:
     """All letters are capitals, or none is."""
-    good = reply.plain.isupper() if wanted == "upper" else reply.plain.islower()
+    good = reply.plain == (reply.plain.upper() if wanted == "upper" else reply.plain.lower())
     return good, f"not all {wanted}-case"
 
 

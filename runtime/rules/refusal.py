@@ -29,7 +29,7 @@ from .refusal_patterns import (
     WARNED,
     any_of,
 )
-from .text import sentences
+from .sentences import sentences
 
 HEAD = 3
 """Sentences at the head of a reply."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from . import text as texts
+from .sentences import sentences
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,18 @@ class Reply:
         return texts.squeeze(self.plain)
 
     @cached_property
+    def views(self) -> tuple[str, ...]:
+        """The text folded as it was written and, where that differs, as a reader sees it."""
+        seen = texts.shown(self.text)
+        return (self.folded,) if seen == self.plain else (self.folded, texts.squeeze(seen))
+
+    @cached_property
     def words(self) -> list[str]:
-        return texts.words(self.plain)
+        return texts.words(texts.plain(self.text.replace("\u2014", " ")))  # a hyphen joins, an em dash does not
 
     @cached_property
     def sentences(self) -> list[str]:
-        return texts.sentences(self.plain)
+        return sentences(self.plain)
 
     @cached_property
     def free_texts(self) -> list[str]:

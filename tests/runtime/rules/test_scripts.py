@@ -7,7 +7,9 @@ import pytest
 from runtime.rules.checks_format import _parse_json
 from runtime.rules.emoji import EMOJI
 from runtime.rules.json_schema import schema_problem
-from runtime.rules.text import plain, sentences, squeeze, word_pattern
+from runtime.rules.sentences import sentences
+from runtime.rules.text import plain, squeeze, word_pattern
+from runtime.rules.turn import Reply, Turn
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,31 @@ from runtime.rules.text import plain, sentences, squeeze, word_pattern
         ("It costs 3.50 in v2.1 of the plan.", 1),
         ("**Sorry.** _We call you._", 2),
         ("One line\n\nand another", 2),
+        ("The U.S. Army left. The U.S.A. stayed.", 2),
+        ("I live in the U.S. It is big.", 2),
+        ("I wait … and wait.", 1),
+        ("(a) one\n(b) two", 2),
+        ("i. one\nii. two\niii. three", 3),
+        ("1\\. Wash\n2\\. Rinse", 2),
+        ('He asked "Why?" and left. Then: "Stop!"', 2),
+        ("Im 19. Jahrhundert regierte Ludwig XIV. allein.", 1),
+        ("Siehe Abs. 2 Nr. 3. Danke.", 2),
+        ("Vom 3. bis 5. Mai. Der 1. FC Köln spielt.", 2),
+        ("M. Dupont et Mme. Durand, cf. p. 12. Merci.", 2),
+        ("El Sr. García y la Sra. López. Gracias.", 2),
+        ("Il dott. Rossi e a Dra. Costa. Grazie.", 2),
+        ("См. стр. 5. Это 5 руб. за шт. Да.", 3),
+        ("डॉ. शर्मा आए। धन्यवाद।", 2),
+        ("Γεια σας. Τι κάνετε; Καλά.", 3),
+        ("དེ་ཡིན། བཀྲ་ཤིས།", 2),
+        ("Use `x.y. z` here.", 1),
+        ("Run:\n```\na = 1. b = 2.\n```\nDone.", 2),
+        ("Thanks.We will call. Really?Yes.", 4),
+        ("Acme Co. Ltd. ships it. I work at Acme Inc. We ship.", 3),
+        ("Jan. 5 is fine. Feb. 3 is not.", 2),
+        ("Ph.D. students of the M.Sc. course.", 1),
+        ("Yes. [1] No.[2]", 2),
+        ("Your order no. is 5. Thanks.", 2),
         ("", 0),
     ],
 )
@@ -58,10 +85,62 @@ def test_sentences(text, count):
         ("straße", "STRASSE", True),
         ("ｆｒｅｅ", "it is free", True),
         ("snake", "snake_case", True),
+        ("Οδυσσεύς", "ΟΔΥΣΣΕΥΣ", True),
+        ("don't", "we don\u00b4t", True),
+        ("refund", "r\u0336e\u0336fund", True),
+        ("كتاب", "كِتَاب", True),
+        ("كتاب", "كـتـاب", True),
+        ("שלום", "שָׁלוֹם", True),
+        ("退款", "我们会退款。", True),
+        ("返金", "返金します", True),
+        ("คืนเงิน", "เราจะคืนเงินให้", True),
+        ("환불", "환불을 해", True),
+        ("काम", "कामों", False),
+        ("काम", "यह काम है", True),
     ],
 )
 def test_words_between_boundaries(word, text, stands):
     assert bool(word_pattern([word]).search(squeeze(text))) == stands
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("refund", "re**fund**"),
+        ("refund", "re<b>fund</b>"),
+        ("refund", "ref&shy;und"),
+        ("refund", "&#114;efund"),
+        ("refund", "re-\nfund"),
+        ("refund", "`refund`"),
+        ("money back", "money **back**"),
+        ("money back", "_money_ _back_"),
+        ("don't", "don&#39;t"),
+        ("at&t", "AT&amp;T"),
+        ("sorry", "**S**orry"),
+    ],
+)
+def test_what_a_reader_sees_is_said(phrase, text):
+    reply = Reply(Turn([{"role": "user", "content": "hi"}]), text)
+    assert any(word_pattern([phrase]).search(view) for view in reply.views)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("3.14 and 1,000.5", 3),
+        ("at 10:30 on 1/2/2024", 4),
+        ("e.g. the U.S.A.", 3),
+        ("one—two well-known", 3),
+        ("see https://shop.example/a/b, or a.b@shop.example", 4),
+        ("2 * 3 = 6", 3),
+        ("你好世界", 4),
+        ("これはペンです", 6),
+        ("안녕 하세요", 2),
+        ("हिन्दी में", 2),
+    ],
+)
+def test_words(text, count):
+    assert len(Reply(Turn([]), text).words) == count
 
 
 @pytest.mark.parametrize("text", ["Thanks ⭐", "⏰ late", "🇩🇪", "1️⃣ first", "😀", "👍🏽", "✔️ done", "❤️", "👨‍👩‍👧", "©️"])
