@@ -20,8 +20,9 @@ from pydantic import Field
 
 from compress.costs import WORKER, Work
 from compress.errors import DataError, UsageError
+from compress.numbers import read_number
 from compress.outline import SAMPLE, Outline, Split
-from compress.rows import check_parts, question_of, read_number
+from compress.rows import check_parts, question_of
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.fingerprint import digest, fingerprint

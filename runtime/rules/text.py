@@ -188,8 +188,14 @@ def word_pattern(phrases: list[str]) -> re.Pattern[str]:
 def _bounded(phrase: str) -> str:
     before = "" if _RUNS_ON.match(phrase) else r"(?<![^\W_])"
     last = phrase[-1:]
+    if phrase[:1].isdigit():
+        before += r"(?<![0-9][.,])"  # the 5 of 1,5
     if _RUNS_ON.match(last) or _SUFFIXED.match(last):
         return before + re.escape(phrase)
+    if last.isdigit():
+        return before + re.escape(phrase) + r"(?![^\W_]|[.,](?!00?(?![0-9]))[0-9])"
+    if len(phrase) == 1 and phrase.isascii() and phrase.isalpha():
+        return before + re.escape(phrase) + r"(?![^\W_]|[+#]+(?!\w))"  # C is not C++
     behind = r"(?![^\W_])" if phrase.isascii() else rf"(?![^\W_]|[{_marks()}])"
     return before + re.escape(phrase) + behind
 

@@ -23,7 +23,8 @@ SHOWN = {
     ],
     "email": [
         "ann@example.org", "Ann.Lee+x@mail.example.co.uk", "ann (at) example (dot) org", "ann[at]example.org",
-        "mailto:ann@example.org?subject=x", "ann@m\u00fcller.example", "\u043f\u043e\u0447\u0442\u0430@\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444",
+        "mailto:ann@example.org?subject=x", "ann@m\u00fcller.example",
+        "\u043f\u043e\u0447\u0442\u0430@\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444",
     ],
     "phone": [
         "+49 30 1234567", "030 / 12 34 56 78", "(030) 123-45-67-89", "0049 30 1234567", "+1 (555) 010-9999",
@@ -32,15 +33,18 @@ SHOWN = {
     ],
 }  # fmt: skip
 HARMLESS = {
-    "card": ["order 4111111111111112", "tracking 12345678901234567890", "2026-11-26 12:30", "58213", "4,111,111,111,111,111 people"],
+    "card": ["order 4111111111111112", "tracking 12345678901234567890", "2026-11-26 12:30", "58213",
+             "4,111,111,111,111,111 people"],
     "iban": ["DE89370400440532013001", "order DE12345678", "ES24 hours", "AT20 degrees and 12345678901234567 more"],
-    "email": ["@ann", "ann at example", "3 @ 5 euros", "a@b", "meet @ 5.30 pm", "lodash@4.17.21", "me at the dot com party"],
+    "email": ["@ann", "ann at example", "3 @ 5 euros", "a@b", "meet @ 5.30 pm",
+              "lodash@4.17.21", "me at the dot com party"],
     "phone": [
         "2026-11-26", "26.11.2026", "26.11.2026 - 28.11.2026", "2026-11-26 12:30", "12:30 - 13:45", "192.168.100.200",
         "978-3-16-148410-0", "1.234.567,00", "1.234.567.890", "$ 1 234 567 890", "1 234 567 890 EUR", "order 58213",
         "123456789012", "version 1.2.3", "5/10/2026 to 6/10/2026",
         "ISBN 0-306-40615-2", "invoice no. 2024-000123", "3.141592653", "case 00123456", "Springfield 12345-6789",
-        "SSN 123-45-6789", "item 000-111-2222", "reference number 123 456 789", "DOI 10.1000/182", "1 2 3 4 5 6 7 8 9 10",
+        "SSN 123-45-6789", "item 000-111-2222", "reference number 123 456 789", "DOI 10.1000/182",
+        "1 2 3 4 5 6 7 8 9 10",
         "customer number 030-1234567", "Kundennummer: 030 1234567",
     ],
 }  # fmt: skip
