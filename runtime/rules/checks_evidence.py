@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -13,11 +13,13 @@ from .finders import FINDERS, MIN_DIGITS, Evidence, first_invented
 from .kinds import MUST, MUST_NOT, Args, Finding, OneOrMore, Regex, kind, listed
 from .language import LANGUAGES, is_in
 from .refusal import refuses
-from .text import squeeze, word_pattern
+from .text import shown, squeeze, word_pattern
 from .turn import Reply
 
-_QUOTE = re.compile(r'"([^"]{1,2000})"')
-_MARK = re.compile(r"\[([A-Za-z0-9][\w.:\-]*)\]")
+_QUOTE = re.compile(r'"([^"]{1,2000})"|\u300c([^\u300c\u300d]{1,2000})\u300d')
+_MARK = re.compile(r"(?<![-*+] )[\[\u3010]\^?\s*([^\[\]\u3010\u3011\n]{1,200}?)\s*[\]\u3011](\()?")
+_NAME = re.compile(r"[A-Za-z0-9][\w.:\-]*")
+_LEFT_OUT = re.compile(r"\s*\[?\.\.\.\]?\s*")
 
 
 class CiteArgs(Args):
@@ -46,7 +48,7 @@ def cite(reply: Reply, spec: CiteArgs) -> Finding:
     known = {squeeze(name): text for name, text in reply.turn.documents.items()}
     if spec.pattern is not None:
         known |= {squeeze(m[0]): "" for m in spec.pattern.finditer(reply.turn.briefing)}
-    cited = dict.fromkeys(squeeze(name) for name in _citations(reply))
+    cited = dict.fromkeys(_citations(reply, known))
     invented = [name for name in cited if name not in known]
     if invented:
         return False, f"cites {invented[0]!r}, which is not among the sources"
@@ -55,21 +57,41 @@ def cite(reply: Reply, spec: CiteArgs) -> Finding:
     return _quotes_found(reply, [known[name] for name in cited]) if spec.quote else (True, "cites known sources")
 
 
-def _citations(reply: Reply) -> list[str]:
+def _citations(reply: Reply, known: Mapping[str, str]) -> list[str]:
+    """The ids that are cited, ``[K7]`` or ``[K7, K8]``; the text of a link is one only if it is known."""
     listed_ids = (reply.fields or {}).get("citations")
-    return list(listed_ids) if isinstance(listed_ids, list) else _MARK.findall(reply.plain)
+    if isinstance(listed_ids, list):
+        return [squeeze(name) for name in listed_ids]
+    found = []
+    for mark in _MARK.finditer(reply.plain):
+        ids = re.split(r"\s*[,;]\s*", mark[1])
+        if all(_NAME.fullmatch(one) for one in ids) and (not mark[2] or squeeze(mark[1]) in known):
+            found += [squeeze(one) for one in ids]
+    return found
 
 
 def _quotes_found(reply: Reply, texts: list[str]) -> Finding:
-    quotes = [squeeze(quote).strip(" .,;:!?") for quote in _QUOTE.findall(reply.plain)]
+    found = (match[1] or match[2] for match in _QUOTE.finditer(shown(reply.text)))
+    quotes = [squeeze(quote).strip(" .,;:!?") for quote in found]
     sources = [squeeze(text) for text in texts]
     if not quotes:
         return False, "quotes nothing"
-    absent = next((q for q in quotes if len(q.split()) >= 3 and not any(q in text for text in sources)), None)
-    real = any(q in text for q in quotes for text in sources)
+    absent = next((q for q in quotes if len(q.split()) >= 3 and not any(_holds(text, q) for text in sources)), None)
+    real = any(_holds(text, q) for q in quotes for text in sources)
     if absent or not real:
         return False, f"the quote {(absent or quotes[0])[:40]!r} is not in a cited source"
     return True, "the quotes are in the sources"
+
+
+def _holds(source: str, quote: str) -> bool:
+    """Whether the quote stands in the source, at word boundaries; "..." in it stands for what was left out."""
+    at = 0
+    for part in filter(None, _LEFT_OUT.split(quote)):
+        match = word_pattern([part.strip(" .,;:!?") or part]).search(source, at)
+        if match is None:
+            return False
+        at = match.end()
+    return at > 0
 
 
 def _finders(value: Any) -> list[str]:

@@ -71,6 +71,10 @@ def _unmixed(match: re.Match[str]) -> str:
     return word.translate(_ALIKE) if re.search("[A-Za-z]", word) and _FOREIGN.search(word) else word
 
 
+_FIRST = {0xB4: "'", 0x2116: "#"}
+"""What stands for an apostrophe and for "number", before NFKC makes a space and a mark, and "No", of them."""
+
+
 def plain(text: str) -> str:
     """NFKC without zero-width characters; digits of any script, dashes and quotes become ASCII. Keeps case.
 
@@ -78,7 +82,7 @@ def plain(text: str) -> str:
     """
     if text.isascii():
         return text
-    text = text.replace("\u00b4", "'")  # NFKC would make a space and a mark of the accent that stands for an apostrophe
+    text = text.translate(_FIRST)
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FOLD))
     return _LETTERS.sub(_unmixed, folded) if _FOREIGN.search(folded) else folded
 

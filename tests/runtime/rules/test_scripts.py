@@ -6,7 +6,7 @@ import pytest
 
 from runtime.rules.checks_format import _parse_json
 from runtime.rules.emoji import EMOJI
-from runtime.rules.json_schema import schema_problem
+from runtime.rules.json_schema import check_schema, schema_problem
 from runtime.rules.sentences import sentences
 from runtime.rules.text import plain, squeeze, word_pattern
 from runtime.rules.turn import Reply, Turn
@@ -166,6 +166,13 @@ def test_signs_that_are_no_emoji(text):
         ('{"price": NaN}', False),
         ('{"a": -Infinity}', False),
         ("{'a': 1}", False),
+        ('{"a": 1, "a": 2}', False),
+        ('{"a": {"b": 1, "b": 1}}', False),
+        ('{"a": ' + "9" * 5000 + "}", True),
+        ('``` json\n{"a": 1}\n```', True),
+        ('````json\n{"a": "```"}\n````', True),
+        ('```json\n{"a": 1}\n```\nDone.', False),
+        ('```json\n{"a": 1}\n```\n```json\n{"a": 2}\n```', False),
         ('{"a": 1} and more', False),
         ('{"a": 1', False),
     ],
@@ -185,7 +192,26 @@ def test_what_is_json(text, good):
         ([True], {"const": [1]}, False),
         ({"a": [1, {"b": False}]}, {"const": {"a": [1, {"b": False}]}}, True),
         ({"a": 0}, {"const": {"a": False}}, False),
+        (0, {"exclusiveMinimum": 0}, False),
+        (0.5, {"exclusiveMaximum": 0.5}, False),
+        (0.07, {"multipleOf": 0.01}, True),
+        (0.075, {"multipleOf": 0.01}, False),
+        (float("inf"), {"multipleOf": 2}, False),
+        ([1, 1.0], {"uniqueItems": True}, False),
+        ([1, True], {"uniqueItems": True}, True),
+        ([None, None], {"uniqueItems": True}, False),
+        ("BA", {"pattern": "a"}, False),
+        (1, {"$schema": "x", "default": 1, "examples": [2], "type": "integer"}, True),
     ],
 )
-def test_constants_know_true_from_one(value, schema, fits):
+def test_what_a_schema_admits(value, schema, fits):
     assert (schema_problem(value, schema) is None) == fits
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"enum": []}, {"enum": 5}, {"type": {}}, {"type": [["string"]]}, {"multipleOf": 0}, {"uniqueItems": "yes"}],
+)
+def test_schemas_that_mean_nothing(schema):
+    with pytest.raises(ValueError, match="the schema"):
+        check_schema(schema)
