@@ -171,30 +171,58 @@ def _languages(value: Any) -> tuple[str, ...]:
 Code = Annotated[str, Field(json_schema_extra={"enum": sorted(LANGUAGES)})]
 
 
-@kind("language")
-def language(reply: Reply, codes: Annotated[Any, PlainValidator(_languages, Code | list[Code])]) -> Finding:
-    """The text is in one of the languages, judged by its script and its commonest words."""
+Codes = Annotated[Any, PlainValidator(_languages, Code | list[Code])]
+
+
+@kind("language", MUST)
+def language(reply: Reply, codes: Codes) -> Finding:
+    """The text is in one of the languages, judged by its script and its commonest words; "OK." is in any."""
     return any(is_in(reply.plain, code) for code in codes), f"not in {' or '.join(codes)}"
 
 
+@kind("language", MUST_NOT)
+def shown_language(reply: Reply, codes: Codes) -> Finding:
+    """The text has words of one of the languages, and no more of another."""
+    hit = next((code for code in codes if is_in(reply.plain, code, doubt=False)), None)
+    return hit is not None, f"is in {hit}"
+
+
 _POLITE = word_pattern(
-    ["please", "thank you", "thanks", "sorry", "apologise", "apologize", "apologies", "happy to", "glad to", "welcome",
-     "appreciate", "kindly", "understand", "pleased", "of course", "certainly"]
+    ["please", "thank you", "thanks", "sorry", "apologise", "apologize", "apologies", "happy to", "glad to", "gladly",
+     "welcome", "appreciate", "appreciated", "kindly", "understand", "pleased to", "pleasure", "of course", "certainly",
+     "danke", "dank", "bitte", "gern", "gerne", "entschuldigung", "entschuldigen sie", "merci", "s'il vous plaît",
+     "s'il te plaît", "désolé", "désolée", "excusez", "volontiers", "gracias", "por favor", "lo siento", "disculpe",
+     "con gusto", "grazie", "per favore", "prego", "scusi", "mi dispiace", "obrigado", "obrigada", "desculpe",
+     "bedankt", "alstublieft", "tack", "takk", "kiitos", "dziękuję", "proszę", "děkuji", "prosím", "köszönöm",
+     "kérem", "mulțumesc", "vă rog", "teşekkür", "lütfen", "спасибо", "пожалуйста", "извините", "дякую", "ευχαριστώ",
+     "παρακαλώ", "謝謝", "谢谢", "请", "抱歉", "ありがとう", "申し訳", "ください", "감사", "죄송",
+     "شكرا", "धन्यवाद", "कृपया"]
 )  # fmt: skip
 _RUDE = word_pattern(
-    ["stupid", "idiot", "idiotic", "shut up", "dumb", "moron", "nonsense", "ridiculous", "whatever", "calm down",
-     "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost", "you people",
-     "pathetic"]
+    ["stupid", "idiot", "idiots", "idiotic", "shut up", "dumb", "moron", "morons", "nonsense", "ridiculous", "whatever",
+     "calm down", "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost",
+     "you people", "pathetic", "go to hell", "screw you", "loser", "imbecile", "dumm", "dummkopf", "blöd",
+     "halt den mund", "halt die klappe", "arschloch", "stupide", "imbécile", "tais-toi", "idiota", "estúpido",
+     "cállate", "stupido"]
 )  # fmt: skip
+_CALLS = re.compile("!(?![=\\[])|[\u2755\u2757]")
+"""What exclaims; != and the mark of a picture do not."""
+_ACRONYMS = frozenset(
+    ["ASAP", "ASCII", "BIOS", "HDMI", "HTML", "HTTP", "HTTPS", "IBAN", "IMEI", "ISBN", "JPEG", "JSON", "NASA", "NATO",
+     "NTSC", "PDFS", "PSD2", "SEPA", "SMTP", "UNESCO", "UTF8", "VOIP", "WLAN", "YAML"]
+)  # fmt: skip
+_CAPITALS = re.compile(r"[^\W\d_a-z]{2,}(?: [^\W\d_a-z]{2,})+")
 
 
 def _not_shouting(reply: Reply) -> bool:
+    """Neither two long words in capitals nor a run of capitals that is a sentence, nor two marks in a row."""
     loud = [word for word in reply.words if len(word) >= 4 and word.isalpha() and word.isupper()]
-    return len(loud) < 2 and "!!" not in reply.plain
+    runs = [run for run in _CAPITALS.findall(reply.plain) if run.isupper() and len(run) > 10]
+    return sum(word not in _ACRONYMS for word in loud) < 2 and not runs and "!!" not in reply.plain
 
 
 _TONES: dict[str, Callable[[Reply], bool]] = {
-    "calm": lambda reply: "!" not in reply.plain,
+    "calm": lambda reply: _CALLS.search(reply.plain) is None,
     "no_emoji": lambda reply: EMOJI.search(reply.text) is None,
     "no_shouting": _not_shouting,
     "not_rude": lambda reply: _RUDE.search(reply.folded) is None,

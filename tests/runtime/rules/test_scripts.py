@@ -7,6 +7,8 @@ import pytest
 from runtime.rules.checks_format import _parse_json
 from runtime.rules.emoji import EMOJI
 from runtime.rules.json_schema import check_schema, schema_problem
+from runtime.rules.kinds import KINDS
+from runtime.rules.language import is_in
 from runtime.rules.sentences import sentences
 from runtime.rules.text import plain, squeeze, word_pattern
 from runtime.rules.turn import Reply, Turn
@@ -215,3 +217,57 @@ def test_what_a_schema_admits(value, schema, fits):
 def test_schemas_that_mean_nothing(schema):
     with pytest.raises(ValueError, match="the schema"):
         check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("en", "Sure, no problem."),
+        ("de", "Ja, gern."),
+        ("de", "Kein Problem."),
+        ("fr", "Non, c'est impossible."),
+        ("it", "Mi dispiace molto."),
+        ("pt", "Muito obrigado."),
+        ("nl", "Ja, natuurlijk."),
+        ("sv", "Ja, självklart."),
+        ("da", "Ja, selvfølgelig."),
+        ("pl", "Dziękuję bardzo."),
+        ("ro", "Da, desigur."),
+        ("tr", "Evet, tabii ki."),
+        ("id", "Ya, tentu saja."),
+        ("ru", "Да, конечно."),
+        ("zh", "请打开 Settings 应用。"),
+        ("ja", "iPhoneを再起動してください。"),
+    ],
+)
+def test_the_language_of_short_replies(code, text):
+    assert is_in(text, code)
+    assert not any(is_in(text, other) for other in ("en", "de", "fr", "es") if other != code)
+
+
+def test_a_reply_of_no_language_is_in_any_and_shows_none():
+    assert is_in("Okay", "fr")
+    assert not is_in("Okay", "fr", doubt=False)
+    assert not is_in("Größe XL", "en")
+
+
+@pytest.mark.parametrize(
+    ("tone", "text", "kept"),
+    [
+        ("calm", "wow❗", False),
+        ("calm", "a != b ![img](x.png)", True),
+        ("no_shouting", "DAS IST FALSCH", False),
+        ("no_shouting", "ЭТО НЕПРАВИЛЬНО", False),
+        ("no_shouting", "Use JSON, XML, HTML, HTTPS.", True),
+        ("polite", "Bitte warten.", True),
+        ("polite", "Merci.", True),
+        ("polite", "请稍候。", True),
+        ("polite", "It pleased him.", False),
+        ("not_rude", "Das ist dumm.", False),
+        ("not_rude", "Go to hell.", False),
+    ],
+)
+def test_tone(tone, text, kept):
+    kind = KINDS["must", "tone"]
+    holds, _ = kind.check(Reply(Turn([]), text), kind.adapter.validate_python(tone))
+    assert holds == kept
