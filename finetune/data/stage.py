@@ -65,7 +65,7 @@ class FilesData(Stage[FilesParams]):
     """Reads, checks and rewrites the splits, a row at a time."""
 
     Params = FilesParams
-    version = 3
+    version = 4
     accepts = frozenset()
     produces = "data"
     uses = frozenset({"rules"})

@@ -190,6 +190,8 @@ def word_pattern(phrases: list[str]) -> re.Pattern[str]:
 
 
 def _bounded(phrase: str) -> str:
+    if not any(map(str.isalnum, phrase)):
+        return re.escape(phrase)
     before = "" if _RUNS_ON.match(phrase) else r"(?<![^\W_])"
     last = phrase[-1:]
     if phrase[:1].isdigit():

@@ -61,7 +61,10 @@ class Turn:
         for text in self._said("system", "developer", "tool"):
             for match in _MARKED.finditer(text):
                 found[match[1]] = found.get(match[1], "") + " " + match[2]
-        found.update({texts.plain(name): texts.plain(text) for name, text in self.sources})
+        retrieved: dict[str, str] = {}
+        for name, text in self.sources:  # a page may come in several pieces
+            retrieved[name] = f"{retrieved[name]}\n{text}" if name in retrieved else text
+        found.update({texts.plain(name): texts.plain(text) for name, text in retrieved.items()})
         return found
 
     @cached_property
