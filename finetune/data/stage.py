@@ -76,7 +76,9 @@ class FilesData(Stage[FilesParams]):
             raise UsageError("data names no file", next="give train:, calibration: or eval: under data:")
         for path in given:
             if not path.is_file() and not (path.is_dir() and path == job.params.calibration):
-                what = "is a folder" if path.is_dir() else "there is no such file"
+                what = (
+                    "is a folder" if path.is_dir() else "is no plain file" if path.exists() else "there is no such file"
+                )
                 raise DataError(path, None, what, next="check the path under data: in the pipeline file")
 
     def outline(self, job: JobOutline[FilesParams]) -> Outline:

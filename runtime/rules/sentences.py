@@ -47,7 +47,7 @@ _BEFORE_NUMBERS = frozenset(
 """Abbreviations in front of a number; elsewhere they may be words (No.)."""
 _BEFORE_SMALL = frozenset(
     """
-    a.m p.m etc usw etc.pp co corp inc ltd min max std sek est approx jr bros руб шт коп atd apod stb osv ecc
+    a.m p.m etc usw etc.pp ff co corp inc ltd min max std sek est approx jr bros руб шт коп atd apod stb osv ecc
     """.split()  # noqa: SIM905
 )
 """What ends a sentence where a capital follows."""
@@ -95,7 +95,7 @@ def _goes_on(head: str, mark: str, tail: str) -> bool:
     small = after[:1].islower()
     stop = mark.rstrip("\"')]*_")
     if stop == ".":
-        return _abbreviated(head, after, small)
+        return (small and mark[-1] in "\"'") or _abbreviated(head, after, small)
     if stop.strip(".") == "" and head[-1:].isspace():
         return small  # I wait ... and wait
     return small and stop[-1:] in ("!", "?") and mark[-1] in "\"'"  # "Why?" he asked
@@ -114,7 +114,7 @@ def _abbreviated(head: str, after: str, small: bool) -> bool:
     if last in _BEFORE_NUMBERS:
         return number or (small and len(head.split()) > 1)
     if len(last) == 1 and last.isalpha() and last != "i":
-        return True
+        return following not in _STARTERS or small
     if _DOTTED.fullmatch(last):
         return following not in _STARTERS or small
     return small and len(last) > 1 and not last.strip("ivxlc")  # Ludwig XIV. went

@@ -66,6 +66,8 @@ from runtime.rules.turn import Reply, Turn
         ("Ph.D. students of the M.Sc. course.", 1),
         ("Yes. [1] No.[2]", 2),
         ("Your order no. is 5. Thanks.", 2),
+        ('She said "Yes." and left.', 1),
+        ("It is plan A. It works. J. K. Rowling wrote it.", 3),
         ("", 0),
     ],
 )
