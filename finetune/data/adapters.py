@@ -25,7 +25,8 @@ def check_messages(messages: Any) -> None:
 
 def _check_message(place: int, message: Any) -> None:
     if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-        raise ValueError(f"messages[{place}] needs a role: one of {', '.join(ROLES)}")
+        given = f", not {message['role']!r}" if isinstance(message, Mapping) and message.get("role") else ""
+        raise ValueError(f"messages[{place}] needs a role: one of {', '.join(ROLES)}{given}")
     if message.get("tool_calls") and message["role"] == "assistant":
         return
     if not isinstance(message.get("content"), str) or not message["content"].strip():
@@ -112,6 +113,8 @@ def _calls(place: int, calls: Any) -> list[dict[str, Any]]:
                 arguments = json.loads(arguments)
             except ValueError:
                 raise ValueError(f"messages[{place}].tool_calls has arguments that are no JSON") from None
+        if not isinstance(arguments, Mapping):
+            raise ValueError(f"messages[{place}].tool_calls has arguments that are no object")
         entry = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
         kept.append({**({"id": call["id"]} if isinstance(call.get("id"), str) else {}), **entry})
     return kept
@@ -120,7 +123,8 @@ def _calls(place: int, calls: Any) -> list[dict[str, Any]]:
 SPEAKERS = {
     "human": "user", "user": "user", "customer": "user", "gpt": "assistant", "assistant": "assistant",
     "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "agent": "assistant", "system": "system",
-    "tool": "tool", "function": "tool", "observation": "tool",
+    "ai": "assistant", "bard": "assistant", "bing": "assistant", "claude": "assistant", "tool": "tool",
+    "function": "tool", "observation": "tool",
 }  # fmt: skip
 """Name of a speaker in others' data -> role."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from typing import Any
 
 Row = dict[str, Any]
-JOINERS = "\u200c\u200d\ufe0e\ufe0f\u00ad"
+JOINERS = "\u200b\u200c\u200d\ufe0e\ufe0f\ufeff\u00ad"
 """Signs without width that change how others look."""
 
 
@@ -22,13 +23,23 @@ def fingerprint(row: Row) -> bytes:
     return digest([said, row.get("facts") or {}, row.get("sources")])
 
 
+_MINUS = re.compile(r"(?<!\w)[-\u2013](?=\d)|(?<=\d )[-\u2013](?= \d)")
+_DOTLESS = str.maketrans({"\u0307": None, "\u0131": "i"})
+"""Case does not tell the letters i of Turkish apart."""
+
+
 def words(text: str) -> str:
-    """Letters, marks, digits and symbols of a text, folded; all else is space."""
-    kept = (
-        sign if unicodedata.category(sign)[0] in "LMNS" or sign in "#@&%" else "" if sign in JOINERS else " "
-        for sign in unicodedata.normalize("NFKC", text).casefold()
-    )
-    return " ".join("".join(kept).split())
+    """Letters, marks, digits, minus signs and symbols of a text, folded; all else is space, unless nothing is left."""
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(_DOTLESS)
+    kept = "".join(map(_kept, _MINUS.sub("\u2212", folded))).split()
+    return " ".join(kept) or folded.strip()
+
+
+def _kept(sign: str) -> str:
+    category = unicodedata.category(sign)
+    if category == "Nd":
+        return str(unicodedata.decimal(sign))
+    return sign if category[0] in "LMNS" or sign in "#@&%" else "" if sign in JOINERS else " "
 
 
 def digest(value: Any) -> bytes:

@@ -10,6 +10,7 @@ import csv
 import gzip
 import html.parser
 import importlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -84,9 +85,7 @@ def _json(path: Path, split: str = "train") -> Iterator[NumberedRow]:
     try:
         value = parse(text)
     except (ValueError, RecursionError) as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
-        why = error.msg if isinstance(error, json.JSONDecodeError) else _why(error)
-        raise DataError(path, line, f"is not JSON ({why})", next="mend the file") from None
+        raise _not_json(path, text, error) from None
     if isinstance(value, list):
         yield from zip(_starts(text), value, strict=True)
         return
@@ -99,8 +98,31 @@ def _json(path: Path, split: str = "train") -> Iterator[NumberedRow]:
     yield from enumerate(value[keys[0]], 1)
 
 
+def _not_json(path: Path, text: str, error: Exception) -> DataError:
+    if isinstance(error, json.JSONDecodeError):
+        lines = error.msg == "Extra data"
+        hint = "name it .jsonl if every line is a row of its own" if lines else "mend the file"
+        return DataError(path, error.lineno, f"is not JSON ({error.msg})", next=hint)
+    line = None
+    if isinstance(error, ValueError) and text.lstrip().startswith("["):
+        line = next((line for line, element in _elements(text) if not _parses(element)), None)
+    return DataError(path, line, f"is not JSON ({_why(error)})", next="mend the file")
+
+
+def _parses(text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _starts(text: str) -> Iterator[int]:
-    """The line on which each element of the list in ``text`` (valid JSON) begins."""
+    return (line for line, _ in _elements(text))
+
+
+def _elements(text: str) -> Iterator[tuple[int, str]]:
+    """The elements of the list in ``text`` (valid JSON), each with the line on which it begins."""
     decoder, place, line, read = json.JSONDecoder(), text.index("[") + 1, 1, 0
     while True:
         while text[place] in " \t\r\n,":
@@ -108,31 +130,52 @@ def _starts(text: str) -> Iterator[int]:
         if text[place] == "]":
             return
         line, read = line + text.count("\n", read, place), place
-        yield line
         _, place = decoder.raw_decode(text, place)
+        yield line, text[read:place]
 
 
-def _csv(path: Path, delimiter: str = ",") -> Iterator[NumberedRow]:
+def _csv(path: Path, delimiter: str | None = None) -> Iterator[NumberedRow]:
+    """Rows by the names in the first line that is not blank; it also tells the delimiter, unless that is given."""
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader((text for _, text in _lines(path)), delimiter=delimiter, strict=True)
+    lines = _lines(path)
+    skipped, first = next(((n, text) for n, text in lines if text.strip() and not _names_delimiter(text)), (1, ""))
+    reader = csv.reader(
+        itertools.chain([first], (text for _, text in lines)), delimiter=delimiter or _delimiter(first), strict=True
+    )
     try:
-        header = next(reader, [])
-        if len(set(header)) != len(header) or not header:
-            raise DataError(path, 1, "the first line must name every column once", next="add a header line")
+        header = [name.strip() for name in next(reader, [])]
+        doubled = [name for name in header if header.count(name) > 1]
+        if doubled or not header:
+            twice = f": {doubled[0]!r} stands twice" if doubled else ""
+            raise DataError(
+                path, skipped, f"the first line must name every column once{twice}", next="add a header line"
+            )
         before = reader.line_num
         for cells in reader:
-            line, before = before + 1, reader.line_num
+            line, before = before + skipped, reader.line_num
             if not cells:
                 continue
             if len(cells) != len(header):
                 what = f"has {len(cells)} cells, the header {len(header)}"
-                yield line, DataError(path, line, what, next="quote cells with commas")
+                yield line, DataError(path, line, what, next="quote cells that hold the delimiter")
             else:
                 yield line, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise DataError(
-            path, reader.line_num, f"is not valid CSV ({error})", next="mend the quotes of that line"
-        ) from None
+        carriage = "new-line character" in str(error)
+        what = "has lines that end with a carriage return alone" if carriage else f"is not valid CSV ({error})"
+        hint = "save it with line feeds" if carriage else "mend the quotes of that line"
+        raise DataError(path, reader.line_num + skipped - 1, what, next=hint) from None
+
+
+def _names_delimiter(line: str) -> bool:
+    """Excel's first line: ``sep=;``."""
+    return line.strip().casefold().startswith("sep=") and len(line.strip()) <= len("sep=;")
+
+
+def _delimiter(header: str) -> str:
+    """What parts the names of the columns: a comma, or else what some countries' spreadsheets write."""
+    counts = {mark: header.count(mark) for mark in ",;\t|"}
+    return "," if counts[","] else max(counts, key=lambda mark: counts[mark])
 
 
 def _tsv(path: Path) -> Iterator[NumberedRow]:
@@ -146,11 +189,18 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(PARQUET_ROWS):
-                for row in batch.to_pylist():
+                for row in batch.to_pylist(maps_as_pydicts="lossy"):
                     number += 1
-                    yield number, row
+                    yield number, {name: _given(value) for name, value in row.items()}
     except (arrow.ArrowException, OSError) as error:
         raise DataError(path, None, f"is not a Parquet file ({error})", next="check the file") from None
+
+
+def _given(value: Any) -> Any:
+    """A value without the nulls with which Parquet fills up objects that lack a key others have."""
+    if isinstance(value, dict):
+        return {name: _given(inner) for name, inner in value.items() if inner is not None}
+    return [_given(inner) for inner in value] if isinstance(value, list) else value
 
 
 READERS = {".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".parquet": _parquet, ".tsv": _tsv}

@@ -20,8 +20,9 @@ from pydantic import Field
 
 from compress.costs import WORKER, Work
 from compress.errors import DataError, UsageError
+from compress.numbers import read_number
 from compress.outline import SAMPLE, Outline, Split
-from compress.rows import check_parts, question_of, read_number
+from compress.rows import check_parts, question_of
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.fingerprint import digest, fingerprint
@@ -64,7 +65,7 @@ class FilesData(Stage[FilesParams]):
     """Reads, checks and rewrites the splits, a row at a time."""
 
     Params = FilesParams
-    version = 3
+    version = 4
     accepts = frozenset()
     produces = "data"
     uses = frozenset({"rules"})
@@ -75,7 +76,9 @@ class FilesData(Stage[FilesParams]):
             raise UsageError("data names no file", next="give train:, calibration: or eval: under data:")
         for path in given:
             if not path.is_file() and not (path.is_dir() and path == job.params.calibration):
-                what = "is a folder" if path.is_dir() else "there is no such file"
+                what = (
+                    "is a folder" if path.is_dir() else "is no plain file" if path.exists() else "there is no such file"
+                )
                 raise DataError(path, None, what, next="check the path under data: in the pipeline file")
 
     def outline(self, job: JobOutline[FilesParams]) -> Outline:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import DataError, UsageError
-from compress.rows import read_number
+from compress.numbers import read_number
 from compress.validate.items import Item
 from finetune.data.fingerprint import fingerprint
 from runtime.rules import RuleBook, Turn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -13,11 +13,13 @@ from .finders import FINDERS, MIN_DIGITS, Evidence, first_invented
 from .kinds import MUST, MUST_NOT, Args, Finding, OneOrMore, Regex, kind, listed
 from .language import LANGUAGES, is_in
 from .refusal import refuses
-from .text import squeeze, word_pattern
+from .text import shown, squeeze, word_pattern
 from .turn import Reply
 
-_QUOTE = re.compile(r'"([^"]{1,2000})"')
-_MARK = re.compile(r"\[([A-Za-z0-9][\w.:\-]*)\]")
+_QUOTE = re.compile(r'"([^"]{1,2000})"|\u300c([^\u300c\u300d]{1,2000})\u300d')
+_MARK = re.compile(r"(?<![-*+] )[\[\u3010]\^?\s*([^\[\]\u3010\u3011\n]{1,200}?)\s*[\]\u3011](\()?")
+_NAME = re.compile(r"[A-Za-z0-9][\w.:\-]*")
+_LEFT_OUT = re.compile(r"\s*\[?\.\.\.\]?\s*")
 
 
 class CiteArgs(Args):
@@ -46,7 +48,7 @@ def cite(reply: Reply, spec: CiteArgs) -> Finding:
     known = {squeeze(name): text for name, text in reply.turn.documents.items()}
     if spec.pattern is not None:
         known |= {squeeze(m[0]): "" for m in spec.pattern.finditer(reply.turn.briefing)}
-    cited = dict.fromkeys(squeeze(name) for name in _citations(reply))
+    cited = dict.fromkeys(_citations(reply, known))
     invented = [name for name in cited if name not in known]
     if invented:
         return False, f"cites {invented[0]!r}, which is not among the sources"
@@ -55,21 +57,41 @@ def cite(reply: Reply, spec: CiteArgs) -> Finding:
     return _quotes_found(reply, [known[name] for name in cited]) if spec.quote else (True, "cites known sources")
 
 
-def _citations(reply: Reply) -> list[str]:
+def _citations(reply: Reply, known: Mapping[str, str]) -> list[str]:
+    """The ids that are cited, ``[K7]`` or ``[K7, K8]``; the text of a link is one only if it is known."""
     listed_ids = (reply.fields or {}).get("citations")
-    return list(listed_ids) if isinstance(listed_ids, list) else _MARK.findall(reply.plain)
+    if isinstance(listed_ids, list):
+        return [squeeze(name) for name in listed_ids]
+    found = []
+    for mark in _MARK.finditer(reply.plain):
+        ids = re.split(r"\s*[,;]\s*", mark[1])
+        if all(_NAME.fullmatch(one) for one in ids) and (not mark[2] or squeeze(mark[1]) in known):
+            found += [squeeze(one) for one in ids]
+    return found
 
 
 def _quotes_found(reply: Reply, texts: list[str]) -> Finding:
-    quotes = [squeeze(quote).strip(" .,;:!?") for quote in _QUOTE.findall(reply.plain)]
+    found = (match[1] or match[2] for match in _QUOTE.finditer(shown(reply.text)))
+    quotes = [squeeze(quote).strip(" .,;:!?") for quote in found]
     sources = [squeeze(text) for text in texts]
     if not quotes:
         return False, "quotes nothing"
-    absent = next((q for q in quotes if len(q.split()) >= 3 and not any(q in text for text in sources)), None)
-    real = any(q in text for q in quotes for text in sources)
+    absent = next((q for q in quotes if len(q.split()) >= 3 and not any(_holds(text, q) for text in sources)), None)
+    real = any(_holds(text, q) for q in quotes for text in sources)
     if absent or not real:
         return False, f"the quote {(absent or quotes[0])[:40]!r} is not in a cited source"
     return True, "the quotes are in the sources"
+
+
+def _holds(source: str, quote: str) -> bool:
+    """Whether the quote stands in the source, at word boundaries; "..." in it stands for what was left out."""
+    at = 0
+    for part in filter(None, _LEFT_OUT.split(quote)):
+        match = word_pattern([part.strip(" .,;:!?") or part]).search(source, at)
+        if match is None:
+            return False
+        at = match.end()
+    return at > 0
 
 
 def _finders(value: Any) -> list[str]:
@@ -149,30 +171,58 @@ def _languages(value: Any) -> tuple[str, ...]:
 Code = Annotated[str, Field(json_schema_extra={"enum": sorted(LANGUAGES)})]
 
 
-@kind("language")
-def language(reply: Reply, codes: Annotated[Any, PlainValidator(_languages, Code | list[Code])]) -> Finding:
-    """The text is in one of the languages, judged by its script and its commonest words."""
+Codes = Annotated[Any, PlainValidator(_languages, Code | list[Code])]
+
+
+@kind("language", MUST)
+def language(reply: Reply, codes: Codes) -> Finding:
+    """The text is in one of the languages, judged by its script and its commonest words; "OK." is in any."""
     return any(is_in(reply.plain, code) for code in codes), f"not in {' or '.join(codes)}"
 
 
+@kind("language", MUST_NOT)
+def shown_language(reply: Reply, codes: Codes) -> Finding:
+    """The text has words of one of the languages, and no more of another."""
+    hit = next((code for code in codes if is_in(reply.plain, code, doubt=False)), None)
+    return hit is not None, f"is in {hit}"
+
+
 _POLITE = word_pattern(
-    ["please", "thank you", "thanks", "sorry", "apologise", "apologize", "apologies", "happy to", "glad to", "welcome",
-     "appreciate", "kindly", "understand", "pleased", "of course", "certainly"]
+    ["please", "thank you", "thanks", "sorry", "apologise", "apologize", "apologies", "happy to", "glad to", "gladly",
+     "welcome", "appreciate", "appreciated", "kindly", "understand", "pleased to", "pleasure", "of course", "certainly",
+     "danke", "dank", "bitte", "gern", "gerne", "entschuldigung", "entschuldigen sie", "merci", "s'il vous plaît",
+     "s'il te plaît", "désolé", "désolée", "excusez", "volontiers", "gracias", "por favor", "lo siento", "disculpe",
+     "con gusto", "grazie", "per favore", "prego", "scusi", "mi dispiace", "obrigado", "obrigada", "desculpe",
+     "bedankt", "alstublieft", "tack", "takk", "kiitos", "dziękuję", "proszę", "děkuji", "prosím", "köszönöm",
+     "kérem", "mulțumesc", "vă rog", "teşekkür", "lütfen", "спасибо", "пожалуйста", "извините", "дякую", "ευχαριστώ",
+     "παρακαλώ", "謝謝", "谢谢", "请", "抱歉", "ありがとう", "申し訳", "ください", "감사", "죄송",
+     "شكرا", "धन्यवाद", "कृपया"]
 )  # fmt: skip
 _RUDE = word_pattern(
-    ["stupid", "idiot", "idiotic", "shut up", "dumb", "moron", "nonsense", "ridiculous", "whatever", "calm down",
-     "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost", "you people",
-     "pathetic"]
+    ["stupid", "idiot", "idiots", "idiotic", "shut up", "dumb", "moron", "morons", "nonsense", "ridiculous", "whatever",
+     "calm down", "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost",
+     "you people", "pathetic", "go to hell", "screw you", "loser", "imbecile", "dumm", "dummkopf", "blöd",
+     "halt den mund", "halt die klappe", "arschloch", "stupide", "imbécile", "tais-toi", "idiota", "estúpido",
+     "cállate", "stupido"]
 )  # fmt: skip
+_CALLS = re.compile("!(?![=\\[])|[\u2755\u2757]")
+"""What exclaims; != and the mark of a picture do not."""
+_ACRONYMS = frozenset(
+    ["ASAP", "ASCII", "BIOS", "HDMI", "HTML", "HTTP", "HTTPS", "IBAN", "IMEI", "ISBN", "JPEG", "JSON", "NASA", "NATO",
+     "NTSC", "PDFS", "PSD2", "SEPA", "SMTP", "UNESCO", "UTF8", "VOIP", "WLAN", "YAML"]
+)  # fmt: skip
+_CAPITALS = re.compile(r"[^\W\d_a-z]{2,}(?: [^\W\d_a-z]{2,})+")
 
 
 def _not_shouting(reply: Reply) -> bool:
+    """Neither two long words in capitals nor a run of capitals that is a sentence, nor two marks in a row."""
     loud = [word for word in reply.words if len(word) >= 4 and word.isalpha() and word.isupper()]
-    return len(loud) < 2 and "!!" not in reply.plain
+    runs = [run for run in _CAPITALS.findall(reply.plain) if run.isupper() and len(run) > 10]
+    return sum(word not in _ACRONYMS for word in loud) < 2 and not runs and "!!" not in reply.plain
 
 
 _TONES: dict[str, Callable[[Reply], bool]] = {
-    "calm": lambda reply: "!" not in reply.plain,
+    "calm": lambda reply: _CALLS.search(reply.plain) is None,
     "no_emoji": lambda reply: EMOJI.search(reply.text) is None,
     "no_shouting": _not_shouting,
     "not_rude": lambda reply: _RUDE.search(reply.folded) is None,

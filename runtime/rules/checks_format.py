@@ -17,7 +17,7 @@ _MARKER = re.compile(r"^[ \t]*[*\-+•][ \t]+\S", re.M)
 _HIGHLIGHT = re.compile(r"\*\*[^\s*](?:[^\n*]*[^\s*])?\*\*|(?<!\*)\*[^\s*](?:[^\n*]*[^\s*])?\*(?!\*)")
 _PLACEHOLDER = re.compile(r"\[[^\S\n]*[^\[\]\s][^\[\]\n]*\]")
 _TITLE = re.compile(r"<<[^\S\n]*[^\s<>][^\n<>]*>>")
-_FENCE = re.compile(r"^(?:```|~~~)(?:json)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*(?:```|~~~)$", re.S | re.I)
+_FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*(?:json)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*\1$", re.S | re.I)
 
 
 class ParagraphArgs(Bounds):
@@ -135,7 +135,7 @@ def quoted(reply: Reply, wanted: Literal[True]) -> Finding:
 @kind("case", MUST)
 def case(reply: Reply, wanted: Literal["upper", "lower"]) -> Finding:
     """All letters are capitals, or none is."""
-    good = reply.plain.isupper() if wanted == "upper" else reply.plain.islower()
+    good = reply.plain == (reply.plain.upper() if wanted == "upper" else reply.plain.lower())
     return good, f"not all {wanted}-case"
 
 
@@ -149,11 +149,23 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key stands twice")
+    return value
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 4000 else float(digits)  # Python reads no longer ones
+
+
 def _parse_json(text: str) -> tuple[Any, str | None]:
     body = text.strip().removeprefix("\ufeff").strip()
     fenced = _FENCE.match(body)
     try:
-        return json.loads(fenced[1] if fenced else body, parse_constant=_no_constant), None
+        found = fenced[2] if fenced else body
+        return json.loads(found, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole), None
     except (ValueError, RecursionError) as error:
         return None, f"is not JSON ({error})"
 

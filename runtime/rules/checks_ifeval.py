@@ -113,7 +113,7 @@ def response_language(reply: Reply, spec: Language) -> Finding:
 
 
 def _in(reply: Reply, code: str) -> bool:
-    return not any(map(str.isalpha, reply.text)) or is_in(reply.plain, code, doubt=code == "en")
+    return not any(map(str.isalpha, reply.text)) or is_in(reply.plain, code, doubt=True if code == "en" else None)
 
 
 # ── lengths ──────────────────────────────────────────────────────────────────────────────────────

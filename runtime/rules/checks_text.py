@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
 from .kinds import MUST, MUST_NOT, PHRASES, Args, Bounds, Count, Finding, Phrase, Phrases, Regex, Words, kind
 from .leaks import FINDERS
-from .text import VALIDATORS, plain, squeeze, word_pattern
+from .text import VALIDATORS, plain, shown, squeeze, word_pattern
 from .turn import Reply
 
 # ── phrases and words ────────────────────────────────────────────────────────────────────────────
 
 
+def _says(reply: Reply, phrase: str) -> bool:
+    return any(phrase in view for view in reply.views)
+
+
+def _uses(reply: Reply, pattern: re.Pattern[str]) -> bool:
+    return any(pattern.search(view) for view in reply.views)
+
+
 @kind("include_any", everywhere=True)
 def include_any(reply: Reply, phrases: Phrases) -> Finding:
     """One of the phrases stands in the text, as a piece of it (``refund`` is in ``refunded``)."""
-    hit = next((phrase for phrase in phrases if phrase in reply.folded), None)
+    hit = next((phrase for phrase in phrases if _says(reply, phrase)), None)
     return hit is not None, f"says {hit!r}" if hit else f"says none of {_quoted(phrases)}"
 
 
 @kind("include_all", MUST)
 def include_all(reply: Reply, phrases: Phrases) -> Finding:
     """Every phrase stands in the text, as a piece of it."""
-    lacking = [phrase for phrase in phrases if phrase not in reply.folded]
+    lacking = [phrase for phrase in phrases if not _says(reply, phrase)]
     return not lacking, f"does not say {_quoted(lacking)}"
 
 
 @kind("words", MUST)
 def all_words(reply: Reply, words: Words) -> Finding:
     """Every word or phrase stands in the text between word boundaries."""
-    lacking = [phrase for phrase, pattern in words if not pattern.search(reply.folded)]
+    lacking = [phrase for phrase, pattern in words if not _uses(reply, pattern)]
     return not lacking, f"lacks the word {_quoted(lacking)}"
 
 
 @kind("words", MUST_NOT, everywhere=True)
 def some_word(reply: Reply, words: Words) -> Finding:
     """One of the words or phrases stands in the text between word boundaries."""
-    hit = next((phrase for phrase, pattern in words if pattern.search(reply.folded)), None)
+    hit = next((phrase for phrase, pattern in words if _uses(reply, pattern)), None)
     return hit is not None, f"uses the word {hit!r}"
 
 
 @kind("any_word", MUST)
 def any_word(reply: Reply, words: Words) -> Finding:
     """At least one of the words stands in the text between word boundaries."""
-    return any(p.search(reply.folded) for _, p in words), f"uses none of the words {_quoted([w for w, _ in words])}"
+    return any(
+        _uses(reply, pattern) for _, pattern in words
+    ), f"uses none of the words {_quoted([w for w, _ in words])}"
 
 
 def _quoted(phrases: Any) -> str:
@@ -75,19 +86,24 @@ def keyword_frequency(reply: Reply, spec: Frequency) -> Finding:
 @kind("letter_frequency", MUST)
 def letter_frequency(reply: Reply, spec: Frequency) -> Finding:
     """The character stands min to max times, whatever its case."""
-    return spec.admit(reply.plain.casefold().count(plain(spec.word).casefold()), f"times {spec.word!r}")
+    return spec.admit(reply.plain.lower().count(plain(spec.word).lower()), f"times {spec.word!r}")
+
+
+_AROUND = "\"' "
 
 
 @kind("starts_with")
 def starts_with(reply: Reply, phrases: Phrases) -> Finding:
-    """The text begins with one of the phrases."""
-    return reply.folded.startswith(phrases), f"begins with {reply.folded[:30]!r}"
+    """The text begins with one of the phrases; quotes around the whole are looked through."""
+    return any(view.startswith(phrases) or view.lstrip(_AROUND).startswith(phrases) for view in reply.views), (
+        f"begins with {reply.folded[:30]!r}"
+    )
 
 
 @kind("ends_with")
 def ends_with(reply: Reply, phrases: Phrases) -> Finding:
     """The text ends with one of the phrases; quotes around the whole are looked through."""
-    return reply.folded.strip("\"' ").endswith(phrases) or reply.folded.endswith(phrases), (
+    return any(view.endswith(phrases) or view.rstrip(_AROUND).endswith(phrases) for view in reply.views), (
         f"ends with {reply.folded[-30:]!r}"
     )
 
@@ -146,8 +162,9 @@ def _finders(value: Any) -> Any:
 @kind("leaks", MUST_NOT, everywhere=True)
 def leaks(reply: Reply, finders: Annotated[Any, PlainValidator(_finders, LeakName | list[LeakName])]) -> Finding:
     """A card number (Luhn), IBAN, e-mail address or phone number stands in the text, however it is written."""
+    seen = shown(reply.text)
     for name, find in finders:
-        if find(reply.plain):
+        if find(reply.plain) or (seen != reply.plain and find(seen)):
             return True, f"shows a {name}"  # not the number: verdicts are logged
     return False, "shows none"
 
@@ -170,14 +187,14 @@ class CopyArgs(Args):
 @kind("copies", MUST)
 def copies(reply: Reply, spec: CopyArgs) -> Finding:
     """Everything in the user's words that matches stands in the reply. Holds when the user wrote no such thing."""
-    lacking = [item for item in _user_matches(reply, spec) if not word_pattern([item]).search(reply.folded)]
+    lacking = [item for item in _user_matches(reply, spec) if not _uses(reply, word_pattern([item]))]
     return not lacking, f"does not repeat {_quoted(lacking)}"
 
 
 @kind("copies", MUST_NOT, everywhere=True)
 def echoes(reply: Reply, spec: CopyArgs) -> Finding:
     """Something in the user's words that matches stands in the reply."""
-    hits = [item for item in _user_matches(reply, spec) if word_pattern([item]).search(reply.folded)]
+    hits = [item for item in _user_matches(reply, spec) if _uses(reply, word_pattern([item]))]
     return bool(hits), "repeats what the user wrote and should not be repeated"
 
 

@@ -6,8 +6,8 @@ the same message. Such a pair is parted by ``unless: [other-rule]`` on the rule 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 from .book import Clause, Rule, RuleBook
@@ -22,11 +22,54 @@ def find(book: RuleBook) -> Iterator[tuple[str, str]]:
         why = clash(rule.clauses, book)
         if why:
             yield rule.id, f"contradicts itself: {why}"
-    for first, second in combinations(hard, 2):
-        why = clash((*first.clauses, *second.clauses), book)
-        alone = why and (clash(first.clauses, book) or clash(second.clauses, book))
-        if why and not alone and can_hold(All((first.condition, second.condition))):
+    for first, second, why in _pairs(hard, book):
+        alone = clash(first.clauses, book) or clash(second.clauses, book)
+        if not alone and can_hold(All((first.condition, second.condition))):
             yield second.id, _describe(first, why)
+
+
+def _pairs(hard: list[Rule], book: RuleBook) -> list[tuple[Rule, Rule, str]]:
+    """Rules that clash, in the order of the file. Rules that ask for the same are compared once, and only with those
+    that bar something of the kind that they need: thousands of rules are no burden."""
+    alike: dict[str, list[int]] = {}
+    for place, rule in enumerate(hard):
+        asked = [rule.source.get("must"), rule.source.get("must_not")]
+        alike.setdefault(json.dumps(asked, sort_keys=True, default=str), []).append(place)
+    groups = list(alike.values())
+    needs, bars = zip(*(_topics(hard[group[0]]) for group in groups), strict=True) if groups else ((), ())
+    barring: dict[str, list[int]] = {}
+    for number, topics in enumerate(bars):
+        for topic in topics:
+            barring.setdefault(topic, []).append(number)
+    candidates = {
+        (min(one, other), max(one, other))
+        for one, topics in enumerate(needs)
+        for topic in topics
+        for other in barring.get(topic, ())
+    }
+    found = {}
+    for one, other in candidates:
+        why = clash((*hard[groups[one][0]].clauses, *hard[groups[other][0]].clauses), book)
+        if why:
+            found.update({(min(a, b), max(a, b)): why for a in groups[one] for b in groups[other] if a != b})
+    return [(hard[first], hard[second], found[first, second]) for first, second in sorted(found)]
+
+
+def _topics(rule: Rule) -> tuple[set[str], set[str]]:
+    """What a rule needs and what it bars; two rules can clash only where one needs what the other bars."""
+    needs, bars = set(), set()
+    for clause in rule.clauses:
+        if clause.is_field:
+            needs.add(f"field {clause.name}")
+            bars.add(f"field {clause.name}")
+        elif clause.name in _LIMITS:
+            bound, _, unit = clause.name.partition("_")
+            (needs if bound == "min" else bars).add(unit)
+        elif clause.side == "must_not" and clause.name in ("include_any", "words"):
+            bars.add("phrase")
+        elif clause.side == "must" and _required(clause):
+            needs |= {"phrase", "words"}
+    return needs, bars
 
 
 def _describe(first: Rule, why: str) -> str:

@@ -25,6 +25,7 @@ from .contract import Contract
 from .fields import field_argument, field_check, read_contract
 from .kinds import KINDS
 from .spec import RULE, SECTIONS, Problems, RuleSpec, WhenSpec, nearest
+from .text import plain
 from .when import NO_LIMIT, All, AnyOf, Condition, Fact, HasSources, Label, Not, Prompted, TurnIn, UserSays
 from .yaml import Place, YamlError, read
 
@@ -80,6 +81,8 @@ class _Builder:
         for key in self.data:
             if key not in SECTIONS:
                 self.problems.add((key,), f"unknown key{nearest(key, SECTIONS)}")
+        if self.data.get("version") is True:
+            self.problems.add(("version",), "must be 1 (got true)")
         for key in ("version", "rules"):
             if key not in self.data:
                 self.problems.add((key,), "is missing")
@@ -118,6 +121,8 @@ class _Builder:
             wanted = "an object with every contract field" if self.contract else "a text (the file has no contract)"
             self.problems.add(("prompt", "fallback"), f"must be {wanted}")
             return None
+        if isinstance(safe, str) and not plain(safe).strip():
+            self.problems.add(("prompt", "fallback"), "is empty; a customer would read nothing")
         for what in self.contract.problems(safe) if self.contract and isinstance(safe, Mapping) else ():
             self.problems.add(("prompt", "fallback"), what)
         return safe
@@ -148,6 +153,7 @@ class _Builder:
             path: Place = ("rules", index)
             spec = self.problems.validate(RULE, raw, path, RuleSpec)
             if spec is None:
+                self._clauses_of(path, raw)
                 continue
             if spec.id in seen:
                 self.problems.add((*path, "id"), f"rule {spec.id!r} is given twice")
@@ -155,6 +161,13 @@ class _Builder:
             seen.add(spec.id)
             specs.append((path, spec))
         return specs
+
+    def _clauses_of(self, path: Place, raw: Any) -> None:
+        """Note what is wrong in the clauses of a rule that is wrong elsewhere, so that all is said at once."""
+        for side in ("must", "must_not"):
+            wanted = raw.get(side) if isinstance(raw, dict) else None
+            for name, value in wanted.items() if isinstance(wanted, dict) else ():
+                self._clause((*path, side, name), side, name, value)
 
     def _rule(self, path: Place, spec: RuleSpec) -> Rule | None:
         before = len(self.problems.found)

@@ -16,7 +16,8 @@ _GREETING = (
     r"dear|hi(?: there)?|hello(?: there)?|hey(?: there)?|good (?:morning|afternoon|evening|day)|greetings"
     r"|welcome(?: back)?|thank you(?: (?:very|so) much)?|thanks(?: a lot| so much)?|many thanks|sorry|apologies|gladly"
     r"|certainly|of course|sure|congratulations|goodbye|bye|hallo|lieber?|guten (?:tag|morgen|abend)|sehr geehrter?"
-    r"|danke|bonjour|ch[eè]re?|merci|hola|estimad[oa]|gracias|ciao|gentile|grazie|buongiorno"
+    r"|danke|bonjour|ch[eè]re?|merci|hola|estimad[oa]|gracias|ciao|gentile|grazie|buongiorno|ol[aá]|prezad[oa]|hej"
+    r"|salut|здравствуйте|привет|добр(?:ый день|ое утро|ый вечер)|уважаем(?:ый|ая)|дорог(?:ой|ая)|спасибо"
 )
 _COURTEOUS = (
     r"hi|hello|hey|dear|morning|afternoon|evening|sorry|apolog\w+|thanks?|welcome|gladly|certainly|sure|of course"
@@ -31,6 +32,11 @@ _PLACES = tuple(
     (re.compile(pattern, re.I), whole)
     for pattern, whole in (
         (rf"{_AHEAD}(?:{_GREETING})[,:]?[ ]{_NAME}", False),
+        (
+            rf"{_AHEAD}(?:{_GREETING})[,:]?[ ]{_WORD}(?:[ ]{_WORD})?[ ](?:and|&|und|et|y)[ ]{_NAME}(?=[,!.:;\n]|\s*$)",
+            True,
+        ),
+        (rf"{_AHEAD}(?:i'm|i am|this is) {_NAME} (?:from|with|at|of) ", False),
         (rf"{_AHEAD}(?=(?:{_TITLE})[ ]){_NAME}", False),
         (rf"{_AHEAD}(?:{_COURTEOUS}){_PAST}[^.!?\n,]{{0,120}}, {_NAME}(?=[.,;!?]|\s*$)", True),
         (rf"(?:\A\W*|[.!?]\s+)(?!{_ADVERB}){_NAME}, (?:{_CLAUSE}){_PAST}", True),
@@ -74,10 +80,14 @@ def _bare(word: str) -> str:
     return "".join(char for char in spelled if not unicodedata.combining(char))
 
 
+_MARKS = re.compile(r"[*`]+|(?<![^\W_])_+(?=[^\W_])|(?<=[^\W_])_+(?![^\W_])")
+
+
 def names(text: str) -> Iterator[Found]:
     """Names after a greeting, thanks or an apology, after a title, where a sentence addresses somebody, after "my name
     is" and under the sign-off of a ``plain`` text. The key is the tuple of its words; as written, of a word that is no
     name."""
+    text = _MARKS.sub("", text)
     for place, whole in _PLACES:
         start = 0
         while match := place.search(text, start):

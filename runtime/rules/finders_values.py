@@ -8,26 +8,39 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from .found import Found
+from .spelled import in_digits
 
 
 def _number(name: str) -> str:
     """The pattern of a number, thousands grouped or not; ``name`` is that of its separator's group."""
     grouped = rf"\d{{1,3}}(?P<{name}>[ ,.'])\d{{3}}(?:(?P={name})\d{{3}})*(?:[.,]\d{{1,2}})?(?!\d)"
-    return rf"(?:{grouped}|\d+(?:[.,]\d{{1,2}})?(?!\d))"
+    return rf"(?:{grouped}|\d{{1,2}}(?:,\d\d)+,\d{{3}}(?!\d)|\d+(?:[.,]\d{{1,2}})?(?!\d))"
 
 
+_DOLLARS = "USD AUD CAD NZD HKD SGD"
 _CURRENCIES = {
-    "$": "USD AUD CAD NZD", "us$": "USD", "usd": "USD", "dollar": "USD AUD CAD NZD", "a$": "AUD", "aud": "AUD",
-    "c$": "CAD", "cad": "CAD", "nzd": "NZD", "€": "EUR", "eur": "EUR", "euro": "EUR", "£": "GBP", "gbp": "GBP",
-    "pound": "GBP", "quid": "GBP", "¥": "JPY CNY", "jpy": "JPY", "yen": "JPY", "cny": "CNY", "yuan": "CNY",
-    "chf": "CHF", "franc": "CHF", "franken": "CHF", "₹": "INR", "inr": "INR", "rupee": "INR", "kr": "SEK NOK DKK",
-    "sek": "SEK", "nok": "NOK", "dkk": "DKK", "zł": "PLN", "pln": "PLN", "czk": "CZK", "huf": "HUF",
-    "brl": "BRL", "r$": "BRL", "zar": "ZAR", "mxn": "MXN", "peso": "MXN",
+    "$": _DOLLARS, "dollar": _DOLLARS, "buck": _DOLLARS, "us$": "USD", "usd": "USD", "a$": "AUD", "au$": "AUD",
+    "aud": "AUD", "c$": "CAD", "ca$": "CAD", "cad": "CAD", "nz$": "NZD", "nzd": "NZD", "hk$": "HKD", "hkd": "HKD",
+    "s$": "SGD", "sgd": "SGD", "€": "EUR", "eur": "EUR", "euro": "EUR", "£": "GBP", "gbp": "GBP", "pound": "GBP",
+    "quid": "GBP", "¥": "JPY CNY", "jpy": "JPY", "yen": "JPY", "cny": "CNY", "yuan": "CNY", "rmb": "CNY", "元": "CNY",
+    "円": "JPY", "chf": "CHF", "franc": "CHF", "franken": "CHF", "₹": "INR", "inr": "INR", "rupee": "INR", "rs": "INR",
+    "kr": "SEK NOK DKK", "sek": "SEK", "nok": "NOK", "dkk": "DKK", "zł": "PLN", "pln": "PLN", "zloty": "PLN",
+    "czk": "CZK", "kč": "CZK", "huf": "HUF", "forint": "HUF", "lei": "RON", "brl": "BRL", "r$": "BRL",
+    "reais": "BRL", "zar": "ZAR", "rand": "ZAR", "mxn": "MXN", "peso": "MXN", "aed": "AED", "dirham": "AED MAD",
+    "sar": "SAR", "riyal": "SAR QAR", "₩": "KRW", "krw": "KRW", "₽": "RUB", "rub": "RUB", "ruble": "RUB", "руб": "RUB",
+    "₺": "TRY", "lira": "TRY", "tl": "TRY", "₴": "UAH", "uah": "UAH", "₪": "ILS",
+    "shekel": "ILS", "฿": "THB", "thb": "THB", "baht": "THB", "₫": "VND", "vnd": "VND", "₱": "PHP",
+    "₦": "NGN", "ngn": "NGN",
 }  # fmt: skip
+_COINS = {"cent": f"{_DOLLARS} EUR", "¢": _DOLLARS, "ct": "EUR", "pence": "GBP", "penny": "GBP"}
+"""Hundredths, written behind the number."""
 _SCALES = {"k": 1000, "thousand": 1000, "m": 10**6, "million": 10**6}
 _UNIT = "|".join(
     rf"{re.escape(name)}s?(?![^\W_])" if name[-1].isalpha() else re.escape(name)
     for name in sorted(_CURRENCIES, key=len, reverse=True)
+)
+_COIN = re.compile(
+    rf"(?<![\w.,])(?P<a>{_number('x')}) ?(?P<after>cents?(?![^\W_])|¢|cts?(?![^\W_])|pence\b|penny\b)", re.I
 )
 _SCALE = rf"(?: ?(?P<NAME>{'|'.join(_SCALES)})(?![^\W_]))?"
 _AMOUNT = re.compile(
@@ -48,11 +61,16 @@ def decimal(text: str) -> Decimal:
 
 def amounts(text: str) -> Iterator[Found]:
     """Amounts with a currency; the key is ``(value, currencies it may be)``."""
+    text = in_digits(text)
     for match in _AMOUNT.finditer(text):
         unit = (match["before"] or match["after"]).casefold()
         known = _CURRENCIES.get(unit) or _CURRENCIES[unit.removesuffix("s")]
         scale = _SCALES.get((match["k"] or match["m"] or "").casefold(), 1)
         yield Found(match[0], match.span(), (decimal(match["a"] or match["b"]) * scale, frozenset(known.split())))
+    for match in _COIN.finditer(text):
+        unit = match["after"].casefold()
+        known = _COINS.get(unit) or _COINS[unit.removesuffix("s")]
+        yield Found(match[0], match.span(), (decimal(match["a"]) / 100, frozenset(known.split())))
 
 
 def amount_stands(found: Found, known: Sequence[Found], evidence: str) -> bool:
@@ -66,32 +84,40 @@ def amount_stands(found: Found, known: Sequence[Found], evidence: str) -> bool:
 
 
 _PERCENTAGE = re.compile(
-    r"(?<![\w.,])(\d+(?:[.,]\d+)?) ?(?:%|percent\b|per cent\b|prozent\b|pour cent\b|por ciento\b)", re.I
+    r"(?<![\w.,])(\d+(?:[.,]\d+)?) ?(?:%|(?:percent|per cent|pct|prozent|pour cent|por ciento|por cento|per cento"
+    r"|procent)\b)",
+    re.I,
 )
 
 
 def percentages(text: str) -> Iterator[Found]:
     """Percentages; the key is the value."""
-    for match in _PERCENTAGE.finditer(text):
+    for match in _PERCENTAGE.finditer(in_digits(text)):
         yield Found(match[0], match.span(), Decimal(match[1].replace(",", ".")))
 
 
 _MONTH_NAMES = (
-    "january jan januar janvier enero", "february feb februar février fevrier febrero",
-    "march mar märz maerz mars marzo",
-    "april apr avril abril", "may mai mayo", "june jun juni juin junio", "july jul juli juillet julio",
-    "august aug août aout agosto", "september sep sept septembre septiembre", "october oct oktober okt octobre octubre",
-    "november nov novembre noviembre", "december dec dezember dez décembre decembre diciembre",
+    "january jan januar janvier enero gennaio janeiro januari",
+    "february feb februar février fevrier febrero febbraio fevereiro februari",
+    "march mar märz maerz mars marzo março maart", "april apr avril abril aprile",
+    "may mai mayo maggio maio mei", "june jun juni juin junio giugno junho",
+    "july jul juli juillet julio luglio julho", "august aug août aout agosto augustus",
+    "september sep sept septembre septiembre settembre setembro",
+    "october oct oktober okt octobre octubre ottobre outubro",
+    "november nov novembre noviembre novembro",
+    "december dec dezember dez décembre decembre diciembre dicembre dezembro",
 )  # fmt: skip
 _DAY_NAMES = (
-    "monday montag lundi lunes", "tuesday dienstag mardi martes", "wednesday mittwoch mercredi miércoles",
-    "thursday donnerstag jeudi jueves", "friday freitag vendredi viernes", "saturday samstag samedi sábado",
-    "sunday sonntag dimanche domingo",
+    "monday montag lundi lunes lunedì maandag", "tuesday dienstag mardi martes martedì dinsdag",
+    "wednesday mittwoch mercredi miércoles mercoledì woensdag", "thursday donnerstag jeudi jueves giovedì donderdag",
+    "friday freitag vendredi viernes venerdì vrijdag", "saturday samstag samedi sábado sabato zaterdag",
+    "sunday sonntag dimanche domingo domenica zondag",
 )  # fmt: skip
 _MONTHS = {name: number for number, names in enumerate(_MONTH_NAMES, 1) for name in names.split()}
 _DAYS = {name: number for number, names in enumerate(_DAY_NAMES) for name in names.split()}
 _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _ISO = re.compile(r"(?<![\w.])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?!\w)")
+_EASTERN = re.compile(r"(\d{4})()年 ?(\d{1,2})月 ?(\d{1,2})日")
 _NUMERIC = re.compile(r"(?<![\w.])(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})(?!\w)")
 _YEARLESS = re.compile(r"(?<![\w./])(\d{1,2})[/.](\d{1,2})(?![\w/])")
 _DAY_FIRST = re.compile(
@@ -109,8 +135,9 @@ Reading = tuple[int | None, int, int | None]
 def dates(text: str, loose: bool = False) -> Iterator[Found]:
     """Dates and days of the week. The key is the set of readings ``(year?, month, day?)``, 3/5 being two, or the
     weekday's number. ``loose`` (for evidence): also 3/5 without a year, and months in small letters."""
-    for match in _ISO.finditer(text):
-        yield from _dated(match, [(match[1], match[3], match[4])])
+    for pattern in (_ISO, _EASTERN):
+        for match in pattern.finditer(text):
+            yield from _dated(match, [(match[1], match[3], match[4])])
     for match in _NUMERIC.finditer(text):
         yield from _dated(match, [(match[4], match[3], match[1]), (match[4], match[1], match[3])])
     for match in _YEARLESS.finditer(text) if loose else ():
@@ -163,10 +190,18 @@ _TIME = re.compile(
 )
 
 
+_HOUR = re.compile(r"(?<![\w:.,])([01]?\d|2[0-3])(?:[.:]([0-5]\d))? ?(?:uhr\b|o'clock\b)()()()(?! ?[ap]\.?m\b)", re.I)
+_NAMED_HOURS = {"noon": 12 * 60, "midday": 12 * 60, "midnight": 0}
+_NAMED_HOUR = re.compile(rf"\b(?:{'|'.join(_NAMED_HOURS)})\b", re.I)
+
+
 def times(text: str) -> Iterator[Found]:
     """Times of day; the key is the set of minutes after midnight that it may mean (2:30 is two of them)."""
-    for match in _TIME.finditer(text):
+    text = in_digits(text)
+    for match in (*_TIME.finditer(text), *_HOUR.finditer(text)):
         hour, minute = int(match[1] or match[4]), int(match[2] or 0)
         half = (match[3] or match[5] or "").casefold()
         hours = {hour % 12 + (12 if half == "p" else 0)} if half else {hour, hour + 12} if 1 <= hour < 12 else {hour}
         yield Found(match[0], match.span(), frozenset(60 * h + minute for h in hours))
+    for match in _NAMED_HOUR.finditer(text):
+        yield Found(match[0], match.span(), frozenset({_NAMED_HOURS[match[0].casefold()]}))

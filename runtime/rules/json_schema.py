@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .text import compile_regex
@@ -24,10 +26,20 @@ _SIZES: dict[str, type] = {
     "minLength": str,
     "minProperties": dict,
 }
-_KNOWN = frozenset(_SIZES) | {
-    "additionalProperties", "const", "description", "enum", "items", "maximum", "minimum", "pattern",
-    "properties", "required", "title", "type",
-}  # fmt: skip
+_BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
+    "exclusiveMaximum": operator.lt,
+    "exclusiveMinimum": operator.gt,
+    "maximum": operator.le,
+    "minimum": operator.ge,
+}
+_REMARKS = frozenset({"$comment", "$id", "$schema", "default", "description", "examples", "title"})
+"""What says nothing of a value."""
+_KNOWN = (
+    frozenset((*_SIZES, *_BOUNDS))
+    | _REMARKS
+    | {"additionalProperties", "const", "enum", "items", "multipleOf", "pattern", "properties", "required", "type"}
+    | {"uniqueItems"}
+)
 
 
 def check_schema(schema: Any, where: str = "") -> Any:
@@ -39,15 +51,26 @@ def check_schema(schema: Any, where: str = "") -> Any:
     if unknown:
         raise ValueError(f"{place} uses {unknown[0]!r}, which is not supported (known: {', '.join(sorted(_KNOWN))})")
     for name in _listed(schema.get("type", [])):
-        if name not in _TYPES:
+        if not isinstance(name, str) or name not in _TYPES:
             raise ValueError(f"{place} has the unknown type {name!r}")
-    for key in (*_SIZES, "minimum", "maximum"):
+    for key in (*_SIZES, *_BOUNDS, "multipleOf"):
         if key in schema and (not isinstance(schema[key], int | float) or isinstance(schema[key], bool)):
             raise ValueError(f"{key} of {place} is not a number")
+    if schema.get("multipleOf", 1) <= 0:
+        raise ValueError(f"multipleOf of {place} is not above 0")
+    if not isinstance(schema.get("enum", [0]), list) or not schema.get("enum", [0]):
+        raise ValueError(f"enum of {place} is not a list with something in it")
+    if not isinstance(schema.get("uniqueItems", True), bool):
+        raise ValueError(f"uniqueItems of {place} is neither true nor false")
     if "pattern" in schema:
-        compile_regex(str(schema["pattern"]))
+        _pattern(schema)
     _check_children(schema, where)
     return schema
+
+
+def _pattern(schema: Mapping[str, Any]) -> Any:
+    """Unlike a rule's own patterns, those of a schema know capitals from small letters."""
+    return compile_regex(f"(?-i){schema['pattern']}")
 
 
 def _check_children(schema: Mapping[str, Any], where: str) -> None:
@@ -91,11 +114,26 @@ def _size_problem(value: Any, schema: Mapping[str, Any], place: str) -> str | No
             continue
         if size > schema[key] if key.startswith("max") else size < schema[key]:
             return f"{place} has size {size} ({key} {schema[key]})"
-    if _is(value, "number") and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
-        return f"{place} is {value}, outside its bounds"
-    if "pattern" in schema and isinstance(value, str) and not compile_regex(str(schema["pattern"])).search(value):
+    if _is(value, "number"):
+        if not all(holds(value, schema[key]) for key, holds in _BOUNDS.items() if key in schema):
+            return f"{place} is {value}, outside its bounds"
+        if "multipleOf" in schema and not _is_multiple(value, schema["multipleOf"]):
+            return f"{place} is {value}, no multiple of {schema['multipleOf']}"
+    if schema.get("uniqueItems") is True and isinstance(value, list):
+        twice = [one for at, one in enumerate(value) if any(_same(one, other) for other in value[:at])]
+        if twice:
+            return f"{place} has {twice[0]!r} twice"
+    if "pattern" in schema and isinstance(value, str) and not _pattern(schema).search(value):
         return f"{place} does not match {schema['pattern']!r}"
     return None
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    """In decimal, for in binary 0.07 is no multiple of 0.01."""
+    try:
+        return not Decimal(str(value)) % Decimal(str(step))
+    except InvalidOperation:  # infinite, or too far apart
+        return False
 
 
 def _child_problem(value: Any, schema: Mapping[str, Any], where: str) -> str | None:

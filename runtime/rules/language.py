@@ -56,6 +56,37 @@ _STOP = {
     "fa": "و در به از که این را با است برای آن یک خود تا بر هم شما ما می شد نیست یا اگر های هر",
     "ur": "کے ہے میں کی اور سے کا کو یہ پر نہیں ہیں ایک لیے بھی کہ تھا نے تو آپ ہم ہو کر جو یا اس",
 }  # fmt: skip
+_REPLIES = {
+    "en": "yes no sure please thanks thank sorry hello done order refund parcel problem call today tomorrow monday",
+    "de": "ja nein gern gerne danke bitte leider kein keine natürlich problem hallo morgen heute bestellung das geht",
+    "fr": "oui non merci bien sûr d'accord c'est désolé désolée bonjour demain commande colis beaucoup bonne",
+    "es": "sí no claro gracias muchas lo siento hola favor mañana pedido posible mucho buenos",
+    "pt": "sim não claro obrigado obrigada muito desculpe olá amanhã pedido possível favor bom",
+    "it": "sì no certo grazie mille mi dispiace molto prego buongiorno domani ordine pacco possibile arriva favore",
+    "nl": "ja nee natuurlijk dank bedankt helaas alstublieft graag hallo morgen bestelling pakket komt",
+    "sv": "ja nej självklart tack mycket hej tyvärr imorgon morgon beställning paket ditt kommer",
+    "da": "ja nej selvfølgelig tak mange hej desværre morgen bestilling pakke din kommer",
+    "no": "ja nei selvfølgelig takk mange hei dessverre morgen bestilling pakken din kommer",
+    "fi": "kyllä kiitos kiitoksia paljon hei valitettavasti huomenna tilaus paketti totta kai anteeksi",
+    "pl": "tak nie oczywiście dziękuję dziękujemy bardzo proszę przepraszam niestety jutro zamówienie paczka dzień",
+    "cs": "ano ne samozřejmě děkuji děkujeme prosím bohužel zítra objednávka zásilka dobrý den omlouváme",
+    "ro": "da nu desigur mulțumesc mulțumim foarte mult bună rog mâine comanda coletul scuze",
+    "hu": "igen nem persze köszönöm köszönjük szépen kérem sajnos holnap rendelés csomag jó napot",
+    "tr": "evet hayır tabii ki teşekkür teşekkürler ederim lütfen merhaba maalesef yarın sipariş siparişiniz tamam",
+    "vi": "vâng tất nhiên cảm ơn rất nhiều xin chào lỗi ngày mai đơn hàng không",
+    "sw": "ndiyo hapana asante sana tafadhali samahani kesho habari",
+    "id": "ya tidak tentu terima kasih banyak maaf mohon besok pesanan paket halo tolong",
+    "ru": "да нет конечно спасибо пожалуйста здравствуйте извините завтра заказ посылка хорошо",
+    "uk": "так ні звичайно дякую дякуємо прошу вітаю вибачте завтра замовлення посилка добре",
+    "bg": "да не разбира благодаря благодарим моля здравейте съжаляваме утре поръчка пратка добре",
+}
+"""What short replies are made of."""
+_OWN_LETTERS = {
+    "en": "é", "de": "äöüß", "fr": "àâæçéèêëîïôœùûüÿ", "es": "áéíñóúü", "pt": "àáâãçéêíóôõú", "it": "àèéìíîòóùú",
+    "nl": "áéèëíïóöúü", "sv": "åäöé", "da": "æøåé", "no": "æøåéòô", "fi": "äöåšž", "pl": "ąćęłńóśźż",
+    "cs": "áčďéěíňóřšťúůýž", "ro": "ăâîșțşţ", "hu": "áéíóöőúüű", "tr": "çğıöşüâîû", "id": "é", "sw": "",
+}  # fmt: skip
+"""The letters beside a to z with which languages of the Latin script are written; of Vietnamese all are taken."""
 _SCRIPT_OF = {
     **dict.fromkeys(("cs", "da", "de", "en", "es", "fi", "fr", "hu", "id", "it", "nl", "no", "pl", "pt"), "Latin"),
     **dict.fromkeys(("ro", "sv", "sw", "tr", "vi"), "Latin"),
@@ -67,30 +98,38 @@ _SCRIPT_OF = {
     "zh": "Han", "ja": "Japanese",
 }  # fmt: skip
 LANGUAGES = frozenset(_SCRIPT_OF)
-_STOP_SETS = {code: frozenset(text.split()) for code, text in _STOP.items()}
+_STOP_SETS = {code: frozenset(f"{text} {_REPLIES.get(code, '')}".split()) for code, text in _STOP.items()}
+_SYLLABLES = r"[\p{Hiragana}\p{Katakana}\p{Han}\p{Hangul}]"
+_SYLLABLE = 3
+"""Letters that a character which stands for a syllable or a word counts as."""
 _JAPANESE = r"[\p{Hiragana}\p{Katakana}\p{Han}]"
 _MOSTLY = 0.6
 
 
 @lru_cache(maxsize=64)
 def _letters(script: str) -> Any:
-    return compile_regex({"Japanese": _JAPANESE, "any": r"\p{L}"}.get(script, rf"\p{{{script}}}"))
+    return compile_regex(
+        {"Japanese": _JAPANESE, "any": r"\p{L}", "syllables": _SYLLABLES}.get(script, rf"\p{{{script}}}")
+    )
 
 
 def _count(pattern: Any, text: str) -> int:
     return sum(1 for _ in pattern.finditer(text))
 
 
-def is_in(text: str, code: str, *, doubt: bool = False) -> bool:
+def is_in(text: str, code: str, *, doubt: bool | None = None) -> bool:
     """Whether most letters are of the language's script and no rival of that script has more common words.
 
-    ``doubt``: what to say of a text of more than four words without a common word of any language.
+    ``doubt``: what to say of a text without a common word of any language; left out, such a text is in any language of
+    its script that has its letters as long as it has no more than four words ("OK.").
     """
     script = _SCRIPT_OF[code]
     latin_only = text.isascii()
     letters = sum(map(str.isalpha, text)) if latin_only else _count(_letters("any"), text)
     own = letters if latin_only and script == "Latin" else 0 if latin_only else _own_letters(text, script)
-    if letters == 0 or own < _MOSTLY * letters:
+    more = 0 if latin_only else (_SYLLABLE - 1) * _count(_letters("syllables"), text)
+    own += more if script in ("Han", "Japanese", "Hangul") else 0
+    if letters == 0 or own < _MOSTLY * (letters + more):
         return False
     if script == "Japanese":
         return _count(_letters("Hiragana"), text) + _count(_letters("Katakana"), text) > 0
@@ -102,7 +141,7 @@ def _own_letters(text: str, script: str) -> int:
     return sum(char.isalpha() for char in matched)
 
 
-def _wins(text: str, code: str, script: str, doubt: bool) -> bool:
+def _wins(text: str, code: str, script: str, doubt: bool | None) -> bool:
     if script == "Han":
         return _count(_letters("Hiragana"), text) == 0
     rivals = [other for other, its in _SCRIPT_OF.items() if its == script]
@@ -111,6 +150,7 @@ def _wins(text: str, code: str, script: str, doubt: bool) -> bool:
     said = words(text)
     counts = Counter(said)
     votes = {other: sum(counts[word] for word in counts.keys() & _STOP_SETS[other]) for other in rivals}
-    if not any(votes.values()):  # too short to tell: "OK." is taken for any language of its script
-        return doubt or len(said) <= 4
+    if not any(votes.values()):
+        foreign = {char for char in text if char.isalpha() and not char.isascii()} - set(_OWN_LETTERS.get(code, text))
+        return doubt if doubt is not None else len(said) <= 4 and not foreign
     return votes[code] == max(votes.values())

@@ -10,11 +10,12 @@ import re
 
 from .text import EMAIL, digits, iban, luhn
 
-_BETWEEN = r"[ \t\r\n.,/_*|:;~+()\[\]'\"\-]{1,5}"
+_BETWEEN = r"[ \t\r\n.,/_*|:;~+()\[\]'\"`\-]{1,5}"
 """What people put between the groups of a number."""
 _DIGITS = re.compile(rf"[0-9]+(?:{_BETWEEN}[0-9]+)*")
 
 
+_GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3}){2,}")
 _CALENDAR = re.compile(
     r"(?<![0-9])(?:(?:19|20)[0-9]{2}([-./])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12][0-9]|3[01])"
     r"|(?:0?[1-9]|[12][0-9]|3[01])([-./])(?:0?[1-9]|[12][0-9]|3[01])\2(?:19|20)[0-9]{2})(?![0-9])"
@@ -38,6 +39,8 @@ def find_cards(text: str) -> list[str]:
     """
     found = []
     for run in _DIGITS.finditer(_CALENDAR.sub(" day ", text)):
+        if _GROUPED.fullmatch(run[0]):
+            continue  # 4,111,111,111 people
         groups = re.findall(r"[0-9]+", run[0])
         for start in range(len(groups)):
             number = ""
@@ -101,7 +104,9 @@ _SPACED = re.compile(r"(?<=\w)\s?@\s?[\w\-]+(?:\s?\.\s?[\w\-]+)+")
 _SPELT = r"\s+(?:dot|punkt)\s+"
 _DOT = re.compile(_SPELT, re.I)
 _IN_WORDS = re.compile(
-    rf"\b([a-z0-9][\w.+\-]{{0,40}}) at ([\w\-]{{1,40}}(?:{_SPELT}[\w\-]{{1,40}}){{0,3}}{_SPELT}[a-z]{{2,12}})\b", re.I
+    rf"\b([a-z0-9][\w.+\-]{{0,40}}) at (?!(?:an?|our|that|the|this|your) )"
+    rf"([\w\-]{{1,40}}(?:{_SPELT}[\w\-]{{1,40}}){{0,3}}{_SPELT}[a-z]{{2,12}})\b",
+    re.I,
 )
 
 
@@ -119,12 +124,23 @@ _PHONE = re.compile(
     r"[0-9][0-9() .\-/_*|\u00b7\u2022~]{5,26}[0-9](?![^\W_]|[.,][0-9])"
 )
 _CALLED = re.compile(
-    r"\b(?:tel|phone|telephone|call|mobile|cell|fax|whatsapp|hotline|ring|handy|telefon)\b[^0-9\n]{0,20}$", re.I
+    r"\b(?:tel|phone|telephone|call|mobile|cell|fax|whatsapp|hotline|ring|handy|telefon|t\u00e9l|tel\u00e9fono)\b\.?"
+    r"(?:[\s:]*\b(?:at|on|us|me|is|no|nr|number|nummer|unter|under|au)\b\.?)*[\s:*_(]*$",
+    re.I,
 )
+_NUMBER_OF = re.compile(
+    r"\b(?:(?:article|artikel|auftrag|bestellung|booking|case|contract|doi|ean|imei|invoice|isbn(?:-1[03])?|issn|item|order"
+    r"|parcel|part|plz|policy|postcode|rechnung|ref|reference|rfc|serial|shipment|sku|ssn|ticket|tracking|upc|vat|zip)"
+    r"(?:[\s\-]*(?:code|id|no|nr|number|nummer)\b)?"
+    r"|(?:account|client|customer|konto|kunden|member)[\s\-]*(?:code|id|no|nr|number|nummer)|"
+    r"(?:artikel|auftrags|bestell|konto|kunden|rechnungs|sendungs|vertrags)nummer)\b(?:\s+is)?[\s.:#*_]*$",
+    re.I,
+)
+"""What names a number that is none to call."""
 _IP = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}")
 _DATE = re.compile(
     r"\b[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}\b|\b[0-9]{1,2}[-./][0-9]{1,2}[-./](?:[0-9]{4}|[0-9]{2})\b"
-    r"|\b[0-9]{1,2}[:.][0-9]{2}\b"
+    r"|\b[0-9]{1,2}[:.][0-9]{2}\b|\b(?:0?[1-9]|1[0-2])/(?:19|20)[0-9]{2}\b"
 )
 _ISBN = re.compile(r"97[89][0-9]{10}")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:[ .][0-9]{3})+")
@@ -135,16 +151,19 @@ _MONEY_BEHIND = re.compile(
 
 
 def find_phones(text: str) -> list[str]:
-    """Telephone numbers: 9 to 15 digits in groups, or 8 to 15 with a leading + or 00 (E.164)."""
+    """Telephone numbers: 9 to 15 digits in groups, 8 to 15 with a leading + or 00 (E.164), 7 to 15 behind "Tel."."""
     found = []
     for match in _PHONE.finditer(text):
-        number, raw = digits(match[0]), match[0]
+        number, raw, before = digits(match[0]), match[0], text[max(0, match.start() - 60) : match.start()]
         abroad = raw.startswith(("+", "00"))
-        if not (8 if abroad else 9) <= len(number) <= 15:
+        called = _CALLED.search(before) is not None
+        if not (7 if called else 8 if abroad else 9) <= len(number) <= 15:
             continue
-        if raw.isdigit() and not abroad and not (raw[0] == "0" and _CALLED.search(text[: match.start()])):
+        if not raw.startswith("+") and not called and _NUMBER_OF.search(before):
+            continue
+        if raw.isdigit() and not abroad and not called:
             continue  # an order number looks the same
-        if not abroad and (_MONEY_BEFORE.search(text[: match.start()]) or _MONEY_BEHIND.match(text[match.end() :])):
+        if not abroad and (_MONEY_BEFORE.search(before) or _MONEY_BEHIND.match(text[match.end() :])):
             continue
         if not abroad and _is_something_else(raw.strip(), number):
             continue
@@ -152,11 +171,18 @@ def find_phones(text: str) -> list[str]:
     return found
 
 
+_DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,2})\.[0-9]{4,}|[1-9][0-9]{4}-[0-9]{4}")
+"""3.141592653, and a postcode of the United States."""
+
+
 def _is_something_else(raw: str, number: str) -> bool:
-    """An IP address, dates and times, an ISBN, or digits parted in thousands."""
+    """An IP address, dates and times, an ISBN, a decimal number, digits parted in thousands, or numbers counted up."""
     if _IP.fullmatch(raw) and all(int(part) < 256 for part in raw.split(".")):
         return True
-    if _ISBN.fullmatch(number) or (_THOUSANDS.fullmatch(raw) and "." in raw):
+    if _ISBN.fullmatch(number) or _DECIMAL.fullmatch(raw) or (_THOUSANDS.fullmatch(raw) and "." in raw):
+        return True
+    groups = [int(group) for group in re.findall("[0-9]+", raw)]
+    if len(groups) > 4 and groups == list(range(groups[0], groups[0] + len(groups))):
         return True
     return not re.search(r"[0-9]{5,}", _DATE.sub("", raw)) and len(digits(_DATE.sub(" ", raw))) < 6
 

@@ -44,8 +44,8 @@ from .refusal_verdicts import (
     VERDICT,
     WARNED,
 )
+from .sentences import sentences
 from .sieve import Sieve
-from .text import sentences
 
 HEAD = 3
 """Sentences at the head of a reply."""

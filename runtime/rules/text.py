@@ -6,16 +6,19 @@ Everything here is deterministic and linear in the length of the text. Users' pa
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from functools import lru_cache
 from typing import Any
 
 # Letters, marks and symbols that show nothing on the screen although their category is not Cf.
-_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_BLANKS = frozenset("\u034f\u0640\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_STROKES = frozenset("\u0305\u0332\u0333\u0335\u0336\u0337\u0338")
+"""Lines through, over and under letters."""
 _SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 _SINGLE_QUOTES, _DOUBLE_QUOTES = (
-    frozenset("\u2018\u2019\u201a\u201b\u02bc"),
+    frozenset("\u2018\u2019\u201a\u201b\u02bc\u2039\u203a"),
     frozenset("\u201c\u201d\u201e\u201f\u00ab\u00bb"),
 )
 
@@ -30,7 +33,12 @@ class _Fold(dict[int, str]):
 
 
 def _plain_char(char: str, category: str) -> str:
-    if category == "Cf" or char in _BLANKS or any(low <= ord(char) <= high for low, high in _SELECTORS):
+    if (
+        category == "Cf"
+        or char in _BLANKS
+        or char in _STROKES
+        or any(low <= ord(char) <= high for low, high in _SELECTORS)
+    ):
         return ""
     if category == "Cs":  # half a character: no text, and no UTF-8
         return "\ufffd"
@@ -63,6 +71,10 @@ def _unmixed(match: re.Match[str]) -> str:
     return word.translate(_ALIKE) if re.search("[A-Za-z]", word) and _FOREIGN.search(word) else word
 
 
+_FIRST = {0xB4: "'", 0x2116: "#"}
+"""What stands for an apostrophe and for "number", before NFKC makes a space and a mark, and "No", of them."""
+
+
 def plain(text: str) -> str:
     """NFKC without zero-width characters; digits of any script, dashes and quotes become ASCII. Keeps case.
 
@@ -70,8 +82,19 @@ def plain(text: str) -> str:
     """
     if text.isascii():
         return text
+    text = text.translate(_FIRST)
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FOLD))
     return _LETTERS.sub(_unmixed, folded) if _FOREIGN.search(folded) else folded
+
+
+_CASELESS = str.maketrans(
+    "\u03ac\u03ad\u03ae\u03af\u03cc\u03cd\u03ce\u0131",
+    "\u03b1\u03b5\u03b7\u03b9\u03bf\u03c5\u03c9i",
+    "".join(
+        map(chr, (0x307, 0x670, *range(0x64B, 0x653), *range(0x591, 0x5BE), 0x5BF, 0x5C1, 0x5C2, 0x5C4, 0x5C5, 0x5C7))
+    ),
+)
+"""What writing may leave out: accents of Greek capitals, dots of Turkish ones, vowel signs of Arabic and Hebrew."""
 
 
 def squeeze(text: str) -> str:
@@ -79,84 +102,63 @@ def squeeze(text: str) -> str:
 
     The four letters i of Turkish are one, for case does not tell which was meant: İPTAL and IPTAL are iptal.
     """
-    folded = unicodedata.normalize("NFKC", plain(text).casefold())
-    return " ".join(folded.replace("i\u0307", "i").replace("\u0131", "i").split())
+    text = plain(text)
+    if text.isascii():
+        return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text.casefold()).translate(_CASELESS).split())
 
 
-_ASCII_WORD = re.compile(r"[a-zA-Z0-9]+(?:['\-][a-zA-Z0-9]+)*")
+_TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,200}>")
+_DECORATION = re.compile(
+    r"""
+      ~~ | \|\| | `+
+    | (?<!\w)\*+(?=\S) | (?<=\S)\*+(?!\w) | (?<=[^\W\d_])\*+(?=[^\W\d_])
+    | (?<![^\W_])_+(?=[^\W_]) | (?<=[^\s_])_+(?![^\W_])
+    | \\(?=[*_~`|])
+    | (?<=[^\W\d_])-[ \t]*\n[ \t]*(?=[^\W\d_])  # hyphenated at the end of a line
+    | ^[ \t]*(?:>[ \t]*|\#{1,6}[ \t]+)+
+    """,
+    re.X | re.M,
+)
+
+
+_DECORATED = re.compile(r"[*_~`|\\#>&<]|-[ \t]*\n")
+
+
+def shown(text: str) -> str:
+    """The text as a reader sees it: without HTML's tags and entities, and without Markdown's marks."""
+    if not _DECORATED.search(text):
+        return plain(text)
+    bare = html.unescape(_TAG.sub("", text)) if "<" in text or "&" in text else text
+    return _DECORATION.sub("", plain(bare))
+
+
+_TOKEN = (
+    r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'*_]|[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+"  # addresses
+    r"|(?:LETTER\.){2,}"  # e.g., U.S.A.
+    r"|ATOM(?:['\-]ATOM)*"
+).replace("ATOM", r"(?:CHAR*DIGIT(?:[.,:/]DIGIT+)+CHAR*|CHAR+)")
+_ASCII_WORD = re.compile(_TOKEN.replace("CHAR", "[a-zA-Z0-9]").replace("LETTER", "[a-zA-Z]").replace("DIGIT", "[0-9]"))
+_EACH = "\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Hiragana and ideographs, which are a word each (UAX #29)."""
+_PARTS = re.compile(f"[{_EACH}]|[^{_EACH}]+")
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, marks and digits of a ``plain`` text; an inner apostrophe or hyphen joins."""
+    """Words of a ``plain`` text: letters, marks and digits, joined by an inner apostrophe or hyphen.
+
+    A number with its separators, a dotted abbreviation and an address are one word each.
+    """
     if text.isascii():
         return _ASCII_WORD.findall(text)
-    return list(_unicode_word().findall(text))
+    found = [match[0] for match in _unicode_word().finditer(text)]
+    return [part for word in found for part in _PARTS.findall(word)]
 
 
 @lru_cache(maxsize=1)
 def _unicode_word() -> Any:
-    return compile_regex(r"[\p{L}\p{M}\p{N}]+(?:['-][\p{L}\p{M}\p{N}]+)*")
-
-
-_CLOSERS = "\"')]*_"
-_SENTENCE_END = re.compile(
-    r"""
-      [.!?\u2026\u061f\u06d4\u0964\u0965\u1362\u17d4\u104b\u0589]+["')\]*_]*(?=\s|$)  # Latin, Arabic, Urdu, Hindi …
-    | [\u3002!?\uff61]*\u3002[\u3002!?\uff61"')\]\u300d\u300f]*  # Chinese and Japanese write no space behind
-    | [!?]+(?=[\u3040-\u30ff\u3400-\u9fff])
-    | \n\s*\n
-    | \n(?=[ \t]*(?:[*+\-\u2022]|\d{1,3}[.)])[ \t]+\S)  # the next entry of a list
-    """,
-    re.X,
-)
-_ENTRY = re.compile(r"(?:^|\n)[ \t]*(?:\d{1,3}|[a-zA-Z])$")
-_ABBREVIATIONS = frozenset(
-    ["approx", "bzw", "ca", "dept", "dr", "e.g", "eg", "est", "evtl", "ggf", "i.e", "ie", "inc", "incl", "inkl", "jr",
-     "ltd", "mr", "mrs", "ms", "mt", "p.p.s", "p.s", "prof", "sr", "st", "str", "u.a", "u.k", "u.s", "vs", "z.b", "d.h"]
-)  # fmt: skip
-_BEFORE_NUMBERS = frozenset(["art", "ch", "fig", "no", "nos", "nr", "p", "pp", "sec", "tel", "vol"])
-"""Abbreviations in front of a number; elsewhere they may be words (No.)."""
-_BEFORE_SMALL = frozenset(["a.m", "p.m", "etc", "usw", "co", "corp", "min", "max", "std", "sek"])
-"""What ends a sentence where a capital follows."""
-_MONTHS = frozenset(
-    ["januar", "jänner", "februar", "märz", "april", "mai", "juni", "juli", "august", "september", "oktober",
-     "november", "dezember", "jan", "feb", "mär", "apr", "jun", "jul", "aug", "sep", "sept", "okt", "nov", "dez",
-     "maj", "januari", "februari", "augusti", "tag", "woche", "monat", "quartal", "stock", "klasse", "etage", "mal"]
-)  # fmt: skip
-"""What follows a German ordinal: 3. Mai, 2. Stock."""
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences of a ``plain`` text, after the rules of UAX #29 with abbreviations, ordinals and lists beside them.
-
-    They end at the full stops, question and exclamation marks of the scripts listed, at blank lines, and where the next
-    entry of a list begins; not behind an abbreviation, an initial, a list's number, or an ordinal before a month.
-    """
-    found, start = [], 0
-    for end in _SENTENCE_END.finditer(text):
-        if end[0].rstrip(_CLOSERS) == "." and _goes_on(text[start : end.start()], text[end.end() : end.end() + 40]):
-            continue
-        found.append(text[start : end.end()])
-        start = end.end()
-    found.append(text[start:])
-    return [sentence.strip() for sentence in found if words(sentence)]
-
-
-def _goes_on(head: str, tail: str) -> bool:
-    """Whether a full stop between ``head`` and ``tail`` ends no sentence."""
-    last = head.split()[-1].lstrip("(\"'[").casefold() if head.split() else ""
-    after = tail.lstrip()
-    if _ENTRY.search(head) or last in _ABBREVIATIONS:
-        return True
-    if len(last) == 1 and last.isalpha() and last != "i":
-        return True
-    if last in _BEFORE_NUMBERS:
-        return after[:1].isdigit()
-    if last in _BEFORE_SMALL:
-        return after[:1].islower() or after[:1].isdigit()
-    if last.isdigit() and len(last) <= 2:
-        return bool(after) and (words(after) or [""])[0].casefold() in _MONTHS
-    return False
+    unicode = _TOKEN.replace("CHAR", r"[\p{L}\p{M}\p{N}]").replace("LETTER", r"\p{L}").replace("DIGIT", r"\p{N}")
+    return compile_regex(unicode)
 
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
@@ -168,10 +170,46 @@ def paragraphs(text: str, separator: str | None = None) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+_RUNNING = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Tibetan, Burmese, Khmer, Chinese, Japanese: nothing on paper parts their words."""
+_RUNS_ON = re.compile(f"[{_RUNNING}]")
+_SUFFIXED = re.compile("[\uac00-\ud7a3]")
+"""Korean, which hangs particles on its words."""
+
+
 def word_pattern(phrases: list[str]) -> re.Pattern[str]:
-    """Matches any of ``phrases`` between word boundaries in a ``squeeze``d text; Markdown's ``_`` is a boundary."""
+    """Matches any of ``phrases`` between word boundaries in a ``squeeze``d text; Markdown's ``_`` is a boundary.
+
+    Where a script has no spaces between words, a phrase needs no boundary.
+    """
     folded = sorted({squeeze(phrase) for phrase in phrases}, key=lambda phrase: (-len(phrase), phrase))
-    return re.compile(r"(?<![^\W_])(?:" + "|".join(map(re.escape, folded)) + r")(?![^\W_])")
+    return re.compile("|".join(map(_bounded, folded)))
+
+
+def _bounded(phrase: str) -> str:
+    if not any(map(str.isalnum, phrase)):
+        return re.escape(phrase)
+    before = "" if _RUNS_ON.match(phrase) else r"(?<![^\W_])"
+    last = phrase[-1:]
+    if phrase[:1].isdigit():
+        before += r"(?<![0-9][.,])"  # the 5 of 1,5
+    if _RUNS_ON.match(last) or _SUFFIXED.match(last):
+        return before + re.escape(phrase)
+    if last.isdigit():
+        return before + re.escape(phrase) + r"(?![^\W_]|[.,](?!00?(?![0-9]))[0-9])"
+    if len(phrase) == 1 and phrase.isascii() and phrase.isalpha():
+        return before + re.escape(phrase) + r"(?![^\W_]|[+#]+(?!\w))"  # C is not C++
+    behind = r"(?![^\W_])" if phrase.isascii() else rf"(?![^\W_]|[{_marks()}])"
+    return before + re.escape(phrase) + behind
+
+
+@lru_cache(maxsize=1)
+def _marks() -> str:
+    """Vowel signs and other marks, which Python's ``\\w`` leaves out, as the inside of a character class."""
+    return "".join(chr(code) for code in range(0x300, 0x1E000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
 
 
 # What RE2 leaves out because no linear-time engine can offer it, by the text of its message.
@@ -242,7 +280,8 @@ def iban(text: str) -> bool:
 
 
 EMAIL = re.compile(
-    r"[a-z0-9][a-z0-9._%+\-]{0,63}@[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?(?:\.[a-z0-9\-]{2,63}){1,4}", re.I
+    r"[^\W_][\w.%+\-]{0,63}@[^\W_](?:[\w\-]{0,61}[^\W_])?(?:\.[\w\-]{1,63}){0,3}\.(?:[^\W\d_]{2,63}|xn--[a-z0-9\-]{2,59})",
+    re.I,
 )
 
 

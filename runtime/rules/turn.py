@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from . import text as texts
+from .sentences import sentences
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ class Turn:
         for text in self._said("system", "developer", "tool"):
             for match in _MARKED.finditer(text):
                 found[match[1]] = found.get(match[1], "") + " " + match[2]
-        found.update({texts.plain(name): texts.plain(text) for name, text in self.sources})
+        retrieved: dict[str, str] = {}
+        for name, text in self.sources:  # a page may come in several pieces
+            retrieved[name] = f"{retrieved[name]}\n{text}" if name in retrieved else text
+        found.update({texts.plain(name): texts.plain(text) for name, text in retrieved.items()})
         return found
 
     @cached_property
@@ -112,12 +116,18 @@ class Reply:
         return texts.squeeze(self.plain)
 
     @cached_property
+    def views(self) -> tuple[str, ...]:
+        """The text folded as it was written and, where that differs, as a reader sees it."""
+        seen = texts.shown(self.text)
+        return (self.folded,) if seen == self.plain else (self.folded, texts.squeeze(seen))
+
+    @cached_property
     def words(self) -> list[str]:
-        return texts.words(self.plain)
+        return texts.words(texts.plain(self.text.replace("\u2014", " ")))  # a hyphen joins, an em dash does not
 
     @cached_property
     def sentences(self) -> list[str]:
-        return texts.sentences(self.plain)
+        return sentences(self.plain)
 
     @cached_property
     def free_texts(self) -> list[str]:

@@ -35,13 +35,23 @@ def read(text: str) -> tuple[Any, dict[Place, int], list[YamlError]]:
         node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(mark.line + 1 if mark else 1, f"not valid YAML: {error.problem or error}") from None
+        line = mark.line + 1 if mark else 1
+        raise YamlError(
+            line, f"not valid YAML: {error.problem or error}{_hint(text, line, str(error.problem))}"
+        ) from None
     except yaml.YAMLError as error:
         raise YamlError(1, f"not valid YAML: {str(error).splitlines()[0]}") from None
     if node is None:
         raise YamlError(1, "the file is empty")
     builder = _Builder(yaml)
     return builder.build(node, ()), builder.lines, builder.problems
+
+
+def _hint(text: str, line: int, problem: str) -> str:
+    shown = text.splitlines()[line - 1] if line <= len(text.splitlines()) else ""
+    if "\t" in shown[: len(shown) - len(shown.lstrip())]:
+        return " (a tab; indent with spaces)"
+    return " (put quotes around a text with a colon)" if "mapping values are not allowed" in problem else ""
 
 
 def _scan(yaml: Any, text: str, loader: Any) -> None:

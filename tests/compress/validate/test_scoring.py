@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.rows import read_number
+from compress.numbers import read_number
 from compress.validate.scoring import SCORERS, label
 
 
@@ -29,6 +29,20 @@ from compress.validate.scoring import SCORERS, label
         ("I", "I"),
         ("none of them", None),
         ("I do not know.", None),
+        ("answer: (b)", "B"),
+        ("The answer is a.", "A"),
+        ("The answer is a cat.", None),
+        ("The answer is not A but B.", "B"),
+        ("The answer isn't B", None),
+        ("It cannot be B.", None),
+        ("B is not the answer", None),
+        ("A, B and C are wrong, so D", "D"),
+        ("Both A and B", None),
+        ("It is either B or C.", None),
+        ("My answer: B. Wait, it is C.", "C"),
+        ("\uff22", "B"),
+        ("'B'", "B"),
+        ("答案是B。", "B"),
         ("A cat sat on it.", None),
     ],
 )
@@ -57,6 +71,29 @@ def test_the_label_of_a_reply(text, chosen):
         ("18", "so she has 9 * 2 = 18 dollars", True),
         ("18", "She has $18.", True),
         ("18", "no number", False),
+        ("-5", "\u20135", True),
+        ("-5", "minus 5", True),
+        ("1500", "1\u2009500", True),
+        ("1500", "1.5 \u00d7 10^3", True),
+        ("1500", "1.5x10\u00b3", True),
+        ("0.5", "1/2", True),
+        ("1.5", "1\u00bd", True),
+        ("1.5", "1 1/2", True),
+        ("2/6", "\\frac{1}{3}", True),
+        ("0.5", "on 1/2/2024", False),
+        ("50%", "50 %", True),
+        ("1000000", "1 million", True),
+        ("1", "1 million", True),
+        ("100000", "1,00,000", True),
+        ("6", "There are six.", True),
+        ("2500", "two thousand five hundred", True),
+        ("42", "The answer is 42 (see step 3).", True),
+        ("42", "Answer: 42. There are 7 days in a week.", True),
+        ("7", "Answer: 42. There are 7 days in a week.", False),
+        ("43", "The answer is 42. Wait, it is 43.", True),
+        ("8", "The answer is 3 + 5 = 8.", True),
+        ("8", "The answer is not 5 but 8.", True),
+        ("3", "3 or 4", False),
     ],
 )
 def test_the_last_number(answer, text, right):
@@ -70,6 +107,17 @@ def test_the_last_number(answer, text, right):
         ("contains", 'say "yes"', "They say \u201cyes\u201d now", True),
         ("contains", ["2", "seats"], "2 seats", True),
         ("contains", "art", "start", False),
+        ("contains", "5", "5.5", False),
+        ("contains", "5", "1,5", False),
+        ("contains", "5", "It is 5.", True),
+        ("contains", "$5", "$5.00", True),
+        ("contains", "C", "C++", False),
+        ("contains", "Paris", "**Par**is", True),
+        ("contains", "\u6771\u4eac", "\u6771\u4eac\u90fd", True),
+        ("exact", "Paris", "**Paris**", True),
+        ("exact", "Paris", "\u201cParis\u201d!", True),
+        ("exact", "Paris", "Paris?", False),
+        ("exact", "C#", "C", False),
         ("exact", "a-b", "a\u2011b", True),
     ],
 )

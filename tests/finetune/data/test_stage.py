@@ -252,6 +252,12 @@ def test_bad_rows_and_twins_are_left_out_and_counted(tmp_path, caplog):
         ([("user", "👍")], [("user", "👎")], False),
         ([("user", "Is it C?")], [("user", "Is it C++?")], False),
         ([("system", "You are Ann."), ("user", "Where is it?")], [("user", "where is  IT")], True),
+        ([("user", "İPTAL sıfır")], [("user", "iptal SIFIR")], True),
+        ([("user", "٤٢")], [("user", "42")], True),
+        ([("user", "Is it -5?")], [("user", "Is it 5?")], False),
+        ([("user", "3 - 2")], [("user", "3 2")], False),
+        ([("user", "- It is so")], [("user", "It is so")], True),
+        ([("user", "!")], [("user", "?")], False),
     ],
 )
 def test_which_questions_are_the_same(tmp_path, taught, held, leaks):
@@ -303,6 +309,59 @@ def test_long_cells_and_blank_lines_of_a_csv(tmp_path):
     path.write_text("prompt,completion\r\nhi," + "word " * 40_000 + "\r\n\r\na,b\r\n\r\n")
     _, splits = run(tmp_path, train=path)
     assert [row["id"] for row in splits["train"]] == ["t.csv:2", "t.csv:4"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt;completion\nhi;yo, you\n",
+        "prompt\tcompletion\nhi\tyo, you\n",
+        "prompt|completion\nhi|yo, you\n",
+        'sep=;\nprompt;completion\nhi;"yo, you"\n',
+        '\n\n prompt , completion \nhi,"yo, you"\n',
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    _, splits = run(tmp_path, train=tmp_path / "t.csv")
+    (row,) = splits["train"]
+    assert [message["content"] for message in row["messages"]] == ["hi", "yo, you"]
+    assert row["id"] == f"t.csv:{len(text.splitlines())}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("t.csv", "prompt,prompt,completion\na,b,c\n", r"t\.csv:1: .*'prompt' stands twice"),
+        ("t.csv", "\nprompt,completion\nhi\n", r"t\.csv:3: has 1 cells, the header 2"),
+        ("t.csv", "prompt,completion\rhi,yo\r", r"t\.csv:1: .*carriage return"),
+        ("t.json", '{"prompt": "a"}\n{"prompt": "b"}\n', r"t\.json:2: is not JSON.*\n.*\.jsonl"),
+        ("t.json", '[\n{"prompt": "a", "completion": "b"},\n{"prompt": "a", "prompt": "b"}]', r"t\.json:3: .*'prompt'"),
+        ("t.jsonl", '{"messages": [{"role": "boss", "content": "a"}]}', r"t\.jsonl:1: .*not 'boss'"),
+        (
+            "t.jsonl",
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls":'
+            ' [{"function": {"name": "f", "arguments": "5"}}]}]}',
+            r"t\.jsonl:1: .*arguments that are no object",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path, name, text, said):
+    (tmp_path / name).write_bytes(text.encode())
+    with pytest.raises(DataError, match=said):
+        run(tmp_path, train=tmp_path / name)
+
+
+def test_parquet_fills_up_objects_and_has_maps(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    asked = [[{"role": "user", "content": text}] for text in "ab"]
+    facts = pyarrow.array([[("tier", "gold")], []], pyarrow.map_(pyarrow.string(), pyarrow.string()))
+    expected = [{"answer": "x", "match": "exact", "note": None}, {"answer": "y", "match": None, "note": None}]
+    table = pyarrow.table({"messages": asked, "facts": facts, "expected": expected})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    _, splits = run(tmp_path, eval=tmp_path / "t.parquet")
+    assert [row["expected"] for row in splits["eval"]] == [{"answer": "x", "match": "exact"}, {"answer": "y"}]
+    assert splits["eval"][0]["facts"] == {"tier": "gold"}
 
 
 def test_a_folder_of_documents_is_text_for_calibration(tmp_path):

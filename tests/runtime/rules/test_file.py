@@ -2,8 +2,10 @@
 """Loading rule files, conditions, the contract, and what the loader refuses."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -381,6 +383,27 @@ def test_all_problems_are_reported_at_once_with_their_lines():
         assert any(p.startswith(f"line {line}: ") and message in p for p in found), (mark, found)
 
 
+def test_a_rule_that_is_wrong_twice_is_said_to_be():
+    found = problems(
+        GOOD.replace("severity: soft", "severity: mild").replace("words: [thank you]", "word: [thank you]")
+    )
+    assert "mild" in found
+    assert "did you mean 'words'?" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD.replace("version: 1", "version: true"), "version: must be 1 (got true)"),
+        ("version: 1\nrules:\n\t- id: a\n", "line 3: .*a tab; indent with spaces"),
+        (GOOD.replace("text: Say thank you.", "text: say: thanks"), "quotes around a text with a colon"),
+        ("version: 1\nprompt: {fallback: ' '}\nrules: []\n", "fallback: is empty"),
+    ],
+)
+def test_a_message_says_what_to_do(text, said):
+    assert re.search(said.replace("(got", r"\(got").replace("true)", r"true\)"), problems(text))
+
+
 # ── contradictions ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -434,6 +457,20 @@ def test_a_rule_that_contradicts_itself():
     assert "contradicts itself: no value of queue is left" in pair(
         "{turn: 1}", "must: {queue: vip}\n    must_not: {queue: vip}", "{turn: 2}", "must: {action: answer}"
     )
+
+
+def test_a_thousand_hard_rules_are_compared_in_no_time():
+    one = LEGAL.replace("escalate-legal", "escalate-%d")
+    other = (
+        VIP.replace("gold-vip", "vip-%d")
+        .replace("    unless: escalate-legal\n", "")
+        .replace("tier: gold", "tier: silver")
+    )
+    text = HEAD + "".join(one % number for number in range(400)) + "".join(other % number for number in range(3))
+    began = time.process_time()
+    found = problems(text)
+    assert found.count("contradicts rule") == 3 * 400
+    assert time.process_time() - began < 10
 
 
 def test_a_soft_rule_may_contradict():

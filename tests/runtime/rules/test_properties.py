@@ -19,7 +19,8 @@ from runtime.rules.leaks import IBAN_LENGTHS, find_cards, find_emails, find_iban
 from runtime.rules.published import punkt
 from runtime.rules.published import sentences as published_sentences
 from runtime.rules.refusal import refuses
-from runtime.rules.text import plain, sentences, squeeze, word_pattern
+from runtime.rules.sentences import sentences
+from runtime.rules.text import plain, squeeze, word_pattern
 from runtime.rules.turn import Reply
 
 many = settings(max_examples=190, deadline=None, derandomize=True)

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.rules import refusal_patterns, refusal_verdicts
 from runtime.rules.sieve import Sieve, alternatives, held_by
-from runtime.rules.text import sentences
+from runtime.rules.sentences import sentences
 
 SIEVES = {
     name: found
