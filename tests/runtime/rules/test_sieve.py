@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from runtime.rules import refusal_patterns, refusal_verdicts
-from runtime.rules.sieve import Sieve, alternatives, held_by
 from runtime.rules.sentences import sentences
+from runtime.rules.sieve import Sieve, alternatives, held_by
 
 SIEVES = {
     name: found
