@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .engine.grammar import of_schema
 from .errors import UsageError
 from .values import check_values
 
@@ -38,6 +37,8 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 
     UsageError names the keyword and its place where the schema is out of bounds or says what cannot be enforced.
     """
+    from .engine.grammar import of_schema  # with numpy, which the process that keeps the connections does without
+
     if not isinstance(schema, Mapping):
         raise UsageError("the JSON schema is no object", next="give an object such as {'type': 'object'}")
     check_values(schema, "the JSON schema", depth=DEPTH_CAP)

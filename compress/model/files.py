@@ -54,9 +54,9 @@ def _weight_map(index: Path) -> dict[str, str]:
     mapping = read_json(index).get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise ArtifactError(f"{index} has no valid weight_map", next=AGAIN)
-    wrong = next((value for value in mapping.values() if not _plain_name(value)), None)
-    if wrong is not None:
-        what = f"the weight_map of {index} names {wrong!r:.200}, which is no file beside it"
+    wrong = [value for value in mapping.values() if not _plain_name(value)]
+    if wrong:
+        what = f"the weight_map of {index} names {wrong[0]!r:.200}, which is no file beside it"
         raise ArtifactError(what, next="name files of the same folder, without a path")
     return mapping
 

@@ -309,7 +309,7 @@ def test_a_process_that_is_ended_is_told(gate, many, monkeypatch):
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     script = (
         "import os, time\nfrom compress.validate.workers import spread\n"
-        "def job(n):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "def job(n):\n    os.write(1, b'%d\\n' % os.getpid())\n    time.sleep(60)\n"
         "list(spread(job, range(4), 2))\n"
     )
     with subprocess.Popen([sys.executable, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
