@@ -13,6 +13,7 @@ speak.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .refusal_patterns import BARRED, BLOCKED, FORBIDDEN, SAID, STRONG, any_of
 from .refusal_questions import (
@@ -140,6 +141,7 @@ def _declines(told: list[str], question: str, sorry: bool) -> bool:
     )
 
 
+@lru_cache(maxsize=2048)
 def _says_no(part: str) -> bool:
     part = _IF.sub("", part)
     return SAID.search(part) is not None or BARRED.search(part) is not None

@@ -185,25 +185,27 @@ def word_pattern(phrases: list[str]) -> re.Pattern[str]:
 
     Where a script has no spaces between words, a phrase needs no boundary.
     """
-    folded = sorted({squeeze(phrase) for phrase in phrases}, key=lambda phrase: (-len(phrase), phrase))
-    return re.compile("|".join(map(_bounded, folded)))
+    alike: dict[tuple[str, str], list[str]] = {}
+    for phrase in sorted({squeeze(phrase) for phrase in phrases}, key=lambda phrase: (-len(phrase), phrase)):
+        alike.setdefault(_bounds(phrase), []).append(re.escape(phrase))
+    return re.compile("|".join(f"{before}(?:{'|'.join(found)}){behind}" for (before, behind), found in alike.items()))
 
 
-def _bounded(phrase: str) -> str:
+def _bounds(phrase: str) -> tuple[str, str]:
+    """What must not stand before and behind it."""
     if not any(map(str.isalnum, phrase)):
-        return re.escape(phrase)
+        return "", ""
     before = "" if _RUNS_ON.match(phrase) else r"(?<![^\W_])"
     last = phrase[-1:]
     if phrase[:1].isdigit():
         before += r"(?<![0-9][.,])"  # the 5 of 1,5
     if _RUNS_ON.match(last) or _SUFFIXED.match(last):
-        return before + re.escape(phrase)
+        return before, ""
     if last.isdigit():
-        return before + re.escape(phrase) + r"(?![^\W_]|[.,](?!00?(?![0-9]))[0-9])"
+        return before, r"(?![^\W_]|[.,](?!00?(?![0-9]))[0-9])"
     if len(phrase) == 1 and phrase.isascii() and phrase.isalpha():
-        return before + re.escape(phrase) + r"(?![^\W_]|[+#]+(?!\w))"  # C is not C++
-    behind = r"(?![^\W_])" if phrase.isascii() else rf"(?![^\W_]|[{_marks()}])"
-    return before + re.escape(phrase) + behind
+        return before, r"(?![^\W_]|[+#]+(?!\w))"  # C is not C++
+    return before, r"(?![^\W_])" if phrase.isascii() else rf"(?![^\W_]|[{_marks()}])"
 
 
 @lru_cache(maxsize=1)
