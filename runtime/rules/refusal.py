@@ -202,7 +202,7 @@ def _explains(part: str, question: str) -> bool:
     return ANSWERS.match(part) is not None or (asks and DEFINES.match(part) is not None)
 
 
-def _reports(part: str, pattern: re.Pattern[str] | Sieve) -> bool:
+def _reports(part: str, pattern: Sieve) -> bool:
     """Whether the match stands in what somebody else is said to say."""
     match = pattern.search(part)
     before = part[: match.start()] if match else ""

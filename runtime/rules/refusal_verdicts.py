@@ -39,7 +39,7 @@ _THING = (
 )
 _IS = r"(?:'s| is| are| would be|'d be|(?: is| are| may be| can be) considered)"
 _RISK = r"(?:very |extremely |highly )?(?:dangerous|cruel|traumatic|deadly|irresponsible)"
-VERDICT = re.compile(
+VERDICT = Sieve(
     r"^(?!nothing|something|everything|anything|thing|morning|evening|during|king)[\w'-]+ing(?: [\w',-]+){0,8}?"
     rf" (?:is|can be|would be) {_RISK}\b|\b{_THIS}{_IS} {_MILD}{_BAD}\b(?! (?:to (?:her|him|them)|turn))"
     rf"|{_THING}{_IS} {_MILD}(?!(?:not legal|prohibited|banned)){_BAD}\b|\b{_THIS} (?:violates?|invades?"

@@ -5,6 +5,7 @@ abbreviations, initials, ordinals, lists, quotations and code.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .text import words
 
@@ -77,6 +78,11 @@ def sentences(text: str) -> list[str]:
     code and where the next entry of a list begins; not behind an abbreviation, an initial, a list's number or an
     ordinal before a month, nor inside code.
     """
+    return list(_split(text))
+
+
+@lru_cache(maxsize=64)
+def _split(text: str) -> tuple[str, ...]:  # several rules ask for those of one reply
     found, start = [], 0
     code = [span.span() for span in _CODE.finditer(text)] if "`" in text else []
     for end in _END.finditer(text):
@@ -86,7 +92,7 @@ def sentences(text: str) -> list[str]:
         found.append(text[start : end.end()])
         start = end.end()
     found.append(text[start:])
-    return [sentence.strip() for sentence in found if words(sentence)]
+    return tuple(sentence.strip() for sentence in found if words(sentence))
 
 
 def _goes_on(head: str, mark: str, tail: str) -> bool:
