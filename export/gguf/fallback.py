@@ -3,8 +3,9 @@
 K-quants and most IQ types store 256 weights a block. Rows of another length get one of llama.cpp's types of 32 a block
 (``export.gguf.mix``), so a file can be far larger than its name says. Which type serves better is judged by shapes and
 formats alone: a type's error is what ggml's rounding leaves of normally distributed weights, a file's is the mean over
-all weights of its matrices. KL divergence grows in proportion to squared errors while they are small; that some
-tensors weigh more than others is left out.
+all weights of its matrices. KL divergence grows in proportion to squared errors while they are small. Some tensors
+weigh more than others, and the mixes give those more bits: so a type serves better only if it errs more on no tensor.
+(SmolLM2-135M: Q5_0 has .85 of the mean error of Q4_K_M, and 1.4 times its KL.)
 """
 
 from __future__ import annotations
@@ -108,14 +109,15 @@ def _share(changes: collections.Counter[tuple[str, str]], matrices: Sequence[Pla
 
 
 def _better(matrices: Sequence[Planned], model: mix.Model, nbytes: int) -> Better | None:
-    """The best named type, itself not mostly fallback, of less expected error in no more bytes than ``matrices`` take,
-    which are all but a few of ``nbytes``."""
+    """The best named type, itself not mostly fallback, of less expected error on some and more on none of ``matrices``,
+    in no more bytes than they take, which are all but a few of ``nbytes``."""
     here, own, found = _error(matrices), sum(p.nbytes for p in matrices), []
     for name, (_, base) in mix.FILE_TYPES.items():
         other = [replace(p, kind=mix.choose(p.name, p.shape, name, model)) for p in matrices]
         size = sum(p.nbytes for p in other)
         usable = base not in ggml.PLAIN and size <= own and not any(_refused(p, name) for p in other)
-        if usable and _share(_changes(other, name, model), other) < MOSTLY:
+        worse = any(rounding_error(o.kind) > rounding_error(p.kind) for o, p in zip(other, matrices, strict=True))
+        if usable and not worse and _share(_changes(other, name, model), other) < MOSTLY:
             found.append(Better(_error(other) / here, nbytes - own + size, name))
     return min((better for better in found if better.error < 1), default=None)
 

@@ -62,14 +62,24 @@ def test_the_better_type_fits_and_errs_less_on_other_weights() -> None:
         each = {k: np.square(ggml.dequantize(ggml.quantize(draw, k), k) - draw).sum(dtype=float) for k in kinds}
         return sum(math.prod(p.shape) * float(each[p.kind]) for p in plan)
 
-    plan, other = _plan(576, 1536, "Q4_K_M"), _plan(576, 1536, "Q5_0")
-    found = fallback_of(plan, "Q4_K_M", SMOL)
+    plan, other = _plan(576, 576, "Q3_K_S"), _plan(576, 576, "IQ4_NL")
+    found = fallback_of(plan, "Q3_K_S", SMOL)
     assert found
     assert found.better
-    assert found.better.name == "Q5_0"
+    assert found.better.name == "IQ4_NL"
     assert sum(p.nbytes for p in other) == found.better.nbytes <= sum(p.nbytes for p in plan)
-    assert math.isclose(error(other) / error(plan), found.better.error, abs_tol=0.06)
-    assert "type: Q5_0 takes" in found.warning("Q4_K_M")
+    assert math.isclose(error(other) / error(plan), found.better.error, abs_tol=0.12)
+    assert "type: IQ4_NL takes" in found.warning("Q3_K_S")
+
+
+def test_less_error_on_average_is_no_advice_where_some_tensors_get_more() -> None:
+    plan, other = _plan(576, 1536, "Q4_K_M"), _plan(576, 1536, "Q5_0")
+    mean = [sum(math.prod(p.shape) * rounding_error(p.kind) for p in each) for each in (other, plan)]
+    assert mean[0] < mean[1]
+    assert sum(p.nbytes for p in other) <= sum(p.nbytes for p in plan)
+    found = fallback_of(plan, "Q4_K_M", SMOL)
+    assert found
+    assert found.better is None
 
 
 def test_a_type_that_falls_back_itself_is_not_the_better_one() -> None:
