@@ -7,7 +7,10 @@ import importlib.util
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,6 +22,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 """Seconds between looks at what ends a stage from outside."""
 PRELOAD = ("torch", "transformers", "compress.pipeline.worker")
+ENDING = (signal.SIGINT, signal.SIGTERM)
 Progress = Callable[[int, int, str], None]
 
 
@@ -66,10 +70,11 @@ class LocalExecutor:
         events, child_events = self.context.Pipe(duplex=False)
         child_lifeline, lifeline = self.context.Pipe(duplex=False)
         process = self.context.Process(target=run_task, args=(task, child_events, child_lifeline), daemon=False)
-        process.start()
-        child_events.close()
-        child_lifeline.close()
         try:
+            with signals_wait():
+                process.start()
+            child_events.close()
+            child_lifeline.close()
             outcome = _listen(events, progress, until)
             if outcome is not None and until is not None:
                 process.terminate()
@@ -84,6 +89,24 @@ class LocalExecutor:
         if outcome is None:
             raise StageError(_died(task, process.exitcode), "")
         return outcome
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Signals that end the run come behind the block: a process that is started by half ends in a traceback of its own.
+    In other threads than the main one, which get none, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def _listen(events: Connection, progress: Progress, until: Callable[[], bool] | None) -> Outcome | None:

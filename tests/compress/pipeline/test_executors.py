@@ -1,0 +1,37 @@
+"""What starts and ends the processes of stages."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from compress.pipeline.executors import signals_wait
+
+
+def test_an_interrupt_waits_until_a_process_is_started() -> None:
+    before, done = signal.getsignal(signal.SIGINT), []
+
+    def start() -> None:
+        with signals_wait():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest of the start")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_get_no_signals() -> None:
+    done = []
+
+    def work() -> None:
+        with signals_wait():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
