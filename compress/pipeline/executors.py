@@ -105,8 +105,8 @@ def signals_wait() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in came[:1]:
-        signal.raise_signal(number)
+    for late in came[:1]:
+        signal.raise_signal(late)
 
 
 def _listen(events: Connection, progress: Progress, until: Callable[[], bool] | None) -> Outcome | None:
