@@ -105,8 +105,8 @@ def signals_wait() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for late in came[:1]:
-        signal.raise_signal(late)
+        for late in came[:1]:  # also where the start failed: the server that forks may have got the signal too
+            signal.raise_signal(late)
 
 
 def _listen(events: Connection, progress: Progress, until: Callable[[], bool] | None) -> Outcome | None:
