@@ -80,8 +80,9 @@ class LocalExecutor:
                 process.terminate()
             process.join()
         except KeyboardInterrupt:
-            process.terminate()
-            process.join()
+            if process.pid is not None:  # else its start failed
+                process.terminate()
+                process.join()
             raise
         finally:
             lifeline.close()
