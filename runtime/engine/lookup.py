@@ -102,7 +102,7 @@ class Drafts:
                 if (running + SURE * more) / self.seconds[running + more] > least:
                     return True
         self._idle += 1
-        self._trying = self._idle % RETRY == 0 and self.widest > running
+        self._trying = running == 1 and self._idle % RETRY == 0 and self.widest > 1  # only then its time is learned
         return self._trying
 
     def propose(self, written: Written, tail: Sequence[int], forced: Sequence[int], room: int) -> Draft:
