@@ -26,9 +26,14 @@ KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open: longer than clients keep theirs, so that they close first."""
 BACKLOG = 2048
 """Connections that may wait to be taken."""
-_LAST = (("Connection", "close"),)
 SETTLE = 1.0
 """Seconds for which a server that stops keeps idle connections: a request may be on its way on them."""
+
+
+def _no_http() -> list[h11.Event]:
+    body = as_json(error_body(UsageError("this is no valid HTTP request", next="send HTTP/1.1")))
+    head = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    return [h11.Response(status_code=400, headers=head), h11.Data(data=body), h11.EndOfMessage()]
 
 
 def patient(limits: Limits) -> type[H11Protocol]:
@@ -65,14 +70,7 @@ def patient(limits: Limits) -> type[H11Protocol]:
         def send_400_response(self, msg: str) -> None:
             """What is no HTTP gets OpenAI's error, too, unless a reply has begun."""
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                body = as_json(error_body(UsageError("this is no valid HTTP request", next="send HTTP/1.1")))
-                head = [
-                    ("Content-Type", "application/json"),
-                    ("Content-Length", str(len(body))),
-                    ("Connection", "close"),
-                ]
-                events = [h11.Response(status_code=400, headers=head), h11.Data(data=body), h11.EndOfMessage()]
-                self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+                self.transport.write(b"".join(self.conn.send(event) or b"" for event in _no_http()))
             self.transport.close()
 
         def pause_writing(self) -> None:
