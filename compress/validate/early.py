@@ -29,7 +29,7 @@ Next = Callable[[Setting, Named, Heard, bool], Heard]
 def shuffled(setting: Setting) -> Setting:
     """The setting with its items in random order."""
     order = np.random.default_rng(SEED).permutation(len(setting.items))
-    return replace(setting, items=[setting.items[place] for place in order])
+    return setting.few(order)
 
 
 def listen_early(

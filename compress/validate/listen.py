@@ -136,7 +136,7 @@ def _listen_base(job: Job[ValidateParams], setting: Setting, ticker: Ticker) -> 
         return None, []
     base = Named(_name(job.params.base or "base", "base"), job.refs["base"])
     rows = spread_rows(len(setting.items), job.params.base_rows)
-    few = replace(setting, items=[setting.items[row] for row in rows])
+    few = setting.few(rows)
     with _folder(few, "base", base) as folder:
         return once(folder, base, lambda: hear_base(few, base, ticker.of(base.name, len(rows)), folder)), rows
 

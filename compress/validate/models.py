@@ -50,6 +50,10 @@ class Setting:
     wording_rows: int = 0
     """Of those, items that it is asked again in other wordings."""
 
+    def few(self, rows: Sequence[int]) -> Setting:
+        """The same with these items alone."""
+        return replace(self, items=[self.items[row] for row in rows])
+
     def digest(self) -> str:
         """Of everything that the models are asked, and by which rules what they say is guarded."""
         asked = [[i.messages, i.turn.facts, i.turn.labels, i.turn.sources, i.turn.prompted] for i in self.items]
@@ -155,7 +159,7 @@ def hear_baseline(setting: Setting, model: Named, ticks: Phases, folder: Path) -
     with _open(setting, model, ticks) as runner:
         replies = _ask(setting, runner, folder, ticks, "answers")
         rows = drift.spread_rows(count, setting.again_rows)
-        again = _ask(_few(setting, rows), runner, folder, ticks, "answers again", regroup=True) if rows else []
+        again = _ask(setting.few(rows), runner, folder, ticks, "answers again", regroup=True) if rows else []
         prompts = [tuple(runner.encode(item.messages)) for item in setting.items]
         chosen = drift.spread_rows(count, setting.drift_rows)
         forced = [drift.Forced(prompts[i], replies[i].token_ids) for i in chosen]
@@ -170,10 +174,6 @@ def hear_baseline(setting: Setting, model: Named, ticks: Phases, folder: Path) -
         return Heard(model, replies, guarded, twice, forced, runner.vocabulary, longest, note=note, reworded=others)
 
 
-def _few(setting: Setting, rows: Sequence[int]) -> Setting:
-    return replace(setting, items=[setting.items[row] for row in rows])
-
-
 def _reworded(setting: Setting, again: Sequence[int], runner: Runner, folder: Path, ticks: Phases) -> list[Reworded]:
     """Some of the items that were asked ``again`` in every wording of ``WORDINGS``."""
     rows = [again[place] for place in drift.spread_rows(len(again), setting.wording_rows)]
@@ -182,7 +182,7 @@ def _reworded(setting: Setting, again: Sequence[int], runner: Runner, folder: Pa
     found = []
     for number, name in enumerate(WORDINGS):
         tick = ticks.phase("other wordings", len(rows))
-        items = reword(_few(setting, rows).items, name)
+        items = reword(setting.few(rows).items, name)
         kept = Kept(folder / f"wording-{number}.jsonl")
         found.append(Reworded(name, rows, said(ask(runner, items, setting.max_tokens, kept, progress=tick))))
     return found

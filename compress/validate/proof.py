@@ -167,7 +167,7 @@ def _enforced(setting: Setting, heard: Heard) -> dict[str, Any]:
 
 def a_a(setting: Setting, baseline: Heard) -> dict[str, Any]:
     """The baseline against itself in batches of another composition: the flip floor of the measurement."""
-    few = _few(setting, list(baseline.again))
+    few = setting.few(list(baseline.again))
     first = [baseline.replies[row] for row in baseline.again]
     return changes(few.book, few.items, said(first), said(list(baseline.again.values())))
 
@@ -189,7 +189,7 @@ def percent(share: float) -> str:
 
 def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, heard: Heard, floor: Json) -> str:
     """Why this many items suffice or do not, at the share of answers that changed (never below the A/A floor)."""
-    few, n = _few(setting, range(len(heard.replies))), len(heard.replies)
+    few, n = setting.few(range(len(heard.replies))), len(heard.replies)
     before = replace(baseline, replies=baseline.replies[:n]).score(few)
     pairs = zip(before.accurate, heard.score(few).accurate, strict=True)
     changed = max(sum(flips(list(pairs))) / n, sum(floor["accuracy_flips"]) / floor["n"], 1 / n)
@@ -207,7 +207,7 @@ def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, h
 
 def _base(setting: Setting, base: Heard, rows: Sequence[int]) -> dict[str, Any]:
     """The model before tuning, in the same numbers."""
-    few = _few(setting, rows)
+    few = setting.few(rows)
     found = base.score(few)
     hard = {rule.id for rule in setting.book.rules if rule.severity == "hard"}
     kept, checked = found.kept(hard)
@@ -219,10 +219,6 @@ def _base(setting: Setting, base: Heard, rows: Sequence[int]) -> dict[str, Any]:
         "adherence": kept / checked if checked else None,
         "rules": [{"id": name, "n": n, "rate": kept / n} for name, (kept, n) in shares.items() if n],
     }
-
-
-def _few(setting: Setting, rows: Sequence[int]) -> Setting:
-    return replace(setting, items=[setting.items[row] for row in rows])
 
 
 def before_after(setting: Setting, proof: Json, everyone: Everyone, samples: int) -> list[dict[str, Any]]:
