@@ -29,7 +29,7 @@ Next = Callable[[Setting, Named, Heard, bool], Heard]
 def shuffled(setting: Setting) -> Setting:
     """The setting with its items in random order."""
     order = np.random.default_rng(SEED).permutation(len(setting.items))
-    return setting.few(order)
+    return setting.few(order.tolist())
 
 
 def listen_early(
