@@ -12,7 +12,6 @@ the refused ones, with the 95 % Clopper-Pearson bound of their rate.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import sys
@@ -29,8 +28,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 from stages import run_stage  # noqa: E402
 
 from compress.errors import ParityFailed  # noqa: E402
+from compress.windows import read_rows  # noqa: E402
 from export.checkpoint import Checkpoint, open_checkpoint  # noqa: E402
-from export.parity.weights import HEAD, read_gguf, unexplained, whole  # noqa: E402
+from export.parity.weights import read_gguf, source_of, unexplained  # noqa: E402
 
 TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q5_1", "Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "IQ4_NL", "Q3_K_M", "Q2_K")
 WAYS = ("upstream", "upstream", "shared", "off")
@@ -41,22 +41,20 @@ LENGTH = 128
 
 def refused(reference: Checkpoint, path: Path, *, fed: bool) -> tuple[float, list[str]]:
     """The largest row error, and what no rounding explains."""
-    embedding = next(name for name in reference.names() if name.endswith(("embed_tokens.weight", "wte.weight")))
     worst, found = 0.0, []
     for stored in read_gguf(path, reference):
-        name = embedding if stored.name == HEAD and HEAD not in reference.names() else stored.name
-        error, difference = unexplained(stored, whole(reference, name), fed=fed)
+        error, difference = unexplained(stored, source_of(reference, stored.name), fed=fed)
         worst = max(worst, error)
         found += [difference] if difference else []
     return worst, found
 
 
-def export(number: int, model: Path, rows: list[str], place: Path, *, whole_stage: bool) -> dict[str, Any]:
+def export(number: int, model: Path, texts: list[dict[str, Any]], place: Path, *, whole_stage: bool) -> dict[str, Any]:
     """Make and hold one export."""
     drawn = random.Random(number)
     kind, way, budget = drawn.choice(TYPES), drawn.choice(WAYS), drawn.choice(BUDGETS)
     text = place / "calibration.jsonl"
-    text.write_text("".join(drawn.sample(rows, len(rows))), encoding="utf-8")
+    text.write_text("".join(json.dumps(row) + "\n" for row in drawn.sample(texts, len(texts))), encoding="utf-8")
     given = {"calibration": text, "calibration_tokens": budget, "calibration_length": LENGTH}
     found: dict[str, Any] = {"number": number, "model": model.name, "type": kind, "way": way, "tokens": budget}
     passed = run_stage("calibrate", model, place / "pass", **given)
@@ -72,10 +70,9 @@ def export(number: int, model: Path, rows: list[str], place: Path, *, whole_stag
     return found | {"largest_row": round(worst, 4), "refused": differences}
 
 
-def lines(path: Path) -> list[str]:
+def rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file, gzipped or not."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [line + "\n" for line in raw.decode().splitlines() if line.strip()]
+    return [row for _, row in read_rows(path)]
 
 
 def main() -> None:
@@ -86,14 +83,14 @@ def main() -> None:
     parser.add_argument("--exports", type=int, default=1000)
     parser.add_argument("--whole", type=int, default=10)
     given = parser.parse_args()
-    models = [(Path(model), lines(Path(text))) for model, text in (pair.split("=") for pair in given.models)]
-    done = lines(given.out) if given.out.is_file() else []
+    models = [(Path(model), rows(Path(text))) for model, text in (pair.split("=") for pair in given.models)]
+    done = rows(given.out) if given.out.is_file() else []
     for number in range(len(done), given.exports):
-        model, rows = models[number % len(models)]
+        model, texts = models[number % len(models)]
         with tempfile.TemporaryDirectory() as place, open(given.out, "a", encoding="utf-8") as handle:
             turn = number // len(models) % given.whole == 0
-            handle.write(json.dumps(export(number, model, rows, Path(place), whole_stage=turn)) + "\n")
-    records = [json.loads(line) for line in lines(given.out)]
+            handle.write(json.dumps(export(number, model, texts, Path(place), whole_stage=turn)) + "\n")
+    records = rows(given.out)
     for name, count in sorted(Counter(record["model"] for record in records).items()):
         print(f"{name}: {count} exports, {sum(bool(r['refused']) for r in records if r['model'] == name)} refused")
     n, alarms = len(records), sum(bool(record["refused"]) for record in records)

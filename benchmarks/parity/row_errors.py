@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from export.checkpoint import Checkpoint, open_checkpoint
-from export.parity.weights import FED_ROW_ERROR, HEAD, ROW_ERROR, read_gguf, row_errors, whole
+from export.parity.weights import FED_ROW_ERROR, ROW_ERROR, read_gguf, row_errors, source_of
 
 TOP = 32
 """Largest row errors of a tensor that are written down."""
@@ -30,12 +30,10 @@ ALARM = 1e-3
 
 def measured(reference: Checkpoint, path: Path) -> Iterator[dict[str, object]]:
     """One record for each quantized tensor of a file."""
-    embedding = next(name for name in reference.names() if name.endswith(("embed_tokens.weight", "wte.weight")))
     for stored in read_gguf(path, reference):
         if stored.kind == "F32":
             continue
-        name = embedding if stored.name == HEAD and HEAD not in reference.names() else stored.name
-        errors = np.sort(row_errors(stored.values, whole(reference, name)))
+        errors = np.sort(row_errors(stored.values, source_of(reference, stored.name)))
         top = [float(f"{error:.4g}") for error in errors[::-1][:TOP]]
         yield {"name": stored.name, "kind": stored.kind, "rows": len(errors), "middle": top_of(errors, 0.5), "top": top}
 

@@ -15,7 +15,7 @@ from export.parity.answers import compare_answers
 from export.parity.logits import Floats
 from export.parity.prompts import TALKS, asked, plain
 from export.parity.twin import Twin
-from export.parity.weights import HEAD, Stored, read_gguf, read_gptq, unexplained, whole
+from export.parity.weights import Stored, read_gguf, read_gptq, source_of, unexplained
 from runtime.session import Session, find_model, load
 
 
@@ -59,13 +59,6 @@ class Reference:
     """The model in torch; it holds whichever weights are looked at."""
     logits: Mapping[int, Floats]
     """Of the first rows, the model's own."""
-
-    def weight(self, name: str) -> Floats:
-        """A weight by name; the head of a tied model is its embedding."""
-        names = self.checkpoint.names()
-        if name == HEAD and name not in names:
-            name = next(n for n in names if n.endswith(("embed_tokens.weight", "wte.weight")))
-        return whole(self.checkpoint, name)
 
 
 def compare(reference: Reference, artifact: Artifact, *, tokens: int, threads: int) -> list[Check]:
@@ -138,7 +131,7 @@ def _hold_alike(reference: Reference, weights: Iterable[Stored], twin: Twin | No
     worst: dict[str, float] = {}
     try:
         for stored in weights:
-            source = reference.weight(stored.name)
+            source = source_of(reference.checkpoint, stored.name)
             error, difference = unexplained(stored, source, fed=fed)
             worst[stored.kind] = max(worst.get(stored.kind, 0.0), error)
             check.count += 1

@@ -13,6 +13,7 @@ from typing import Any
 
 from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint
+from export.parity.weights import embedding_of
 from export.parity.words import Messages, Words
 from export.tokenizers.read import load_tokenizer
 from runtime.engine.chat import DEFAULT
@@ -132,7 +133,7 @@ def probe(path: Path, reference: Checkpoint) -> int:
     from export.tokenizers.read import read_vocabulary
 
     tokenizer = load_tokenizer(reference.folder)
-    rows = next(reference.shape(n)[0] for n in reference.names() if n.endswith(("embed_tokens.weight", "wte.weight")))
+    rows = reference.shape(embedding_of(reference))[0]
     try:
         vocabulary = read_vocabulary(reference.folder, tokenizer, rows)
     except ArtifactError as error:

@@ -139,6 +139,16 @@ def whole(checkpoint: Checkpoint, name: str) -> Floats:
     return values.T if is_turned(checkpoint, name) and name not in checkpoint.entries else values
 
 
+def embedding_of(checkpoint: Checkpoint) -> str:
+    """The name of a folder's embedding."""
+    return next(name for name in checkpoint.names() if name.endswith(("embed_tokens.weight", "wte.weight")))
+
+
+def source_of(checkpoint: Checkpoint, name: str) -> Floats:
+    """A weight of a folder by name; the head of a tied model is its embedding."""
+    return whole(checkpoint, embedding_of(checkpoint) if name == HEAD and name not in checkpoint.names() else name)
+
+
 def is_turned(checkpoint: Checkpoint, name: str) -> bool:
     """Whether the transformers module holds this weight [in, out] (packed folders hold it [out, in])."""
     return checkpoint.config.get("model_type") == "gpt2" and name.endswith(_CONV1D)
