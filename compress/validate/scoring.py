@@ -40,9 +40,9 @@ def _bare(text: str) -> str:
 
 def contains(answer: Any, text: str) -> bool:
     """Every wanted phrase stands in the text, at word boundaries."""
-    wanted = answer if isinstance(answer, list) else [answer]
-    said = (squeeze(text), squeeze(shown(text)))
-    return all(any(word_pattern([str(phrase)]).search(view) for view in said) for phrase in wanted)
+    wanted = [word_pattern([str(phrase)]) for phrase in (answer if isinstance(answer, list) else [answer])]
+    said = {squeeze(text), squeeze(shown(text))}
+    return all(any(pattern.search(view) for view in said) for pattern in wanted)
 
 
 def numeric(answer: Any, text: str) -> bool:

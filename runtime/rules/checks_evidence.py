@@ -13,7 +13,7 @@ from .finders import FINDERS, MIN_DIGITS, Evidence, first_invented
 from .kinds import MUST, MUST_NOT, Args, Finding, OneOrMore, Regex, kind, listed
 from .language import LANGUAGES, is_in
 from .refusal import refuses
-from .text import shown, squeeze, word_pattern
+from .text import squeeze, word_pattern
 from .turn import Reply
 
 _QUOTE = re.compile(r'"([^"]{1,2000})"|\u300c([^\u300c\u300d]{1,2000})\u300d')
@@ -71,7 +71,7 @@ def _citations(reply: Reply, known: Mapping[str, str]) -> list[str]:
 
 
 def _quotes_found(reply: Reply, texts: list[str]) -> Finding:
-    found = (match[1] or match[2] for match in _QUOTE.finditer(shown(reply.text)))
+    found = (match[1] or match[2] for match in _QUOTE.finditer(reply.shown))
     quotes = [squeeze(quote).strip(" .,;:!?") for quote in found]
     sources = [squeeze(text) for text in texts]
     if not quotes:

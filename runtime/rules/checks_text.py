@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, model_validator
 
 from .kinds import MUST, MUST_NOT, PHRASES, Args, Bounds, Count, Finding, Phrase, Phrases, Regex, Words, kind
 from .leaks import FINDERS
-from .text import VALIDATORS, plain, shown, squeeze, word_pattern
+from .text import VALIDATORS, plain, squeeze, word_pattern
 from .turn import Reply
 
 # ── phrases and words ────────────────────────────────────────────────────────────────────────────
@@ -162,9 +162,8 @@ def _finders(value: Any) -> Any:
 @kind("leaks", MUST_NOT, everywhere=True)
 def leaks(reply: Reply, finders: Annotated[Any, PlainValidator(_finders, LeakName | list[LeakName])]) -> Finding:
     """A card number (Luhn), IBAN, e-mail address or phone number stands in the text, however it is written."""
-    seen = shown(reply.text)
     for name, find in finders:
-        if find(reply.plain) or (seen != reply.plain and find(seen)):
+        if find(reply.plain) or (reply.shown != reply.plain and find(reply.shown)):
             return True, f"shows a {name}"  # not the number: verdicts are logged
     return False, "shows none"
 

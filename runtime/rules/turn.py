@@ -116,13 +116,19 @@ class Reply:
         return texts.squeeze(self.plain)
 
     @cached_property
+    def shown(self) -> str:
+        """The text normalised, as a reader sees it."""
+        return texts.shown(self.text)
+
+    @cached_property
     def views(self) -> tuple[str, ...]:
         """The text folded as it was written and, where that differs, as a reader sees it."""
-        seen = texts.shown(self.text)
-        return (self.folded,) if seen == self.plain else (self.folded, texts.squeeze(seen))
+        return (self.folded,) if self.shown == self.plain else (self.folded, texts.squeeze(self.shown))
 
     @cached_property
     def words(self) -> list[str]:
+        if "\u2014" not in self.text:
+            return texts.words(self.plain)
         return texts.words(texts.plain(self.text.replace("\u2014", " ")))  # a hyphen joins, an em dash does not
 
     @cached_property
