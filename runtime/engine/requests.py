@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import HoldfastError, Overloaded
+from ..errors import HoldfastError, Overloaded, UsageError
 from .gaps import GAPS
 from .lookup import Written
 from .sampling import Chances, Sampler, Sampling
 from .text import TextStream, join
 
 if TYPE_CHECKING:
-    from .backends.base import Constraint, Rows
+    from .backends.base import Backend, Constraint, Rows
 
 log = logging.getLogger(__name__)
 GREEDY = Sampling()
@@ -78,6 +78,19 @@ class Request:
         """How many of its first tokens a request may take from a kept prefix: those whose logits it wants are
         decoded."""
         return max(0, len(self.prompt) - max(self.score, 1))
+
+    def check(self, backend: Backend) -> None:
+        """Raises UsageError where the backend cannot take its prompt."""
+        if not self.prompt:
+            raise UsageError("the prompt is empty", next="give at least one token")
+        room = backend.context - (0 if self.score and not self.reply else 1)
+        if len(self.prompt) > room:
+            raise UsageError(
+                f"the prompt has {len(self.prompt)} tokens; the context holds {backend.context}",
+                next="shorten the conversation, or load with a larger context",
+            )
+        if min(self.prompt) < 0 or max(self.prompt) >= backend.n_vocab:
+            raise UsageError(f"a token id is outside 0..{backend.n_vocab - 1}", next="use this model's tokenizer")
 
     def tail(self, count: int) -> list[int]:
         """The last tokens of prompt and reply."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import HoldfastError, Overloaded, UsageError
+from ..errors import HoldfastError, Overloaded
 from .backends.base import Backend, Span
 from .lookup import LONGEST, NOTHING, Draft, Drafts, Written
 from .pace import CHUNK, SCORED_CHUNK, Pace
@@ -66,7 +66,7 @@ class Scheduler:
     def submit(self, requests: Sequence[Request], *, bounded: bool = True) -> None:
         """Queue requests together, in order. Overloaded when the queue is full (``bounded``) or closing."""
         for request in requests:
-            self._check(request)
+            request.check(self._backend)
         now = time.perf_counter()
         with self._wake:
             if not self.alive:
@@ -78,18 +78,6 @@ class Scheduler:
                 request.submitted_at = now
             self._waiting.extend(requests)
             self._wake.notify()
-
-    def _check(self, request: Request) -> None:
-        if not request.prompt:
-            raise UsageError("the prompt is empty", next="give at least one token")
-        room = self._backend.context - (0 if request.score and not request.reply else 1)
-        if len(request.prompt) > room:
-            raise UsageError(
-                f"the prompt has {len(request.prompt)} tokens; the context holds {self._backend.context}",
-                next="shorten the conversation, or load with a larger context",
-            )
-        if min(request.prompt) < 0 or max(request.prompt) >= self._backend.n_vocab:
-            raise UsageError(f"a token id is outside 0..{self._backend.n_vocab - 1}", next="use this model's tokenizer")
 
     def prepare(self, text: Sequence[int]) -> None:
         """Find out what drafts cost from now on, whenever nobody waits; on ``text`` as long as nobody has asked."""
