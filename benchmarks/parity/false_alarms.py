@@ -70,9 +70,9 @@ def export(number: int, model: Path, texts: list[dict[str, Any]], place: Path, *
     return found | {"largest_row": round(worst, 4), "refused": differences}
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, gzipped or not."""
-    return [row for _, row in read_rows(path)]
+def records_of(path: Path) -> list[dict[str, Any]]:
+    """What earlier calls found."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def main() -> None:
@@ -83,14 +83,17 @@ def main() -> None:
     parser.add_argument("--exports", type=int, default=1000)
     parser.add_argument("--whole", type=int, default=10)
     given = parser.parse_args()
-    models = [(Path(model), rows(Path(text))) for model, text in (pair.split("=") for pair in given.models)]
-    done = rows(given.out) if given.out.is_file() else []
+    models = [
+        (Path(model), [row for _, row in read_rows(Path(text))])
+        for model, text in (pair.split("=") for pair in given.models)
+    ]
+    done = records_of(given.out)
     for number in range(len(done), given.exports):
         model, texts = models[number % len(models)]
         with tempfile.TemporaryDirectory() as place, open(given.out, "a", encoding="utf-8") as handle:
             turn = number // len(models) % given.whole == 0
             handle.write(json.dumps(export(number, model, texts, Path(place), whole_stage=turn)) + "\n")
-    records = rows(given.out)
+    records = records_of(given.out)
     for name, count in sorted(Counter(record["model"] for record in records).items()):
         print(f"{name}: {count} exports, {sum(bool(r['refused']) for r in records if r['model'] == name)} refused")
     n, alarms = len(records), sum(bool(record["refused"]) for record in records)
