@@ -1,18 +1,22 @@
 """How often ``export.parity`` refuses exports of real models in which nothing is wrong.
 
-    python benchmarks/parity/false_alarms.py OUT.jsonl MODEL=CALIBRATION [MODEL=CALIBRATION …] [--exports 1000]
+    python benchmarks/parity/false_alarms.py OUT.jsonl MODEL=CALIBRATION [MODEL=CALIBRATION …] [--exports 3000]
 
 Export number n takes the models in turn, a type and a way of feeding errors back drawn from n, and a calibration of
 its own: rows drawn from CALIBRATION (JSONL of the model's kind of text), as many tokens as the drawn budget says. Its
 weights are held against the model as the stage does; every ``--whole``-th export goes through the whole stage, template
-to greedy replies. A line per export goes to OUT, and a later call goes on behind the last. The last line printed counts
-the refused ones, with the 95 % Clopper-Pearson bound of their rate.
+to greedy replies. A process per processor makes them, each reading a model's tokenizer once. A line per export goes to
+OUT, and a later call makes those that are missing there. The last line printed counts the refused ones, with the 95 %
+Clopper-Pearson bound of their rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
+import os
 import random
 import sys
 import tempfile
@@ -27,6 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from stages import run_stage  # noqa: E402
 
+import export.tokenizers.translation as translation  # noqa: E402
 from compress.errors import ParityFailed  # noqa: E402
 from compress.windows import read_rows  # noqa: E402
 from export.checkpoint import Checkpoint, open_checkpoint  # noqa: E402
@@ -75,24 +80,51 @@ def records_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
+@functools.cache
+def rows_of(text: str) -> list[dict[str, Any]]:
+    """The rows of a calibration file."""
+    return [row for _, row in read_rows(Path(text))]
+
+
+def made(turn: tuple[int, str, str, bool]) -> dict[str, Any]:
+    """One export, in a worker."""
+    number, model, text, whole_stage = turn
+    with tempfile.TemporaryDirectory() as place:
+        return export(number, Path(model), rows_of(text), Path(place), whole_stage=whole_stage)
+
+
+def start_worker(processors: Any) -> None:
+    """A worker keeps to a processor, and keeps what it read of a model's tokenizer."""
+    os.sched_setaffinity(0, {processors.get()})
+    translation.translate = functools.cache(translation.translate)
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--exports", type=int, default=1000)
+    parser.add_argument("--exports", type=int, default=3000)
     parser.add_argument("--whole", type=int, default=10)
     given = parser.parse_args()
-    models = [
-        (Path(model), [row for _, row in read_rows(Path(text))])
-        for model, text in (pair.split("=") for pair in given.models)
+    pairs = [pair.split("=") for pair in given.models]
+    done = {record["number"] for record in records_of(given.out)}
+    turns = [
+        (number, *pairs[number % len(pairs)], number // len(pairs) % given.whole == 0)
+        for number in range(given.exports)
+        if number not in done
     ]
-    done = records_of(given.out)
-    for number in range(len(done), given.exports):
-        model, texts = models[number % len(models)]
-        with tempfile.TemporaryDirectory() as place, open(given.out, "a", encoding="utf-8") as handle:
-            turn = number // len(models) % given.whole == 0
-            handle.write(json.dumps(export(number, model, texts, Path(place), whole_stage=turn)) + "\n")
+    spawning = multiprocessing.get_context("spawn")
+    processors = spawning.Queue()
+    for processor in (usable := os.sched_getaffinity(0)):
+        processors.put(processor)
+    with (
+        spawning.Pool(len(usable), start_worker, (processors,)) as workers,
+        open(given.out, "a", encoding="utf-8") as handle,
+    ):
+        for record in workers.imap_unordered(made, turns):
+            handle.write(json.dumps(record) + "\n")
+            handle.flush()
     records = records_of(given.out)
     for name, count in sorted(Counter(record["model"] for record in records).items()):
         print(f"{name}: {count} exports, {sum(bool(r['refused']) for r in records if r['model'] == name)} refused")
