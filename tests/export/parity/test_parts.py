@@ -114,6 +114,21 @@ def test_a_scale_that_is_off_is_no_rounding(factor: float, fed: bool) -> None:
     assert "of its size" in found
 
 
+def test_a_matrix_behind_coarse_ones_may_make_good_what_they_lost() -> None:
+    draw = np.random.default_rng(9)
+    source = draw.standard_normal((64, 256)).astype(np.float32)
+    values = source + draw.standard_normal(source.shape).astype(np.float32) * 0.2
+
+    def found(factor: float, behind: str, *, fed: bool = True) -> bool:
+        return unexplained(Stored("w", factor * values, "Q3_K", behind=behind), source, fed=fed)[1] is not None
+
+    assert not found(1.04, "Q2_K")
+    assert found(1.04, "Q2_K", fed=False)
+    assert found(1.04, "Q4_K")
+    assert found(1.04, "")
+    assert found(1.1, "Q2_K")
+
+
 def test_exact_tensors_bear_an_offset_only() -> None:
     norm = np.random.default_rng(4).standard_normal(64).astype(np.float32) * 1e-3
     assert float(row_errors((norm + 1) - np.float32(1), norm, exact=True).max()) < 1e-6
