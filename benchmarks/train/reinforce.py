@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,13 @@ def train(name: str, steps: int, given: argparse.Namespace, place: Path) -> Took
 
 
 def steps_for(name: str, given: argparse.Namespace) -> int:
-    """Steps that fill the minutes, by two short runs."""
+    """Steps that fill the minutes, by two short runs behind one that loads the libraries."""
     few, more = given.pilot, 3 * given.pilot
+    train(name, few, given, given.out / f"first-{name}")
     first, second = (train(name, steps, given, given.out / f"pilot-{name}-{steps}").cpu for steps in (few, more))
-    each = max((second - first) / (more - few), 1e-3)
+    each = (second - first) / (more - few)
+    if each <= 0:
+        sys.exit(f"{name}: {more} steps took no longer than {few}; take more (--pilot)")
     return max(1, round((60 * given.minutes - (first - few * each)) / each))
 
 
