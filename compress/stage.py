@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.artifact import Artifact
 from compress.costs import NOTHING, Work
@@ -37,7 +37,16 @@ class CalibratedParams(Params):
     calibration_tokens: int = Field(32768, ge=256)
     """Tokens in the calibration pass."""
     calibration_length: int = Field(256, ge=16)
-    """Tokens per calibration window (documents are joined and cut)."""
+    """Tokens per calibration window (documents are joined and cut), at most the model's context."""
+
+    @model_validator(mode="after")
+    def _a_window_at_least(self) -> Self:
+        if self.calibration_tokens < self.calibration_length:
+            raise ValueError(
+                f"calibration_tokens {self.calibration_tokens} are less than one window of calibration_length "
+                f"{self.calibration_length}"
+            )
+        return self
 
 
 P = TypeVar("P", bound=Params)

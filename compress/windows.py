@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import DataError, HoldfastError
+from compress.model.config import read_config
+from compress.model.families import LAYOUTS
 from compress.model.tokenizer import load_tokenizer
 from runtime.engine.chat import Chat, of_tokenizer
 from runtime.engine.template import STILL, render
@@ -121,13 +124,26 @@ def document_ids(folder: Path, path: Path) -> Iterator[list[int]]:
             yield from encode([text for text, _ in run], special)
 
 
+def _context(folder: Path) -> int:
+    """Positions that the model was made for."""
+    config = read_config(folder)
+    row = LAYOUTS.get(str(config.get("model_type")))
+    found = row.settings(config).get("max_position_embeddings") if row else None
+    return found or sys.maxsize
+
+
 def calibration_windows(folder: Path, path: Path, tokens: int, length: int) -> torch.Tensor:
-    """int64 ``[tokens // length, length]``, fewer windows (and a warning) when the text is shorter.
+    """int64 ``[tokens // length, length]``, fewer windows (and a warning) when the text is shorter, and shorter ones
+    where the model's context is.
 
     Raises DataError if the text does not fill one window.
     """
     import torch
 
+    context = _context(folder)
+    if length > context:
+        log.warning("calibration windows of %d tokens: %s has a context of %d, which is used", length, folder, context)
+        length = context
     wanted = tokens // length
     ids: list[int] = []
     for document in document_ids(folder, path):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN, read_json
+from compress.model.coded import require_groups
 from compress.model.config import read_config, read_settings
 from compress.model.tensors import FLOATS, as_float32, held, read_floats
 
@@ -93,10 +94,6 @@ class GptqCheckpoint(Checkpoint):
         settings = self.config.get("quantization_config") or {}
         self._zero_shift = 0 if settings.get("checkpoint_format") == "gptq_v2" else 1
         self._packed = sorted(n.removesuffix("qweight") for n in self.entries if n.endswith(".qweight"))
-        for module in self._packed:
-            lacking = [part for part in ("qzeros", "scales", "g_idx") if module + part not in self.entries]
-            if lacking:
-                raise ArtifactError(f"{folder} lacks {module}{lacking[0]}", next="write the GPTQ folder again")
         self._rows = lru_cache(maxsize=1)(self._dequantized)
 
     def names(self) -> list[str]:
@@ -127,8 +124,6 @@ class GptqCheckpoint(Checkpoint):
         out, columns = self.shape(f"{module}weight")
         packed, zeros = self._all(f"{module}qweight"), self._all(f"{module}qzeros")
         bits = packed.shape[0] * 32 // columns
-        if bits not in (2, 3, 4, 8) or packed.shape[0] * 32 != columns * bits:
-            raise ArtifactError(f"{module}qweight has shape {packed.shape} for {columns} inputs", next=AGAIN)
         codes = unpack(np.ascontiguousarray(packed.T), bits)
         stored = unpack(zeros, bits)[:, :out].T.astype(np.int16)
         scales = finite(f"{module}scales", self._all(f"{module}scales"))
@@ -136,7 +131,9 @@ class GptqCheckpoint(Checkpoint):
 
     def groups(self, module: str) -> npt.NDArray[np.int32]:
         """g_idx int32 [in]: the group of each input."""
-        return self._all(f"{module}g_idx")
+        index: npt.NDArray[np.int32] = self._all(f"{module}g_idx")
+        require_groups(module[:-1], int(index.min()), int(index.max()), self.entries[f"{module}scales"].shape[0])
+        return index
 
     def _all(self, name: str) -> npt.NDArray[Any]:
         entry = self.entries[name]

@@ -100,7 +100,7 @@ class Calibrate(Stage[CalibratedParams]):
         publish(job.scratch, job.out, model.blocks)
         index = index_of(model, windows, job.out)
         write_json(job.out / INDEX, index)
-        wanted = params.calibration_tokens // params.calibration_length
+        wanted = params.calibration_tokens // index["length"]
         facts = {key: index[key] for key in ("tokens", "windows", "length", "similarity")}
         return {**facts, "windows_wanted": wanted}
 

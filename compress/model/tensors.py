@@ -20,14 +20,13 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError
 from compress.json_files import AGAIN
+from compress.model.coded import PARTS, check_coded
 from compress.model.config import read_config
 from compress.model.families import LAYOUTS
 from compress.model.files import INDEX, SINGLE, read_entries, same_bytes
 from compress.model.layout import BlockLayout, Settings
 from compress.model.safetensors_header import Entry
 
-PARTS: tuple[str, ...] = ("qweight", "qzeros", "scales", "g_idx")
-"""What a GPTQ folder stores of a linear."""
 FLOATS: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """safetensors type -> how numpy reads it (bfloat16 as its bits)."""
 _CONSTANTS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
@@ -63,6 +62,7 @@ def held(folder: Path) -> Held:
     row = row.spelled(entries)
     tied, entries = _tie(row, settings, entries)
     entries = _check(folder, row, settings, entries, tied)
+    check_coded(folder, config, entries)
     flagged = bool(settings["tie_word_embeddings"])
     return Held(config if flagged == tied else {**config, "tie_word_embeddings": tied}, entries)
 

@@ -20,7 +20,8 @@ from compress.model.config import read_config, read_settings
 
 log = logging.getLogger(__name__)
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_NAMING = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+PROCESSORS, _JINJA = "chat_template.json", "chat_template.jinja"
+_NAMING = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", _JINJA)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -47,6 +48,8 @@ def _loaded(folder: Path, stamps: Any) -> Any:
         if (folder / "config.json").is_file():
             read_settings(folder)  # which transformers reads first
         raise _unreadable(folder, str(error).partition("\n")[0]) from error
+    if tokenizer.chat_template is None and (folder / PROCESSORS).is_file():
+        log.warning("%s is read by processors and no tokenizer: put its template into %s", folder / PROCESSORS, _JINJA)
     rows = read_config(folder).get("vocab_size") if (folder / "config.json").is_file() else None
     beyond = [
         token.content for number, token in tokenizer.added_tokens_decoder.items() if number >= (rows or number + 1)

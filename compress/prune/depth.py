@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,8 +20,10 @@ from compress.outline import Outline, folder_outline
 from compress.prune.depth_math import least_influential, random_blocks, stand_ins
 from compress.prune.folder import write_blocks
 from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
-from compress.prune.width_math import removed_count
+from compress.prune.width_math import removed_count, rounded
 from compress.stage import Job, JobOutline, Needs, Stage
+
+log = logging.getLogger(__name__)
 
 
 class DepthParams(RecoveredParams):
@@ -90,6 +93,8 @@ class DepthPrune(Stage[DepthParams]):
         started = time.perf_counter()
         model = ModelFolder(job.input.path)
         count = removed_count(job.params.blocks, model.blocks, "blocks")
+        if (said := rounded(job.params.blocks, model.blocks, model.blocks - count, "blocks", "")) is not None:
+            log.warning("prune.depth: %s", said)
         removed, facts = _choose(model, job, count)
         kept = [block for block in range(model.blocks) if block not in removed]
         write_blocks(model, job.out, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from compress.model.blocks import ModelFolder, Part
 from compress.outline import Outline, Shape, folder_outline
 from compress.prune.folder import Edit, write_edited
 from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows
-from compress.prune.width_math import kept_width, members, removed_count
+from compress.prune.width_math import kept_width, members, removed_count, rounded
 from compress.stage import Job, JobOutline, Needs, Stage
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 
 class WidthParams(RecoveredParams):
@@ -123,6 +126,7 @@ class WidthPrune(Stage[WidthParams]):
         started = time.perf_counter()
         model = ModelFolder(job.input.path)
         sizes = new_sizes(model.shape, job.params)
+        say_rounded(model.shape, sizes, job.params)
         cutter = _Cutter(model, job)
         edits = cutter.edits(sizes)
         write_edited(model, job.out, sizes.config(model), edits)
@@ -165,6 +169,17 @@ def new_sizes(shape: Shape, params: WidthParams) -> Sizes:
         return Sizes(ffn, None, None)
     kept = shape.kv_heads - removed_count(params.kv_groups, shape.kv_heads, "KV groups")
     return Sizes(ffn, kept * (shape.heads // shape.kv_heads), kept)
+
+
+def say_rounded(shape: Shape, sizes: Sizes, params: WidthParams) -> None:
+    """Warn where another share goes than was asked for."""
+    steps = f" (a multiple of {params.multiple_of}; multiple_of sets the step)"
+    for said in (
+        rounded(params.ffn, shape.ffn, sizes.ffn or shape.ffn, "FFN channels", steps),
+        rounded(params.kv_groups, shape.kv_heads, sizes.kv_heads or shape.kv_heads, "KV groups", ""),
+    ):
+        if said is not None:
+            log.warning("prune.width: %s", said)
 
 
 def sites(model: ModelFolder, sizes: Sizes, seed: int) -> Iterator[Site]:

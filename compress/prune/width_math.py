@@ -16,6 +16,21 @@ if TYPE_CHECKING:
     import torch
 
 
+SHOWN = 8
+"""Widths that an error names."""
+NOTABLE = 0.005
+"""Shares that differ by less are said to be the same."""
+
+
+def rounded(asked: float | None, before: int, after: int, what: str, how: str) -> str | None:
+    """What to say when the share removed of ``before`` is not the ``asked`` one; ``how`` says why. None: nothing (an
+    amount of 1 or more is a number, which is never rounded)."""
+    share = 1 - after / before
+    if asked is None or asked >= 1 or abs(share - asked) < NOTABLE:
+        return None
+    return f"{what}: {before} become {after}{how}, which removes {share:.1%} where {asked:.1%} was asked for"
+
+
 def kept_width(width: int, fraction: float, multiple_of: int) -> int:
     """Channels left after removing about ``fraction`` of ``width``, rounded to a multiple of ``multiple_of``.
 
@@ -24,9 +39,10 @@ def kept_width(width: int, fraction: float, multiple_of: int) -> int:
     kept = round(width * (1 - fraction) / multiple_of) * multiple_of
     if not 0 < kept < width:
         fits = [str(k) for k in range(multiple_of, width, multiple_of)]
+        shown = fits if len(fits) <= SHOWN else [*fits[: SHOWN // 2], "…", *fits[-SHOWN // 2 :]]
         raise UsageError(
-            f"removing {fraction:.0%} of {width} FFN channels in steps of {multiple_of} would keep {kept}",
-            next=f"widths that fit: {', '.join(fits) or 'none'}; lower multiple_of for finer steps",
+            f"removing {fraction:.2%} of {width} FFN channels in steps of {multiple_of} would keep {kept}",
+            next=f"widths that fit: {', '.join(shown) or 'none'}; lower multiple_of for finer steps",
         )
     return kept
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import ArtifactError
-from compress.model.tensors import PARTS, held
+from compress.model.coded import PARTS, bits_in, require_groups
+from compress.model.tensors import held
 from compress.model.weights import Weights
 from compress.quantize.grids import IntGrid
 from compress.quantize.problem import Solution
-from compress.quantize.recipe import bits_in
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +123,10 @@ def dequantize_folder(path: Path) -> dict[str, torch.Tensor]:
     for name in weights.names():
         module, _, part = name.rpartition(".")
         if part == "qweight":
-            W = from_checkpoint({p: weights.load_sound(f"{module}.{p}") for p in PARTS}, bits_in(config, module))
+            parts = {p: weights.load_sound(f"{module}.{p}") for p in PARTS}
+            index = parts["g_idx"]
+            require_groups(module, int(index.min()), int(index.max()), len(parts["scales"]))
+            W = from_checkpoint(parts, bits_in(config, module))
             result[f"{module}.weight"] = W.T.contiguous() if turned and module != "lm_head" else W
         elif part not in PARTS:
             result[name] = weights.load_finite(name)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compress.errors import UsageError
+from compress.model.coded import FLOAT, bits_in
 
-FLOAT = 0
-"""Instead of bits: the linear stays as it is."""
+__all__ = ["FLOAT", "Recipe", "bits_in", "special_bits"]
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,6 @@ class Recipe:
 def _dynamic(name: str, bits: int) -> tuple[str, dict[str, int]]:
     pattern = "^" + re.sub(r"([.])", r"\\\1", name) + "$"
     return (f"-:{pattern}", {}) if bits == FLOAT else (f"+:{pattern}", {"bits": bits})
-
-
-def bits_in(config: Mapping[str, Any], module: str) -> int:
-    """Bits of a module by a checkpoint's ``quantization_config`` (``dynamic`` as GPTQModel reads it), or FLOAT."""
-    import re2
-
-    for pattern, override in (config.get("dynamic") or {}).items():
-        if re2.match(pattern.removeprefix("+:").removeprefix("-:"), module):
-            return FLOAT if pattern.startswith("-:") else int(override.get("bits", config["bits"]))
-    return int(config["bits"])
 
 
 def special_bits(patterns: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:

@@ -212,14 +212,18 @@ def genai_config(source: Path, tokenizer: Any, spec: Spec, decoder: Any, params:
 
     ends = end_ids(source, tokenizer, spec.vocab)
     given = read_json(source / "config.json")
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else given.get("bos_token_id")
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else given.get("pad_token_id")
+
+    def own(name: str) -> int:
+        """The tokenizer's token, else config.json's, else the first end token: the library wants one (-1 is none)."""
+        found = (getattr(tokenizer, name), given.get(name))
+        return next((token for token in found if isinstance(token, int) and 0 <= token < spec.vocab), ends[0])
+
     inputs = ["input_ids", "attention_mask", *(["position_ids"] if decoder.takes_positions else [])]
     kept = {f"past_{side}_names": f"past_key_values.%d.{side}" for side in ("key", "value")}
     options = [{"cuda": {"enable_cuda_graph": "0"}}] if params.provider == "cuda" else []
     return {
         "model": {
-            "bos_token_id": ends[0] if begin is None else begin,
+            "bos_token_id": own("bos_token_id"),
             "context_length": spec.context,
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": options},
@@ -233,7 +237,7 @@ def genai_config(source: Path, tokenizer: Any, spec: Spec, decoder: Any, params:
                 "num_key_value_heads": spec.kv_heads,
             },
             "eos_token_id": ends if len(ends) > 1 else ends[0],
-            "pad_token_id": ends[0] if pad is None else pad,
+            "pad_token_id": own("pad_token_id"),
             "type": spec.family.kind,
             "vocab_size": spec.vocab,
         },

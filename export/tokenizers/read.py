@@ -47,7 +47,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, size: int) -> Vocabulary:
         log.warning("%s has no chat template: the model will not answer messages, only go on with text", folder)
     for limit in fields.get("limits", ()):
         log.warning("llama.cpp does not follow Hugging Face everywhere: %s", limit.what)
-    special = _special(folder, tokenizer, eos_ids) | fields.pop("special", {})
+    special = _special(folder, tokenizer, eos_ids, size) | fields.pop("special", {})
     add_bos, add_eos = _adds(tokenizer, tokens[0] if fields["model"] == "whitespace" else "a", special)
     return Vocabulary(
         tokens=tokens,
@@ -156,13 +156,13 @@ def end_ids(folder: Path, tokenizer: Any, size: int, *, required: bool = True) -
     return ids
 
 
-def _special(folder: Path, tokenizer: Any, eos_ids: Sequence[int]) -> dict[str, int]:
+def _special(folder: Path, tokenizer: Any, eos_ids: Sequence[int], size: int) -> dict[str, int]:
     config = read_config(folder)
     found = {"bos": tokenizer.bos_token_id, "eos": eos_ids[0] if eos_ids else None, "unk": tokenizer.unk_token_id}
     if found["bos"] is None:
         found["bos"] = config.get("bos_token_id")
     found |= {"pad": tokenizer.pad_token_id} | dict(zip(("eot", "eom"), eos_ids[1:3], strict=False))
-    return {name: token for name, token in found.items() if isinstance(token, int)}
+    return {name: token for name, token in found.items() if isinstance(token, int) and 0 <= token < size}
 
 
 def _adds(tokenizer: Any, text: str, special: dict[str, int]) -> tuple[bool, bool]:

@@ -41,7 +41,7 @@ def _check_config(path: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing", next="give a Hugging Face model folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error})", next="download that file again") from None
     if not isinstance(config, dict) or not (config.get("architectures") or config.get("model_type")):
         raise ArtifactError(f"{path} names no architecture", next='it needs "model_type"')

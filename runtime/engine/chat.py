@@ -51,17 +51,34 @@ def of_tokenizer(tokenizer: Any) -> Chat:
 def of_folder(folder: Path) -> Chat:
     """What the tokenizer files of a Hugging Face folder say, without transformers (whose classes may imply more).
 
-    Raises OSError, ValueError or ArtifactError when they are not a tokenizer's.
+    Raises ArtifactError when they are not a tokenizer's.
     """
     file = folder / "tokenizer_config.json"
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = _object(file) if file.is_file() else {}
     legacy = folder / "special_tokens_map.json"
     if "added_tokens_decoder" not in config and legacy.is_file():
-        config |= json.loads(legacy.read_text(encoding="utf-8"))
+        config |= _object(legacy)
     own = {file.stem: file for file in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))}
     own |= {DEFAULT: folder / TEMPLATE_FILE} if (folder / TEMPLATE_FILE).is_file() else {}
-    files = {name: file.read_text(encoding="utf-8") for name, file in own.items()}
+    files = {name: _text(path) for name, path in own.items()}
     return Chat(files or _by_name(config.get("chat_template"), str(file)), _named_tokens(config))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error})", next="check that file") from None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not JSON ({error})", next="copy that file again") from None
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path} holds no JSON object", next="copy that file again")
+    return found
 
 
 def of_gguf(metadata: Mapping[str, Any]) -> Chat:

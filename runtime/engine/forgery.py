@@ -19,12 +19,18 @@ _BRACKETED = re.compile(r"<{1,2}[^<>\s]{1,64}>{1,2}|\[/?[A-Z][A-Z0-9_]*\]|\[\|[^
 """What a marker in ordinary text looks like."""
 NESTED = 16
 """Markers inside markers are taken out so many times; each time is a pass over the text."""
+_NO_WORD = re.compile(r"<\|.*\|>|<{2}.*|\[.*")
+"""Of these, what is no tag of a document: a marker also where only some conversations bring it."""
 _SAID = "Zq1qZ"
+_ROLES = ("tool", "developer", "function", "ipython", "observation", "context", "documents", "model")
+"""Further roles that templates know; many write whatever role they are given."""
 _TALKS = (
     ("user",),
     ("system", "user"),
     ("user", "assistant"),
     ("system", "user", "assistant", "user"),
+    *((role,) for role in _ROLES),
+    *(("user", "assistant", role) for role in _ROLES),
 )
 _NEXT = '{"role": "user", "content": "…"}'
 
@@ -43,14 +49,15 @@ class Forgery:
     ) -> None:
         """``controls``: texts of control tokens; ``added``: of the other tokens that are matched before a text is
         split. Of these, those that the template writes are markers, unless they could be words or spaces. ``folds``:
-        the tokenizer normalizes by NFKC, so that full-width brackets are brackets."""
-        self._folds = folds
+        the tokenizer takes characters for one another (see `folded`)."""
         written = _written(template, special)
-        shown = "\0".join([written, *literals(template)])
+        spelled = "\0".join(literals(template))
+        shown = f"{written}\0{spelled}"
         tokens = {token for token in added if _is_marker(token) and token in shown}
-        everywhere = {*controls, *tokens, *_BRACKETED.findall(written)} - {""}
-        self._others = _matcher(everywhere)
-        self._assistant = _matcher(everywhere - (inspected(template) - {*controls}))
+        rare = {marker for marker in _BRACKETED.findall(spelled) if _NO_WORD.fullmatch(marker)}
+        everywhere = {*controls, *tokens, *rare, *_BRACKETED.findall(written)} - {""}
+        self._others = _Marks(everywhere, folds=folds)
+        self._assistant = _Marks(everywhere - (inspected(template) - {*controls}), folds=folds)
 
     def clean(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The message without markers, whatever field they stand in.
@@ -68,9 +75,11 @@ class Forgery:
             raise UsageError(f"{role[:64]!a} is no role", next=_NEXT)
         return {self._clean(str(key), marks): self._clean(value, marks) for key, value in message.items()}
 
-    def _clean(self, value: Any, marks: re.Pattern[str]) -> Any:
+    def _clean(self, value: Any, marks: _Marks) -> Any:
         if isinstance(value, str):
-            return self._without(value, marks)
+            if (at := half_character(value)) is not None:
+                raise UsageError(f"a message has half a character at position {at}", next="send whole Unicode characters")
+            return marks.taken_out(value)
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, Mapping):
@@ -79,21 +88,49 @@ class Forgery:
             return [self._clean(item, marks) for item in value]
         raise UsageError(f"a message holds a {type(value).__name__}", next="give texts, numbers, lists and objects")
 
-    def _without(self, text: str, marks: re.Pattern[str]) -> str:
+
+class _Marks:
+    """Markers, and texts without them."""
+
+    def __init__(self, markers: Iterable[str], *, folds: bool) -> None:
+        self._plain, self._folded = _matcher(markers), _matcher(map(folded, markers)) if folds else None
+
+    def taken_out(self, text: str) -> str:
         """Taken out again and again: what is left around a marker may be one. Nobody nests them deep by accident."""
-        if (at := half_character(text)) is not None:
-            raise UsageError(f"a message has half a character at position {at}", next="send whole Unicode characters")
-        if self._folds and not text.isascii() and marks.search(folded := unicodedata.normalize("NFKC", text)):
-            text = folded
         for _ in range(NESTED):
-            text, found = marks.subn("", text)
-            if not found:
+            left = self._plain.sub("", text)
+            if self._folded is not None and self._folded.search(folded(left)):
+                left = _without_folded(left, self._folded)
+            if left == text:
                 return text
+            text = left
         raise UsageError("a message hides role markers inside role markers", next="send what people wrote")
 
 
+def folded(text: str) -> str:
+    """``text`` as a tokenizer may see it that normalizes before it splits (NFKC, SentencePiece's tables, lower case,
+    accents off): compatible forms are one, case is none, and what is not seen is not there."""
+    shown = unicodedata.normalize("NFKD", text).casefold()
+    return shown if shown.isascii() and shown.isprintable() else "".join(filter(_seen, shown))
+
+
+def _seen(character: str) -> bool:
+    """Neither a control or format character (zero width) nor an accent."""
+    return character in "\t\n\r" or unicodedata.category(character) not in ("Cc", "Cf", "Mn")
+
+
+def _without_folded(text: str, marks: re.Pattern[str]) -> str:
+    """``text`` less the characters that a marker is made of."""
+    pieces = [folded(character) for character in text]
+    places = [place for place, piece in enumerate(pieces) for _ in piece]
+    gone: set[int] = set()
+    for found in marks.finditer("".join(pieces)):
+        gone.update(range(places[found.start()], places[found.end() - 1] + 1))
+    return "".join(character for place, character in enumerate(text) if place not in gone)
+
+
 def _matcher(texts: Iterable[str]) -> re.Pattern[str]:
-    longest_first = sorted(texts, key=lambda text: (-len(text), text))
+    longest_first = sorted({*texts} - {""}, key=lambda text: (-len(text), text))
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 

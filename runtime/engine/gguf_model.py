@@ -17,6 +17,13 @@ from .gguf_file import GgufHeader, read_gguf
 
 MAX_LAYERS, MAX_EXPERTS = 512, 1024
 _TOKENS = "tokenizer.ggml.tokens"
+_LISTS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "merges": (("arr[str]",), False),
+    "precompiled_charsmap": (("arr[i8]", "arr[u8]"), False),
+    "scores": (("arr[f32]",), True),
+    "token_type": (("arr[i32]", "arr[u32]"), True),
+}
+"""Key -> its types, and whether every token has an entry."""
 _EPSILON = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "attention.group_norm_epsilon")
 
 
@@ -77,6 +84,7 @@ def _vocabulary(header: GgufHeader) -> Iterator[str]:
     if header.types[_TOKENS] != "arr[str]":
         yield f"{_TOKENS} is not a list of texts"
         return
+    yield from _lists(header, len(tokens))
     named = [token for token in tokens if token]
     if len(set(named)) < len(named):
         yield f"{_TOKENS} names a token twice"
@@ -85,6 +93,18 @@ def _vocabulary(header: GgufHeader) -> Iterator[str]:
             yield f"{key} is {value!r}, and there are {len(tokens)} tokens"
     if header.metadata.get("tokenizer.ggml.model") == "llama":
         yield from _bytes_missing(set(tokens))
+
+
+def _lists(header: GgufHeader, tokens: int) -> Iterator[str]:
+    """Lists beside the tokens, which llama.cpp reads as that many numbers of one type, wherever they end."""
+    for name, (types, each) in _LISTS.items():
+        key = f"tokenizer.ggml.{name}"
+        if key not in header.metadata:
+            continue
+        if header.types[key] not in types:
+            yield f"{key} is {header.types[key]}, not {' or '.join(types)}"
+        elif each and len(header.metadata[key]) < tokens:
+            yield f"{key} has {len(header.metadata[key])} entries for {tokens} tokens"
 
 
 def _is_token(value: Any, count: int) -> bool:

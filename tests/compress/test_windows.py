@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from chat_templates import DATED, STRICT
+from pydantic import ValidationError
 from small_folder import write_tokenizer
 
 from compress.errors import DataError, UsageError
+from compress.stage import CalibratedParams
 from compress.windows import calibration_windows, document_ids, render_row
 
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}
@@ -78,11 +81,25 @@ def test_a_row_that_cannot_be_read_is_named(row, tiny_llama, tmp_path):
 
 
 def test_a_row_that_the_template_refuses_is_named(tiny_llama, tmp_path):
-    from shutil import copytree
-
     folder = copytree(tiny_llama, tmp_path / "m")
     (folder / "chat_template.jinja").write_text("{{ messages[0].content + 1 }}")
     path = tmp_path / "rows.jsonl"
     path.write_text(GOOD + json.dumps({"messages": [TALK]}) + "\n")
     with pytest.raises(DataError, match=r"rows.jsonl:2: the chat template fails"):
         calibration_windows(folder, path, 64, 32)
+
+
+def test_windows_are_no_longer_than_the_models_context(tiny_llama, tmp_path, caplog):
+    folder = copytree(tiny_llama, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 32}))
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD * 60)
+    assert calibration_windows(folder, path, 128, 64).shape == (4, 32)
+    assert "has a context of 32, which is used" in caplog.text
+    assert calibration_windows(tiny_llama, path, 128, 64).shape == (2, 64)
+
+
+def test_a_budget_holds_a_window_at_least():
+    with pytest.raises(ValidationError, match="calibration_tokens 256 are less than one window of calibration_length 512"):
+        CalibratedParams(calibration_tokens=256, calibration_length=512)

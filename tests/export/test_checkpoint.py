@@ -11,6 +11,7 @@ import pytest
 from gguf_export import job_of
 from safetensors.numpy import load_file, save_file
 from small_folder import TEXT, write_model
+from small_gptq import write_gptq
 
 from compress.errors import ArtifactError
 from export.checkpoint import Checkpoint, open_checkpoint
@@ -162,3 +163,46 @@ def test_gptq_folders_are_read_as_the_solver_meant_them(folder: Path, tmp_path: 
 def test_a_folder_without_config(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"config\.json does not exist"):
         Checkpoint(tmp_path)
+
+
+def recoded(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], None]:
+    return lambda folder: edit_weights(folder, change)
+
+
+def resettled(**values: object) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+        edit_config(folder, quantization_config=settings | values)
+
+    return harm
+
+
+QK = "model.layers.0.self_attn.k_proj"
+CODED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other bits": (resettled(bits=8), r"qweight has shape \[8, 64\]; 8 bits of config.json and 64 inputs want \[16, 64\]"),
+    "bits that are a text": (resettled(bits="4"), "quantization_config.bits is '4', not one of 2, 3, 4, 8"),
+    "no bits": (resettled(bits=None), "quantization_config.bits is None"),
+    "another order of codes": (resettled(checkpoint_format="marlin"), "checkpoint_format is 'marlin', not gptq or"),
+    "a pattern that is none": (resettled(dynamic={"+:[": {"bits": 8}}), "dynamic is .*, not an object of patterns"),
+    "bits of a pattern": (resettled(dynamic={r"+:.*k_proj": {"bits": 8}}), f"{QK}.qweight has shape"),
+    "codes of a float": (resettled(dynamic={r"-:.*k_proj": {}}), f"holds codes of {QK}, which .*dynamic leaves"),
+    "a part missing": (recoded(lambda t: t.pop(f"{QK}.qzeros")), f"lacks {QK}.qzeros"),
+    "long codes": (
+        recoded(lambda t: t.update({f"{QK}.qweight": t[f"{QK}.qweight"].astype(np.int64)})),
+        rf"{QK}.qweight is I64 \[8, .*, not I32 of rank 2",
+    ),
+    "fewer zeros": (recoded(lambda t: t.update({f"{QK}.qzeros": t[f"{QK}.qzeros"][:1]})), f"{QK}.qzeros has shape"),
+    "a group beyond": (recoded(lambda t: t[f"{QK}.g_idx"].__setitem__(3, 7)), f"{QK}.g_idx names group 7, and .* 2"),
+    "a group before": (recoded(lambda t: t[f"{QK}.g_idx"].__setitem__(3, -1)), f"{QK}.g_idx names group -1"),
+}
+
+
+@pytest.mark.parametrize("damage", list(CODED))
+def test_codes_that_config_json_does_not_describe_are_named(tmp_path: Path, damage: str) -> None:
+    source = write_model(tmp_path / "hf", hidden=64, ffn=64, heads=4, kv_heads=4, layers=1)
+    folder = tmp_path / "gptq"
+    write_gptq(source, folder)
+    harm, message = CODED[damage]
+    harm(folder)
+    with pytest.raises(ArtifactError, match=message):
+        open_checkpoint(folder).rows(f"{QK}.weight", 0, 1)

@@ -6,6 +6,7 @@ is claimed which the exporter could not read back.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -150,6 +151,8 @@ def _kinds(keys: Keys, layers: int, period: int) -> list[str]:
     """``layer_types``: by the header's period or list, else by the architecture's period."""
     given = keys.get("attention.sliding_window_pattern")
     if given is not None and not isinstance(given, int):
+        if not isinstance(given, list | array):
+            raise keys.error(f"attention.sliding_window_pattern is {given!r:.40}, neither a period nor a list of blocks")
         windows = [bool(value) for value in given]
         if len(windows) != layers:
             raise keys.error(f"attention.sliding_window_pattern names {len(windows)} of {layers} blocks")

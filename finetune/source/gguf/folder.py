@@ -61,6 +61,7 @@ def outline(path: Path, params: GgufFileParams) -> Outline:
     """The folder by the header. Under ``auto`` a file of floats counts as float32: its values are not looked at."""
     parts = read_parts(path)
     config, _ = config_of(parts)
+    check(parts, config["vocab_size"])
     wide = params.dtype == "float32" or (params.dtype == "auto" and mostly(parts) in EXACT)
     pieces = Pieces(parts.metadata["tokenizer.ggml.tokens"])
     return folder_outline(config_outline(config, path, 4.0 if wide else 2.0, pieces))

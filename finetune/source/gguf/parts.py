@@ -13,6 +13,10 @@ from runtime.engine.gguf_model import check_model
 from runtime.engine.gguf_split import named_parts
 
 
+SHOWN = 4
+"""Missing parts that an error names."""
+
+
 @dataclass(frozen=True)
 class GgufParts:
     """All of a model but its tensors' data."""
@@ -46,9 +50,8 @@ def part_files(path: Path) -> list[Path]:
     files, _ = named_parts(path)
     missing = [file.name for file in files if not file.is_file()] if len(files) > 1 else []
     if missing:
-        raise ArtifactError(
-            f"{path} is one of {len(files)} parts; missing beside it: {', '.join(missing)}", next="copy all parts there"
-        )
+        names = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
+        raise ArtifactError(f"{path} is one of {len(files)} parts; missing beside it: {names}", next="copy all parts there")
     return files
 
 
@@ -73,6 +76,11 @@ def read_parts(path: Path) -> GgufParts:
 def _check_place(header: GgufHeader, number: int, count: int) -> None:
     """A part says which one it is; a file that says so must bear the name of one."""
     said = header.metadata.get("split.no", 0), header.metadata.get("split.count", 0) or 1
+    if not all(type(value) is int for value in said):
+        raise ArtifactError(
+            f"{header.path}: split.no and split.count are {said[0]!r:.40} and {said[1]!r:.40}, not numbers",
+            next="copy the parts again",
+        )
     if said == (number, count):
         return
     if count == 1:

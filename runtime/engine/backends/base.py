@@ -71,7 +71,8 @@ class Backend(Protocol):
     added: tuple[str, ...]
     """Texts of the other tokens that are matched in a text before it is split."""
     folds: bool
-    """Whether the tokenizer takes characters for one another that NFKC does (full-width brackets for brackets)."""
+    """Whether the tokenizer takes characters for one another (full-width brackets for brackets, capitals for small
+    letters), or leaves out such as are not seen."""
     grammars: bool
     """Whether `constraint` works."""
     drafts: bool

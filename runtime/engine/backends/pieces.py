@@ -20,6 +20,10 @@ def byte_of_character() -> dict[str, int]:
     return {chr(byte) if byte in printable else chr(next(extra)): byte for byte in range(256)}
 
 
+_FOLDING = re.compile('"(NFK[CD]|Nmt|Precompiled|Lowercase|StripAccents|BertNormalizer)"')
+"""Normalizers after which two spellings may be one."""
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Token texts of ``tokenizer.json``, and what the files beside it say about conversations."""
@@ -32,7 +36,7 @@ class Vocabulary:
     bytewise: bool
     """Byte-level BPE (else SentencePiece-style texts)."""
     folds: bool
-    """Whether texts are normalized by NFKC before they are split."""
+    """Whether texts are normalized before they are split, so that characters are taken for one another."""
     chat: Chat
 
     @classmethod
@@ -45,7 +49,7 @@ class Vocabulary:
         texts |= {number: text for text, number in added.items()}
         bytewise = '"ByteLevel"' in json.dumps(tokenizer.get("decoder"))
         plain = tuple(sorted(added.keys() - special.keys()))
-        folds = re.search('"NFK[CD]"|"Precompiled"', json.dumps(tokenizer.get("normalizer"))) is not None
+        folds = _FOLDING.search(json.dumps(tokenizer.get("normalizer"))) is not None
         return cls(texts, special, plain, bytewise, folds, of_folder(folder))
 
     @property

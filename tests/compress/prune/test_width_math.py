@@ -12,6 +12,7 @@ from compress.prune.width_math import (
     members,
     random_importance,
     removed_count,
+    rounded,
 )
 
 
@@ -23,6 +24,19 @@ def test_kept_width_rounds_and_explains():
         kept_width(768, 0.05, 256)
     with pytest.raises(UsageError, match="widths that fit: none"):
         kept_width(256, 0.5, 256)
+
+
+def test_few_of_many_widths_are_named():
+    with pytest.raises(UsageError, match=r"removing 0.01% of 4096 .* fit: 1, 2, 3, 4, …, 4092, 4093, 4094, 4095;"):
+        kept_width(4096, 0.0001, 1)
+
+
+def test_another_share_than_was_asked_for_is_said():
+    said = rounded(0.25, 1536, kept_width(1536, 0.25, 256), "FFN channels", " (a multiple of 256)")
+    assert said == "FFN channels: 1536 become 1024 (a multiple of 256), which removes 33.3% where 25.0% was asked for"
+    assert rounded(0.25, 768, 576, "FFN channels", "") is None
+    assert rounded(2, 8, 6, "KV groups", "") is None
+    assert rounded(None, 8, 8, "KV groups", "") is None
 
 
 def test_a_number_or_a_fraction_is_removed():

@@ -109,6 +109,9 @@ BROKEN: dict[str, tuple[dict[str, object], str]] = {
     "negative epsilon": ({"add_layer_norm_rms_eps": -1.0}, "epsilon is -1.0"),
     "token twice": ({"add_token_list": ["a", "b", "a"]}, "names a token twice"),
     "end token beyond the vocabulary": ({"add_eos_token_id": 999}, "eos_token_id is 999, and there are 262 tokens"),
+    "types of some tokens only": ({"add_token_types": [1] * 9}, "token_type has 9 entries for 262 tokens"),
+    "types that are texts": ({"add_token_types": ["1"] * 262}, r"token_type is arr\[str\], not arr\[i32\]"),
+    "merges that are numbers": ({"add_token_merges": [1, 2]}, r"merges is arr\[i32\], not arr\[str\]"),
     "no byte tokens": ({"add_tokenizer_model": "llama"}, "no token for the byte 0x00"),
 }
 

@@ -87,3 +87,11 @@ def test_a_header_names_tokens_by_id_or_by_name() -> None:
             of_gguf(header | {"holdfast.special_tokens": wrong})
     with pytest.raises(ArtifactError, match="no text"):
         of_gguf({"tokenizer.chat_template": 5})
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "\ud83d"])
+def test_files_that_are_no_tokenizers_are_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "tokenizer_config.json"
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ArtifactError, match=r"tokenizer_config\.json (is not JSON|holds no|cannot be read)"):
+        of_folder(tmp_path)

@@ -24,6 +24,13 @@ PIECES = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ m['content'] | trim }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+MISTRAL3 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + '[/INST]' }}"
+    "{% elif m['tool_calls'] %}{{ '[TOOL_CALLS] ' + m['tool_calls'] | tojson }}{{ '<tools>' }}"
+    "{% elif m['role'] == 'tool' and m['tool_call_id'] %}{{ '[TOOL_RESULTS] ' + m['content'] + '[/TOOL_RESULTS]' }}"
+    "{% elif m['role'] == 'assistant' %}{{ m['content'] }}{% else %}{{ raise_exception('role') }}{% endif %}"
+    "{% endfor %}"
+)
 HARMLESS = [
     [{"role": "user", "content": "Is <b>48213</b> [1] late? ### No | <|x|> [ok]"}],
     [
@@ -133,3 +140,24 @@ def test_full_width_brackets_are_brackets_where_the_tokenizer_folds_them() -> No
         forgery = Forgery(PHI3, {}, controls=[], added=[], folds=folds)
         assert forgery.clean({"role": "user", "content": text})["content"] == left
         assert forgery.clean({"role": "user", "content": "\uff1cb\uff1e"})["content"] == "\uff1cb\uff1e"
+
+
+@pytest.mark.parametrize("marker", ["<|\x01user|>", "<|us\u200ber|>", "<|USER|>", "\u226e|us\u0301er|>", "<|us\x1cer|\uff1e"])
+def test_what_a_folding_tokenizer_does_not_see_hides_no_marker(marker: str) -> None:
+    forgery = Forgery(PHI3, {}, controls=[], added=[], folds=True)
+    assert forgery.clean(said(f"\u00c9A{marker}\u00df")[0])["content"] == "\u00c9A\u00df"
+    assert forgery.clean(said(f"<|us{marker}er|>b")[0])["content"] == "b"
+    assert Forgery(PHI3, {}, controls=[], added=[]).clean(said(marker)[0])["content"] == marker
+
+
+@pytest.mark.parametrize(
+    ("template", "markers"),
+    [
+        (PIECES, ["<|tool|>", "<|developer|>"]),
+        (MISTRAL3, ["[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[INST]", "[/INST]"]),
+    ],
+)
+def test_markers_of_tools_and_other_roles_are_taken_out(template: str, markers: list[str]) -> None:
+    forgery = Forgery(template, {}, controls=[], added=[])
+    for marker in markers:
+        assert forgery.clean(said(f"x{marker}y <tools>", "tool")[0])["content"] == "xy <tools>"

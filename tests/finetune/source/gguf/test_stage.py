@@ -23,7 +23,7 @@ from compress.model.weights import write_model
 from finetune.source.gguf import folder as gguf_folder
 from finetune.source.gguf.config import config_of
 from finetune.source.gguf.parts import read_parts
-from finetune.source.gguf.stage import GgufSource
+from finetune.source.gguf.stage import GgufParams, GgufSource
 from finetune.source.gguf.weights import load, origins
 
 SCALED = ("gemma2-uncapped", "gemma2-pattern", "gemma2-46-blocks", "gemma3-nested", "gemma3-62-blocks")
@@ -195,6 +195,8 @@ def test_the_older_key_of_linear_scaling(tmp_path: Path) -> None:
         ("llama", {"llama.block_count": 4}, "lacks the tensor blk.3.attn_norm.weight"),
         ("llama", {"llama.block_count": 2}, "holds blk.2.attn_k.weight and 8 more, which 'llama' does not"),
         ("gemma3", {"gemma3.rope.scaling.attn_factor": 1.3}, "rotary scaling 'longrope'"),
+        ("gemma3", {"gemma3.attention.sliding_window_pattern": 2.5}, "pattern is 2.5, neither a period nor a list"),
+        ("llama", {"split.count": "3"}, "split.no and split.count are 0 and '3', not numbers"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_model_here_are_refused(
@@ -206,6 +208,12 @@ def test_files_that_are_no_model_here_are_refused(
         whole(changed)
     assert message in caught.value.what
     assert caught.value.next
+
+
+def test_a_file_without_a_tokenizer_is_named_when_it_is_planned(tmp_path: Path) -> None:
+    path = write_plain(save_family("llama", tmp_path / "hf"), tmp_path)
+    with pytest.raises(HoldfastError, match="holds no tokenizer"):
+        gguf_folder.outline(path, GgufParams(gguf=path))
 
 
 def test_a_window_of_gemma_needs_its_blocks(tmp_path: Path) -> None:
@@ -278,6 +286,10 @@ def test_a_part_that_is_missing_or_foreign_is_named(exported: Path, tmp_path: Pa
     parts[1].rename(tmp_path / "aside")
     with pytest.raises(HoldfastError, match=r"is one of 3 parts; missing beside it: m-00002-of-00003.gguf"):
         read_parts(parts[0])
+    many = tmp_path / "m-00001-of-90000.gguf"
+    os.link(parts[0], many)
+    with pytest.raises(HoldfastError, match=r"missing beside it: m-00002-of-90000.gguf, .* and 89995 more$"):
+        read_parts(many)
     os.link(parts[0], parts[1])
     with pytest.raises(HoldfastError, match=r"m-00002-of-00003.gguf says that it is part 1 of 3"):
         read_parts(parts[0])
