@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from compress.errors import ArtifactError
@@ -133,8 +133,13 @@ def _open_recorded(folder: Path, *, verify: bool) -> Artifact:
         record = json.loads((folder / RECORD).read_text())
         files = record["files"]
         artifact = _from_record(folder, record)
-    except (ValueError, KeyError, TypeError) as error:
+        odd = next((name for name, entry in files.items() if not _inside(name) or {"size", "sha256"} - {*entry}), None)
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{folder / RECORD} is not a valid artifact record ({error})", next=_REMAKE) from None
+    if odd is not None:
+        raise ArtifactError(f"{folder / RECORD} names {odd!r:.200}, which is no file of the artifact", next=_REMAKE)
+    if artifact.digest != digest_json({"kind": artifact.kind, "files": files}):
+        raise ArtifactError(f"{folder / RECORD} was changed: its digest is not that of its files", next=_REMAKE)
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():
@@ -142,6 +147,12 @@ def _open_recorded(folder: Path, *, verify: bool) -> Artifact:
         if path.stat().st_size != entry["size"] or (verify and sha256_file(path) != entry["sha256"]):
             raise ArtifactError(f"{path} is corrupt: its content differs from {RECORD}", next=_REMAKE)
     return artifact
+
+
+def _inside(name: str) -> bool:
+    """Whether a path of a record stays in the folder."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in name and "\\" not in name
 
 
 _REMAKE = "delete that folder and run the command that made it again"

@@ -142,8 +142,11 @@ def copy_model(artifact: Artifact, out: Path) -> str:
         return "model.gguf"
     names = sorted(artifact.record["files"])
     if artifact.kind == "gguf":
-        (model,) = [name for name in names if name.endswith(".gguf")]
-        shutil.copyfile(artifact.path / model, out / "model.gguf")
+        models = [name for name in names if name.endswith(".gguf")]
+        if len(models) != 1:
+            what = f"{artifact.path} holds {len(models)} models: {', '.join(models[:3])}"
+            raise ArtifactError(what, next="give the .gguf file that is to be packaged")
+        shutil.copyfile(artifact.path / models[0], out / "model.gguf")
         return "model.gguf"
     for name in names:
         (out / "model" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,8 @@ _BRACKETED = re.compile(r"<{1,2}[^<>\s]{1,64}>{1,2}|\[/?[A-Z][A-Z0-9_]*\]|\[\|[^
 """What a marker in ordinary text looks like."""
 NESTED = 16
 """Markers inside markers are taken out so many times; each time is a pass over the text."""
+_WORDS, _INLINE = re.compile(r"(#{1,6} ?)?[A-Z][\w ]{1,30}:"), re.compile(r"\s([A-Z]{4,}:)$")
+"""Markers that are words: a line of their own, or capitals within one."""
 _NO_WORD = re.compile(r"<\|.*\|>|<{2}.*|\[.*")
 """Of these, what is no tag of a document: a marker also where only some conversations bring it."""
 _SAID = "Zq1qZ"
@@ -56,8 +58,9 @@ class Forgery:
         tokens = {token for token in added if _is_marker(token) and token in shown}
         rare = {marker for marker in _BRACKETED.findall(spelled) if _NO_WORD.fullmatch(marker)}
         everywhere = {*controls, *tokens, *rare, *_BRACKETED.findall(written)} - {""}
-        self._others = _Marks(everywhere, folds=folds)
-        self._assistant = _Marks(everywhere - (inspected(template) - {*controls}), folds=folds)
+        words = _words(written, _matcher(everywhere))
+        self._others = _Marks(everywhere, words, folds=folds)
+        self._assistant = _Marks(everywhere - (inspected(template) - {*controls}), words, folds=folds)
 
     def clean(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The message without markers, whatever field they stand in.
@@ -78,7 +81,9 @@ class Forgery:
     def _clean(self, value: Any, marks: _Marks) -> Any:
         if isinstance(value, str):
             if (at := half_character(value)) is not None:
-                raise UsageError(f"a message has half a character at position {at}", next="send whole Unicode characters")
+                raise UsageError(
+                    f"a message has half a character at position {at}", next="send whole Unicode characters"
+                )
             return marks.taken_out(value)
         if value is None or isinstance(value, bool | int | float):
             return value
@@ -92,8 +97,10 @@ class Forgery:
 class _Marks:
     """Markers, and texts without them."""
 
-    def __init__(self, markers: Iterable[str], *, folds: bool) -> None:
-        self._plain, self._folded = _matcher(markers), _matcher(map(folded, markers)) if folds else None
+    def __init__(self, markers: Iterable[str], words: Iterable[str], *, folds: bool) -> None:
+        """``words``: regular expressions of markers that are words."""
+        self._plain = re.compile("|".join([_matcher(markers).pattern, *sorted(words)]), re.MULTILINE)
+        self._folded = _matcher(map(folded, markers)) if folds else None
 
     def taken_out(self, text: str) -> str:
         """Taken out again and again: what is left around a marker may be one. Nobody nests them deep by accident."""
@@ -132,6 +139,19 @@ def _without_folded(text: str, marks: re.Pattern[str]) -> str:
 def _matcher(texts: Iterable[str]) -> re.Pattern[str]:
     longest_first = sorted({*texts} - {""}, key=lambda text: (-len(text), text))
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _words(written: str, markers: re.Pattern[str]) -> set[str]:
+    """Of what is written in front of contents (and of replies), roles as words: ``### Response:``, ``USER:``. Each
+    counts where the template has it: at the beginning of a line, or behind a space."""
+    found = set()
+    for before in markers.sub("\n", written).split("\0"):
+        line = before.rstrip().rpartition("\n")[2]
+        if _WORDS.fullmatch(line.lstrip()):
+            found.add(rf"^[ \t]*{re.escape(line.lstrip())}")
+        elif inline := _INLINE.search(line):
+            found.add(rf"(?<!\S){re.escape(inline[1])}")
+    return found
 
 
 def _written(template: str, special: Mapping[str, str]) -> str:

@@ -101,5 +101,5 @@ def test_windows_are_no_longer_than_the_models_context(tiny_llama, tmp_path, cap
 
 
 def test_a_budget_holds_a_window_at_least():
-    with pytest.raises(ValidationError, match="calibration_tokens 256 are less than one window of calibration_length 512"):
+    with pytest.raises(ValidationError, match="256 are less than one window of calibration_length 512"):
         CalibratedParams(calibration_tokens=256, calibration_length=512)

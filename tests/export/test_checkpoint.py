@@ -179,7 +179,10 @@ def resettled(**values: object) -> Callable[[Path], None]:
 
 QK = "model.layers.0.self_attn.k_proj"
 CODED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "other bits": (resettled(bits=8), r"qweight has shape \[8, 64\]; 8 bits of config.json and 64 inputs want \[16, 64\]"),
+    "other bits": (
+        resettled(bits=8),
+        r"qweight has shape \[8, 64\]; 8 bits .* and 64 inputs want \[16, 64\]",
+    ),
     "bits that are a text": (resettled(bits="4"), "quantization_config.bits is '4', not one of 2, 3, 4, 8"),
     "no bits": (resettled(bits=None), "quantization_config.bits is None"),
     "another order of codes": (resettled(checkpoint_format="marlin"), "checkpoint_format is 'marlin', not gptq or"),

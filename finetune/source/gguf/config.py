@@ -152,7 +152,7 @@ def _kinds(keys: Keys, layers: int, period: int) -> list[str]:
     given = keys.get("attention.sliding_window_pattern")
     if given is not None and not isinstance(given, int):
         if not isinstance(given, list | array):
-            raise keys.error(f"attention.sliding_window_pattern is {given!r:.40}, neither a period nor a list of blocks")
+            raise keys.error(f"attention.sliding_window_pattern is {given!r:.40}, neither a period nor a list")
         windows = [bool(value) for value in given]
         if len(windows) != layers:
             raise keys.error(f"attention.sliding_window_pattern names {len(windows)} of {layers} blocks")

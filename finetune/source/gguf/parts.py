@@ -12,7 +12,6 @@ from runtime.engine.gguf_file import GgufHeader, GgufTensor, read_gguf
 from runtime.engine.gguf_model import check_model
 from runtime.engine.gguf_split import named_parts
 
-
 SHOWN = 4
 """Missing parts that an error names."""
 
@@ -51,7 +50,9 @@ def part_files(path: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()] if len(files) > 1 else []
     if missing:
         names = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
-        raise ArtifactError(f"{path} is one of {len(files)} parts; missing beside it: {names}", next="copy all parts there")
+        raise ArtifactError(
+            f"{path} is one of {len(files)} parts; missing beside it: {names}", next="copy all parts there"
+        )
     return files
 
 

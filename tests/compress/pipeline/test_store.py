@@ -61,6 +61,26 @@ def test_damage_is_named(tmp_path, damage):
         store.get("k", verify=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda r: r["files"].update({"../x": r["files"].pop("train.jsonl")}), r"names '\.\./x', which is no file of"),
+        (lambda r: r["files"].update({"/etc/hostname": {"size": 1, "sha256": ""}}), "names '/etc/hostname'"),
+        (lambda r: r["files"].update({"x": {"size": 1}}), "names 'x'"),
+        (lambda r: r.update(files=[]), "not a valid artifact record"),
+        (lambda r: r.update(kind="hf"), "its digest is not that of its files"),
+    ],
+)
+def test_a_record_that_was_changed_is_named(tmp_path, change, why):
+    path = make(Store(tmp_path), "k").path / "artifact.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.chmod(0o644)
+    path.write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match=why):
+        open_artifact(path.parent)
+
+
 def test_a_link_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.json").symlink_to("/etc/hostname")

@@ -12,7 +12,7 @@ import runtime
 from compress.artifact import Artifact, open_artifact, seal
 from compress.errors import ArtifactError, HoldfastError, UsageError
 from compress.stage import Job
-from export.bundle.stage import BundleParams, ExportBundle
+from export.bundle.stage import BundleParams, ExportBundle, copy_model
 from runtime.engine.template import STILL
 
 RULES = """
@@ -150,6 +150,13 @@ def test_a_bare_model_is_packaged_as_unproven(make: Make, models: dict[str, Arti
     assert bom["bomFormat"] == "CycloneDX"
     assert bom["components"][0]["purl"].startswith("pkg:pypi/llama-cpp-python@")
     assert "FROM ./model.gguf" in (folder / "Modelfile").read_text()
+
+
+def test_one_of_several_files_is_not_guessed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_tiny_gguf(tmp_path / f"{name}.gguf")
+    with pytest.raises(ArtifactError, match=r"holds 2 models: a.gguf, b.gguf"):
+        copy_model(open_artifact(tmp_path), tmp_path)
 
 
 def test_one_of_several_templates_ships_as_the_default(tmp_path: Path) -> None:
