@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from compress.model.layout import ALWAYS, BlockLayout, Norms, Settings, every
 from compress.model.rotary import FULL, SLIDING
@@ -119,7 +120,13 @@ _GPT2 = BlockLayout(
         "num_hidden_layers": "n_layer",
     },
     refused=("add_cross_attention",),
-    defaults={"hidden_act": "gelu_new", "norm_eps": 1e-5, "tie_word_embeddings": True},
+    defaults={
+        "hidden_act": "gelu_new",
+        "norm_eps": 1e-5,
+        "scale_attn_by_inverse_layer_idx": False,
+        "scale_attn_weights": True,
+        "tie_word_embeddings": True,
+    },
 )
 
 LAYOUTS: Mapping[str, BlockLayout] = {
@@ -151,3 +158,13 @@ LAYOUTS: Mapping[str, BlockLayout] = {
     ),
 }
 """``model_type`` of config.json -> layout."""
+
+
+def logit_cap(settings: Any) -> float | None:
+    """What transformers' model with these ``settings`` caps its logits at; families without a row as they say."""
+    row = LAYOUTS.get(settings.model_type)
+    cap = row.own(settings, _CAP) if row else getattr(settings, _CAP, None)
+    return None if cap is None else float(cap)
+
+
+_CAP = "final_logit_softcapping"

@@ -23,6 +23,16 @@ SIZES = (
 )
 ALWAYS = ""
 """Instead of an option: a bias that every model of the family has."""
+OF_SOME = frozenset(
+    {
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "query_pre_attn_scalar",
+        "scale_attn_by_inverse_layer_idx",
+        "scale_attn_weights",
+    }
+)
+"""Keys that only families with a default for them have; transformers ignores them elsewhere."""
 COMMON: Mapping[str, Any] = {"hidden_act": "silu", "norm_eps": 1e-6, "tie_word_embeddings": False}
 
 
@@ -202,10 +212,19 @@ class BlockLayout:
         channels = {"gate": shape.ffn, "up": shape.ffn} if self.gated else {"up": shape.ffn}
         return {**_rows(self.qkv, attention), **_rows(self.ffn, channels)}
 
+    def reads(self, key: str) -> bool:
+        """Whether transformers reads ``key`` in this family's config.json: some change what is computed in one family
+        and nothing in the others."""
+        return key not in OF_SOME or key in self.defaults
+
+    def own(self, settings: Any, name: str) -> Any:
+        """The value that transformers' ``settings`` object has for Llama's ``name``; None where the family has none."""
+        return getattr(settings, self.keys.get(name, name), None) if self.reads(name) else None
+
     def settings(self, config: Mapping[str, Any]) -> Settings:
         """``config`` in Llama's names with defaults; ArtifactError naming a size that is missing."""
         renamed = {name: config[key] for name, key in self.keys.items() if key in config}
-        same = {key: value for key, value in config.items() if key not in self.keys}
+        same = {key: value for key, value in config.items() if key not in self.keys and self.reads(key)}
         settings = {**COMMON, **self.defaults, **same, **renamed}
         if settings.get("num_key_value_heads") is None:
             settings["num_key_value_heads"] = settings.get("num_attention_heads")

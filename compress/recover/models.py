@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compress.errors import ArtifactError
 from compress.extras import need
 from compress.model.blocks import ModelFolder
+from compress.model.families import logit_cap
 from compress.model.weights import write_model
 from compress.recover.rows import Batch
 
@@ -41,8 +42,9 @@ def say(model: Any, batch: Batch, blocks: Sequence[int] = ()) -> Said:
     with _watched(model, blocks) as outputs:
         hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
     states = [outputs[block].flatten(0, 1)[batch.targets] for block in blocks]
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return Said(hidden.flatten(0, 1)[batch.targets], model.get_output_embeddings().weight, cap, states)
+    return Said(
+        hidden.flatten(0, 1)[batch.targets], model.get_output_embeddings().weight, logit_cap(model.config), states
+    )
 
 
 @contextmanager

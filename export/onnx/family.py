@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
+from compress.model.families import LAYOUTS
+from compress.model.layout import BlockLayout
 
 ACTIVATIONS = {
     "gelu": ("Gelu", "none"),
@@ -162,11 +164,8 @@ def spec_of(family: Family, settings: Any) -> Spec:
     """Everything the graph needs; UsageError for a setting that the graph cannot follow."""
     heads, hidden, blocks = settings.num_attention_heads, settings.hidden_size, settings.num_hidden_layers
     head_dim = getattr(settings, "head_dim", None) or hidden // heads
-    activation = (
-        getattr(settings, "hidden_activation", None)
-        or getattr(settings, "hidden_act", None)
-        or settings.activation_function
-    )
+    row = LAYOUTS[settings.model_type]
+    activation = row.own(settings, "hidden_act")
     if activation not in ACTIVATIONS:
         raise UnsupportedArchitecture(f"ONNX export does not know the activation {activation!r}", next="export GGUF")
     _refuse(settings)
@@ -181,12 +180,12 @@ def spec_of(family: Family, settings: Any) -> Spec:
         head_dim=head_dim,
         vocab=settings.vocab_size,
         context=settings.max_position_embeddings,
-        eps=float(getattr(settings, "rms_norm_eps", None) or settings.layer_norm_epsilon),
+        eps=float(row.own(settings, "norm_eps")),
         activation=activation,
         windows=tuple(window if kind == "sliding_attention" else -1 for kind in kinds),
-        scales=tuple(_scale(settings, head_dim, block) for block in range(blocks)),
-        softcap=getattr(settings, "attn_logit_softcapping", None) or 0.0,
-        final_softcap=getattr(settings, "final_logit_softcapping", None) or 0.0,
+        scales=tuple(_scale(row, settings, head_dim, block) for block in range(blocks)),
+        softcap=row.own(settings, "attn_logit_softcapping") or 0.0,
+        final_softcap=row.own(settings, "final_logit_softcapping") or 0.0,
         kinds=kinds,
     )
 
@@ -200,17 +199,17 @@ def _refuse(settings: Any) -> None:
 def _kinds(settings: Any, blocks: int) -> tuple[str, ...]:
     """Kind of attention of each block; families without ``layer_types`` (Mistral, Phi-3) have one window for all."""
     given = getattr(settings, "layer_types", None)
-    if given is not None and settings.model_type != "llama":
+    if given is not None and LAYOUTS[settings.model_type].own_layer_types:
         return tuple(given)
     windowed = settings.model_type in {"mistral", "phi3"} and getattr(settings, "sliding_window", None)
     return ("sliding_attention" if windowed else "full_attention",) * blocks
 
 
-def _scale(settings: Any, head_dim: int, block: int) -> float:
-    scale = float(getattr(settings, "query_pre_attn_scalar", None) or head_dim) ** -0.5
-    if not getattr(settings, "scale_attn_weights", True):
+def _scale(row: BlockLayout, settings: Any, head_dim: int, block: int) -> float:
+    scale = float(row.own(settings, "query_pre_attn_scalar") or head_dim) ** -0.5
+    if row.own(settings, "scale_attn_weights") is False:
         scale = 1.0
-    return scale / (block + 1) if getattr(settings, "scale_attn_by_inverse_layer_idx", False) else scale
+    return scale / (block + 1) if row.own(settings, "scale_attn_by_inverse_layer_idx") else scale
 
 
 def rope_tables(family: Family, settings: Any, kinds: tuple[str, ...]) -> dict[str, Rope]:

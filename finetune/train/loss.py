@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compress.model import head_loss
+from compress.model.families import logit_cap
 from finetune.train.objective import IGNORED
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def score_labels(model: Any) -> None:
     ``reply_logps``, with ``by_token=True`` that of ``token_logps``; other calls are as before."""
     from transformers.modeling_outputs import CausalLMOutput
 
-    plain, cap = model.forward, getattr(model.config, "final_logit_softcapping", None)
+    plain, cap = model.forward, logit_cap(model.config)
 
     @functools.wraps(type(model).forward)
     def forward(

@@ -102,6 +102,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gpt2-unscaled": ("gpt2", {"scale_attn_weights": False}),
+    "llama-strays": (
+        "llama",
+        {
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+            "query_pre_attn_scalar": 5,
+            "scale_attn_weights": False,
+            "scale_attn_by_inverse_layer_idx": True,
+            "hidden_activation": "gelu",
+            "layer_norm_epsilon": 0.5,
+            "rms_norm_eps": 0.0,
+        },
+    ),
+    "mistral-strays": ("mistral", {"sliding_window": 8, "layer_types": ["full_attention"] * 3}),
+    "gpt2-strays": ("gpt2", {"hidden_act": "silu", "rms_norm_eps": 0.5, "final_logit_softcapping": 3.0}),
 }
 """Name -> ``model_type`` and what config.json says beside the sizes."""
 PLAIN = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2"]
