@@ -42,9 +42,8 @@ def say(model: Any, batch: Batch, blocks: Sequence[int] = ()) -> Said:
     with _watched(model, blocks) as outputs:
         hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
     states = [outputs[block].flatten(0, 1)[batch.targets] for block in blocks]
-    return Said(
-        hidden.flatten(0, 1)[batch.targets], model.get_output_embeddings().weight, logit_cap(model.config), states
-    )
+    head, cap = model.get_output_embeddings().weight, logit_cap(model.config)
+    return Said(hidden.flatten(0, 1)[batch.targets], head, cap, states)
 
 
 @contextmanager
