@@ -17,6 +17,8 @@ from compress.json_files import read_json
 
 MAX_LAYERS = 4096
 Config = Mapping[str, Any]
+LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How folders are given to transformers: nothing is fetched, and code that lies in them is neither run nor asked about."""
 
 
 def _count(value: Any) -> bool:
@@ -46,7 +48,7 @@ def _rotary(value: Any) -> bool:
 
 def _rotary_item(key: str, value: Any) -> bool:
     if key in ("rope_type", "type"):
-        return value is None or isinstance(value, str)
+        return isinstance(value, str)
     if key in ("rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor"):
         return value is None or _positive(value)
     if isinstance(value, list):
@@ -98,7 +100,7 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 def read_settings(folder: Path) -> Any:
     """The folder's configuration with transformers' defaults filled in. ArtifactError says what it refuses."""
     try:
-        return need("transformers").AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        return need("transformers").AutoConfig.from_pretrained(str(folder), **LOCAL)
     except Exception as error:  # transformers' validation raises many kinds
         why = " ".join(str(error).split())
         raise ArtifactError(

@@ -140,7 +140,12 @@ LAYOUTS: Mapping[str, BlockLayout] = {
     ),
     "gpt2": _GPT2,
     "llama": _LLAMA,
-    "mistral": replace(_PLAIN, finish=_windowed, defaults={"num_key_value_heads": 8, "sliding_window": 4096}),
+    "mistral": replace(
+        _PLAIN,
+        finish=_windowed,
+        renamed=("layer_types", "ministral"),
+        defaults={"num_key_value_heads": 8, "sliding_window": 4096},
+    ),
     "phi3": replace(
         _PLAIN,
         partial=True,

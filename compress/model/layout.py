@@ -128,6 +128,8 @@ class BlockLayout:
     """Completes the settings: ``layer_types`` at least."""
     own_layer_types: bool = False
     """Whether transformers reads ``layer_types`` of this family's config.json."""
+    renamed: tuple[str, str] | None = None
+    """A key of config.json by which transformers takes the model for another, and that one's name."""
     refused: tuple[str, ...] = ()
     """Options of config.json that change the computation in a way not known here."""
 
@@ -237,6 +239,12 @@ class BlockLayout:
             settings["intermediate_size"] = self.ffn_times_hidden * settings["hidden_size"]
         if settings.get("head_dim") is None:
             settings["head_dim"] = settings["hidden_size"] // settings["num_attention_heads"]
+        if self.renamed is not None and self.renamed[0] in config:
+            (key, name), kind = self.renamed, settings.get("model_type")
+            raise UnsupportedArchitecture(
+                f"config.json: with {key} transformers takes a {kind} for a {name}, which is not known",
+                next=f"remove {key} if the model was trained without it",
+            )
         self.finish(settings)
         self._check_rotary(settings)
         return settings

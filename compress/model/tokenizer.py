@@ -16,12 +16,14 @@ from typing import Any
 from compress.chat_files import TEMPLATE_FILES
 from compress.errors import ArtifactError
 from compress.extras import need
-from compress.model.config import read_config, read_settings
+from compress.json_files import read_json
+from compress.model.config import LOCAL, read_config, read_settings
 
 log = logging.getLogger(__name__)
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PROCESSORS, _JINJA = "chat_template.json", "chat_template.jinja"
-_NAMING = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", _JINJA)
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_NAMING = (*_SETTINGS, _JINJA)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -42,12 +44,19 @@ def _loaded(folder: Path, stamps: Any) -> Any:
         raise _unreadable(folder, f"no {', '.join(VOCABULARIES[:2])} or {VOCABULARIES[2]}")
     transformers = need("transformers")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **LOCAL)
         tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # any of a dozen libraries' own errors: all mean an unreadable tokenizer
         if (folder / "config.json").is_file():
             read_settings(folder)  # which transformers reads first
-        raise _unreadable(folder, str(error).partition("\n")[0]) from error
+        said = _said(folder)
+        if said.get("auto_map"):
+            raise ArtifactError(
+                f"the tokenizer of {folder} is code of its own (auto_map), which is never run",
+                next="load it where you trust that code, and save it as tokenizer.json (a PreTrainedTokenizerFast)",
+            ) from error
+        kind = said.get("tokenizer_class")
+        raise _unreadable(folder, str(error).partition("\n")[0] + (f"; its class is {kind}" if kind else "")) from error
     if tokenizer.chat_template is None and (folder / PROCESSORS).is_file():
         log.warning("%s is read by processors and no tokenizer: put its template into %s", folder / PROCESSORS, _JINJA)
     rows = read_config(folder).get("vocab_size") if (folder / "config.json").is_file() else None
@@ -62,6 +71,12 @@ def _loaded(folder: Path, stamps: Any) -> Any:
         )  # fmt: skip
         _leave_out(tokenizer, invented)
     return tokenizer
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, once all settings are JSON objects. Raises ArtifactError naming the one that is none."""
+    found = {path.name: read_json(path) for name in _SETTINGS if (path := folder / name).is_file()}
+    return found.get(_SETTINGS[0], {})
 
 
 def _unreadable(folder: Path, what: str) -> ArtifactError:

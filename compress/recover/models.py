@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compress.errors import ArtifactError
 from compress.extras import need
 from compress.model.blocks import ModelFolder
+from compress.model.config import LOCAL
 from compress.model.families import logit_cap
 from compress.model.weights import write_model
 from compress.recover.rows import Batch
@@ -34,7 +35,7 @@ def load_model(folder: Path) -> Any:
     import torch
 
     auto = need("transformers").AutoModelForCausalLM
-    return auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    return auto.from_pretrained(folder, dtype=torch.float32, **LOCAL).eval()
 
 
 def say(model: Any, batch: Batch, blocks: Sequence[int] = ()) -> Said:

@@ -12,6 +12,7 @@ from typing import Any
 from compress.errors import ArtifactError, UsageError
 from compress.extras import need
 from compress.memory import trim
+from compress.model.config import LOCAL
 from compress.validate.batches import plan_batches
 from compress.validate.greedy import decode, score_batch
 from compress.validate.packed import pack_linears
@@ -37,7 +38,7 @@ class HfRunner(Runner):
         if threads:
             torch.set_num_threads(threads)
         self.path = Path(path)
-        self.tokenizer = need("transformers").AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        self.tokenizer = need("transformers").AutoTokenizer.from_pretrained(self.path, **LOCAL)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = self._load("auto" if self.device == "cuda" else torch.float32).to(self.device).eval()
         self.vocabulary = self.model.get_output_embeddings().weight.shape[0]
@@ -166,7 +167,7 @@ def load_torch_model(path: Path, dtype: Any) -> Any:
     """The causal LM of an HF folder in ``dtype``."""
     transformers = need("transformers")
     transformers.utils.logging.disable_progress_bar()
-    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **LOCAL)
 
 
 def assemble_torch_model(path: Path, state: Mapping[str, Any]) -> Any:
@@ -175,7 +176,7 @@ def assemble_torch_model(path: Path, state: Mapping[str, Any]) -> Any:
     Raises ArtifactError when a weight is missing or left over.
     """
     transformers = need("transformers")
-    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    config = transformers.AutoConfig.from_pretrained(path, **LOCAL)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.tie_word_embeddings = "lm_head.weight" not in state

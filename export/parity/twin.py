@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compress.errors import ArtifactError
+from compress.model.config import LOCAL
 from export.checkpoint import Checkpoint
 from export.parity.logits import Floats
 from export.parity.noise import arithmetic
@@ -35,7 +36,7 @@ class Twin:
         from compress.extras import need
 
         torch, transformers = need("torch"), need("transformers")
-        config = transformers.AutoConfig.from_pretrained(reference.folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(reference.folder, **LOCAL)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         self.tied = HEAD not in reference.names()

@@ -15,7 +15,7 @@ from typing import Any
 
 from compress.errors import ArtifactError
 from compress.extras import need
-from compress.model.config import read_config, read_generation_config
+from compress.model.config import LOCAL, read_config, read_generation_config
 from compress.model.tensors import held
 from compress.model.weights import DTYPES, Weights, copy_side_files
 
@@ -83,7 +83,7 @@ def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | No
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         device_map={"": device},
-        local_files_only=True,
+        **LOCAL,
         attn_implementation=attention,
         dtype=torch.float32,
         **extra,

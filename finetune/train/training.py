@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress import launch
 from compress.extras import need
+from compress.model.config import LOCAL
 from compress.stage import Job
 from finetune.train import adapters, batches, freezing, gpu, hooks, merge, starting, together
 from finetune.train.objective import Example, Objective
@@ -60,7 +61,7 @@ def train(
 
     set_seed(job.seed)
     quiet()
-    tokenizer = AutoTokenizer.from_pretrained(job.input.path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(job.input.path, **LOCAL)
     starting.require_template(job.input.path, tokenizer)
     watch = Watch(job, objective, objective.examples(tokenizer), judge, fold)
     examples = watch.taught

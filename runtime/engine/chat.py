@@ -58,8 +58,8 @@ def of_folder(folder: Path) -> Chat:
     legacy = folder / "special_tokens_map.json"
     if "added_tokens_decoder" not in config and legacy.is_file():
         config |= _object(legacy)
-    own = {file.stem: file for file in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))}
-    own |= {DEFAULT: folder / TEMPLATE_FILE} if (folder / TEMPLATE_FILE).is_file() else {}
+    own = {DEFAULT: folder / TEMPLATE_FILE} if (folder / TEMPLATE_FILE).is_file() else {}
+    own |= {file.stem: file for file in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))}
     files = {name: _text(path) for name, path in own.items()}
     return Chat(files or _by_name(config.get("chat_template"), str(file)), _named_tokens(config))
 

@@ -115,7 +115,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "rms_norm_eps": 0.0,
         },
     ),
-    "mistral-strays": ("mistral", {"sliding_window": 8, "layer_types": ["full_attention"] * 3}),
+    "phi3-strays": ("phi3", {"sliding_window": 8, "layer_types": ["full_attention"] * 3}),
     "gpt2-strays": ("gpt2", {"hidden_act": "silu", "rms_norm_eps": 0.5, "final_logit_softcapping": 3.0}),
 }
 """Name -> ``model_type`` and what config.json says beside the sizes."""

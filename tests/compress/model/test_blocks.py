@@ -271,3 +271,11 @@ def test_narrowing_leaves_the_rest_of_the_config(tmp_path):
     folder = ModelFolder(tmp_path)
     assert folder.narrowed_config() == folder.config
     assert folder.narrowed_config(ffn=40, blocks=[0, 1]) == {**folder.config, "n_inner": 40, "n_layer": 2}
+
+
+def test_a_mistral_that_transformers_takes_for_another_is_refused(tmp_path):
+    save_tiny("mistral", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"layer_types": ["full_attention"] * 3}))
+    with pytest.raises(UnsupportedArchitecture, match="with layer_types transformers takes a mistral for a ministral"):
+        ModelFolder(tmp_path)

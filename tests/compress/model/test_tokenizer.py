@@ -83,3 +83,34 @@ def test_a_folder_is_read_again_when_its_files_change(tmp_path):
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match=r"cannot be loaded \(no tokenizer.json, tokenizer.model or vocab.json\)"):
         load_tokenizer(tmp_path)
+
+
+def test_code_that_comes_with_a_tokenizer_is_neither_run_nor_asked_about(tmp_path, capfd):
+    folder = folder_of(
+        tmp_path / "m", settings={"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
+    )
+    (folder / "own.py").write_text("raise SystemExit")
+    with pytest.raises(ArtifactError, match=r"is code of its own \(auto_map\), which is never run"):
+        load_tokenizer(folder)
+    assert "[y/N]" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"tokenizer_config.json": [1]}, "tokenizer_config.json holds no JSON object"),
+        ({"added_tokens.json": 7}, "added_tokens.json holds no JSON object"),
+        ({"tokenizer_config.json": {"tokenizer_class": "T5Tokenizer"}}, "cannot be loaded .* its class is T5Tokenizer"),
+    ],
+)
+def test_settings_that_are_none_are_named(tmp_path, files, why):
+    with pytest.raises(ArtifactError, match=why):
+        load_tokenizer(folder_of(tmp_path / "m", files=files))
+
+
+def test_a_template_that_only_processors_read_is_pointed_out(tmp_path, caplog):
+    folder = folder_of(
+        tmp_path / "m", settings={"chat_template": None}, files={"chat_template.json": {"chat_template": "x"}}
+    )
+    assert load_tokenizer(folder).chat_template is None
+    assert "chat_template.json is read by processors and no tokenizer" in caplog.text

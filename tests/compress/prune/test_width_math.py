@@ -27,7 +27,7 @@ def test_kept_width_rounds_and_explains():
 
 
 def test_few_of_many_widths_are_named():
-    with pytest.raises(UsageError, match=r"removing 0.01% of 4096 .* fit: 1, 2, 3, 4, …, 4092, 4093, 4094, 4095;"):
+    with pytest.raises(UsageError, match=r"(?s)removing 0.01% of 4096 .* fit: 1, 2, 3, 4, …, 4092, 4093, 4094, 4095;"):
         kept_width(4096, 0.0001, 1)
 
 
