@@ -18,7 +18,7 @@ from compress.json_files import read_json
 MAX_LAYERS = 4096
 Config = Mapping[str, Any]
 LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How folders are given to transformers: nothing is fetched, and code that lies in them is neither run nor asked about."""
+"""How folders are given to transformers: nothing is fetched; code that lies in them is neither run nor asked about."""
 
 
 def _count(value: Any) -> bool:
