@@ -1,13 +1,17 @@
-"""One wording for a missing optional dependency."""
+"""One wording for a missing optional dependency, and one way to give folders to transformers."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from compress.errors import MissingExtra
 
+LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How folders are given to transformers: nothing is fetched; code that lies in them is neither run nor asked about."""
 # import name -> extra of this distribution that brings it
 EXTRA_OF = {
     "accelerate": "train",

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError
-from compress.extras import need
+from compress.extras import LOCAL, need
 from compress.json_files import read_json
 
 MAX_LAYERS = 4096
 Config = Mapping[str, Any]
-LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How folders are given to transformers: nothing is fetched; code that lies in them is neither run nor asked about."""
 
 
 def _count(value: Any) -> bool:

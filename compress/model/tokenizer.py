@@ -15,9 +15,9 @@ from typing import Any
 
 from compress.chat_files import TEMPLATE_FILES
 from compress.errors import ArtifactError
-from compress.extras import need
+from compress.extras import LOCAL, need
 from compress.json_files import read_json
-from compress.model.config import LOCAL, read_config, read_settings
+from compress.model.config import read_config, read_settings
 
 log = logging.getLogger(__name__)
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compress.errors import ArtifactError
-from compress.extras import need
+from compress.extras import LOCAL, need
 from compress.model.blocks import ModelFolder
-from compress.model.config import LOCAL
 from compress.model.families import logit_cap
 from compress.model.weights import write_model
 from compress.recover.rows import Batch

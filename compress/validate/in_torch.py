@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError, UsageError
-from compress.extras import need
+from compress.extras import LOCAL, need
 from compress.memory import trim
-from compress.model.config import LOCAL
 from compress.validate.batches import plan_batches
 from compress.validate.greedy import decode, score_batch
 from compress.validate.packed import pack_linears

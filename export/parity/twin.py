@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from compress.errors import ArtifactError
-from compress.model.config import LOCAL
 from export.checkpoint import Checkpoint
 from export.parity.logits import Floats
 from export.parity.noise import arithmetic
@@ -33,7 +32,7 @@ class Twin:
     all candidates, one after another."""
 
     def __init__(self, reference: Checkpoint) -> None:
-        from compress.extras import need
+        from compress.extras import LOCAL, need
 
         torch, transformers = need("torch"), need("transformers")
         config = transformers.AutoConfig.from_pretrained(reference.folder, **LOCAL)

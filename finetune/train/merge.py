@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError
-from compress.extras import need
-from compress.model.config import LOCAL, read_config, read_generation_config
+from compress.extras import LOCAL, need
+from compress.model.config import read_config, read_generation_config
 from compress.model.tensors import held
 from compress.model.weights import DTYPES, Weights, copy_side_files
 

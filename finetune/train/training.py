@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import launch
-from compress.extras import need
-from compress.model.config import LOCAL
+from compress.extras import LOCAL, need
 from compress.stage import Job
 from finetune.train import adapters, batches, freezing, gpu, hooks, merge, starting, together
 from finetune.train.objective import Example, Objective
