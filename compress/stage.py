@@ -26,7 +26,7 @@ The artifact arrives in ``job.refs[<parameter name>]``."""
 class Params(BaseModel):
     """A stage's parameters. Unknown keys are errors; a docstring stands under every field."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class CalibratedParams(Params):

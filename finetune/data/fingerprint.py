@@ -20,17 +20,27 @@ def fingerprint(row: Row) -> bytes:
     emoji, ``C++``) do.
     """
     said = [words(m["content"]) for m in row["messages"] if m["role"] == "user"]
-    return digest([said, row.get("facts") or {}, row.get("sources")])
+    return digest(
+        [said, {name: _whole(value) for name, value in (row.get("facts") or {}).items()}, row.get("sources") or None]
+    )
+
+
+def _whole(value: Any) -> Any:
+    """1.0 as 1: a table with gaps holds whole numbers as floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _MINUS = re.compile(r"(?<!\w)[-\u2013](?=\d)|(?<=\d )[-\u2013](?= \d)")
 _DOTLESS = str.maketrans({"\u0307": None, "\u0131": "i"})
 """Case does not tell the letters i of Turkish apart."""
+_POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0670]")
+"""Vowel points that Hebrew and Arabic may leave out, and the Arabic sign that draws a word out."""
 
 
 def words(text: str) -> str:
     """Letters, marks, digits, minus signs and symbols of a text, folded; all else is space, unless nothing is left."""
     folded = unicodedata.normalize("NFKC", text).casefold().translate(_DOTLESS)
+    folded = _POINTS.sub("", folded).replace("!=", "\u2260")
     kept = "".join(map(_kept, _MINUS.sub("\u2212", folded))).split()
     return " ".join(kept) or folded.strip()
 

@@ -45,34 +45,47 @@ def read_rows(path: Path, split: str = "train") -> Iterator[NumberedRow]:
         return
     if not path.is_file():
         raise DataError(path, None, "there is no such file", next="check the path under data: in the pipeline file")
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix not in READERS:
-        raise DataError(
-            path, None, f"files ending in {suffix or 'nothing'} are not read here", next="use " + ", ".join(READERS)
-        )
-    yield from _json(path, split) if suffix == ".json" else READERS[suffix](path)
+    inner, packed = Path(path.name.lower().removesuffix(".gz")).suffix, path.suffix.lower()
+    if inner not in READERS or (packed == ".gz" and inner == ".parquet"):
+        hint = "unpack it first, or pack it with gzip" if packed in PACKED else "use " + ", ".join(READERS)
+        raise DataError(path, None, f"files ending in {packed or 'nothing'} are not read here", next=hint)
+    yield from _json(path, split) if inner == ".json" else READERS[inner](path)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines with their ends, decoded."""
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as handle:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as handle:
             for number, raw in enumerate(handle, 1):
                 try:
                     yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError:
-                    raise DataError(path, number, "is not UTF-8 text", next="save the file as UTF-8") from None
+                    raise _no_text(path, number, raw) from None
     except (OSError, EOFError) as error:
         raise DataError(path, None, f"cannot be read: {error}", next="check or fetch the file again") from None
+
+
+def _no_text(path: Path, number: int, raw: bytes) -> DataError:
+    """What a line is that is no UTF-8, and what to do."""
+    for start, name, suffix in MAGIC:
+        if number == 1 and raw.startswith(start):
+            return DataError(path, None, f"is a {name} file", next=f"let its name end in {suffix}, or unpack it")
+    return DataError(path, number, "is not UTF-8 text", next="save the file as UTF-8")
 
 
 def _jsonl(path: Path) -> Iterator[NumberedRow]:
     for line, text in _lines(path):
         if text.strip():
             try:
-                yield line, parse(text)
+                row = parse(text)
             except (ValueError, RecursionError) as error:
-                yield line, DataError(path, line, f"is not JSON ({_why(error)})", next="mend or remove that line")
+                spread = text.strip() in ("{", "[", "[{")
+                hint = "name it .json: one value goes over several lines" if spread else "mend or remove that line"
+                yield line, DataError(path, line, f"is not JSON ({_why(error)})", next=hint)
+            else:
+                if isinstance(row, list) and row and isinstance(row[0], dict):
+                    row = DataError(path, line, "holds a list of rows, not one row", next="name the file .json")
+                yield line, row
 
 
 def _why(error: Exception) -> str:
@@ -142,9 +155,10 @@ def _csv(path: Path, delimiter: str | None = None) -> Iterator[NumberedRow]:
     reader = csv.reader(
         itertools.chain([first], (text for _, text in lines)), delimiter=delimiter or _delimiter(first), strict=True
     )
+    before = 0
     try:
         header = [name.strip() for name in next(reader, [])]
-        doubled = [name for name in header if header.count(name) > 1]
+        doubled = [name for name in header if name and header.count(name) > 1]
         if doubled or not header:
             twice = f": {doubled[0]!r} stands twice" if doubled else ""
             raise DataError(
@@ -159,12 +173,14 @@ def _csv(path: Path, delimiter: str | None = None) -> Iterator[NumberedRow]:
                 what = f"has {len(cells)} cells, the header {len(header)}"
                 yield line, DataError(path, line, what, next="quote cells that hold the delimiter")
             else:
-                yield line, dict(zip(header, cells, strict=True))
+                yield line, {name: cell for name, cell in zip(header, cells, strict=True) if name}
     except csv.Error as error:
-        carriage = "new-line character" in str(error)
+        carriage, line = "new-line character" in str(error), reader.line_num
         what = "has lines that end with a carriage return alone" if carriage else f"is not valid CSV ({error})"
+        if "unexpected end" in str(error):
+            what, line = "has a quotation mark that nothing closes", before + 1
         hint = "save it with line feeds" if carriage else "mend the quotes of that line"
-        raise DataError(path, reader.line_num + skipped - 1, what, next=hint) from None
+        raise DataError(path, line + skipped - 1, what, next=hint) from None
 
 
 def _names_delimiter(line: str) -> bool:
@@ -188,12 +204,17 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            doubled = next((name for name in names if names.count(name) > 1), None)
+            if doubled is not None:
+                raise DataError(path, None, f"has the column {doubled!r} twice", next="give every column its own name")
             for batch in file.iter_batches(PARQUET_ROWS):
                 for row in batch.to_pylist(maps_as_pydicts="lossy"):
                     number += 1
                     yield number, {name: _given(value) for name, value in row.items()}
     except (arrow.ArrowException, OSError) as error:
-        raise DataError(path, None, f"is not a Parquet file ({error})", next="check the file") from None
+        what = f"is not a Parquet file ({' '.join(str(error).split())})"
+        raise DataError(path, None, what, next="check or fetch the file again") from None
 
 
 def _given(value: Any) -> Any:
@@ -203,7 +224,15 @@ def _given(value: Any) -> Any:
     return [_given(inner) for inner in value] if isinstance(value, list) else value
 
 
-READERS = {".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".parquet": _parquet, ".tsv": _tsv}
+READERS = {
+    ".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet, ".tsv": _tsv
+}  # fmt: skip
+PACKED = (".7z", ".bz2", ".gz", ".lz4", ".tar", ".tgz", ".xz", ".zip", ".zst")
+MAGIC = (
+    (b"\x1f\x8b", "gzip", ".gz"),
+    (b"PK\x03\x04", "ZIP or Excel", ".xlsx"),
+    (b"PAR1", "Parquet", ".parquet"),
+)
 
 
 def _folder(path: Path) -> Iterator[NumberedRow]:

@@ -22,7 +22,7 @@ from compress.costs import WORKER, Work
 from compress.errors import DataError, UsageError
 from compress.numbers import read_number
 from compress.outline import SAMPLE, Outline, Split
-from compress.rows import check_parts, question_of
+from compress.rows import check_parts, kind, question_of
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.fingerprint import digest, fingerprint
@@ -48,7 +48,7 @@ class FilesParams(Params):
     """Evaluation rows: none of them may be in training."""
     adapter: Literal[
         "auto", "messages", "sharegpt", "prompt_completion", "prompt_response", "question_answer", "alpaca",
-        "input_output", "hh", "ifeval", "intent", "sgd", "abcd", "tagged", "text",
+        "input_output", "preference", "openai_preference", "hh", "ifeval", "intent", "sgd", "abcd", "tagged", "text",
     ] = "auto"  # fmt: skip
     """How a row becomes a conversation; ``auto`` goes by the names of the columns."""
     columns: Mapping[str, str] = Field(default_factory=dict)
@@ -58,14 +58,14 @@ class FilesParams(Params):
     on_bad_row: Literal["fail", "skip"] = "fail"
     """What to do with a row that cannot be used; ``skip`` leaves it out and says how many were."""
     duplicates: Literal["keep", "drop"] = "keep"
-    """Rows that are another one's equal in messages, facts and what is expected."""
+    """Rows that are another one's equal in all but ``id`` and ``cluster``."""
 
 
 class FilesData(Stage[FilesParams]):
     """Reads, checks and rewrites the splits, a row at a time."""
 
     Params = FilesParams
-    version = 4
+    version = 5
     accepts = frozenset()
     produces = "data"
     uses = frozenset({"rules"})
@@ -108,8 +108,10 @@ class FilesData(Stage[FilesParams]):
             counts["calibration"] = Rows(p.calibration, p, "calibration").write(job)
         if p.eval:
             held, apart = Rows(p.eval, p, "eval", book), Apart(p, known)
-            counts["evaluation"] = held.write(job, apart)
-            apart.finish()
+            try:
+                counts["evaluation"] = held.write(job, apart)
+            finally:
+                apart.finish()
             counts |= {"evaluation_questions": len(apart.asked), "overlap": apart.both}
             if len(apart.asked) < counts["evaluation"]:
                 said = "%s: %d rows ask %d different questions; one question is one cluster"
@@ -165,17 +167,17 @@ class Rows:
                 count += 1
                 if count % 10_000 == 0:
                     job.progress(0, 1, f"{self.path.name}: {count} rows")
-        if not count:
-            raise DataError(self.path, None, "has no rows that can be used" if self.bad else "has no rows",
-                            next="check the file") from (self.bad[0] if self.bad else None)  # fmt: skip
         self._tell()
+        if not count:
+            what = "has no rows that can be used" if self.bad or self.ids else "has no rows"
+            raise DataError(self.path, None, what, next="check the file")
         return count
 
     def _twin(self, row: Row) -> bool:
         """Whether an equal row came before and is not wanted again."""
         if self.p.duplicates == "keep":
             return False
-        said = digest([row.get(part) for part in ("messages", "text", "facts", "sources", "expected")])
+        said = digest({name: value for name, value in row.items() if name not in ("id", "cluster")})
         if said in self.seen:
             self.twins += 1
             return True
@@ -231,7 +233,19 @@ def canonical(raw: Any, p: FilesParams, split: str) -> Row:
     check_messages(row["messages"])
     row = finish(row, split)
     check_parts(row)
+    check_preferences(row)
     return row
+
+
+def check_preferences(row: Row) -> None:
+    """Raise ValueError for a reply beside the conversation that is none. A label that a table holds as text becomes
+    what it says; other texts stay, for only some methods read labels, and refuse them."""
+    for name in ("chosen", "rejected"):
+        if name in row and (not isinstance(row[name], str) or not row[name].strip()):
+            raise ValueError(f"{name} is {kind(row[name])}, not a reply with something in it")
+    if isinstance(row.get("label"), str):
+        with suppress(ValueError):
+            row["label"] = json.loads(row["label"].strip().lower())
 
 
 def check_columns(named: Row) -> None:
@@ -255,10 +269,14 @@ def check_known(row: Row, book: RuleBook) -> None:
 def finish(row: Row, split: str) -> Row:
     """A training row must end with the answer, an evaluation row with the question and what is expected."""
     last = row["messages"][-1]
-    if split == "train" and last["role"] != "assistant":
-        raise ValueError("a training row must end with an assistant message")
+    if split == "train":
+        if last["role"] != "assistant":
+            raise ValueError("a training row must end with an assistant message")
+        if not any(m.get("weight", 1) for m in row["messages"] if m["role"] == "assistant"):
+            raise ValueError("every assistant message has weight 0: there is nothing to learn")
     if split != "eval":
         return row
+    row.pop("tools", None)
     if last["role"] == "assistant":
         row.setdefault("expected", expectation(last["content"]))
         row["messages"] = row["messages"][:-1]
@@ -324,4 +342,8 @@ def written(row: Row) -> str:
         raise ValueError(f"holds half a character ({error.object[error.start]!a})") from None
     except TypeError as error:
         raise ValueError(f"holds what JSON has no form for: {error}") from None
+    except ValueError as error:
+        if "JSON compliant" not in str(error):
+            raise
+        raise ValueError("holds NaN or Infinity, for which JSON has no form") from None
     return line

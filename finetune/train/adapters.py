@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path, *, checkpoi
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     kind = p.adapter.kind
+    require_linears(model, p.adapter.targets)
     if p.method == "qlora" and not on_cpu:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     lora = LoraConfig(
@@ -41,19 +43,26 @@ def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path, *, checkpoi
         use_dora=kind == "dora",
         init_lora_weights=f"pissa_niter_{NITER}" if kind == "pissa" else True,
     )
-    try:
-        wrapped = get_peft_model(model, lora)
-    except ValueError as error:
-        if "Target modules" not in str(error):
-            raise
-        names = sorted(
-            {name.rpartition(".")[2] for name, m in model.named_modules() if getattr(m, "weight", None) is not None}
-        )
-        what = f"adapter.targets {p.adapter.targets} match no linear of the model"
-        raise UsageError(what, next=f"its modules are called {', '.join(names)}") from None
+    wrapped = get_peft_model(model, lora)
     if kind == "loftq":
         _start_from_the_loss(wrapped, folder)
     return wrapped
+
+
+def require_linears(model: Any, targets: Sequence[str]) -> None:
+    """Raise UsageError for a target that names no linear, or other modules too (as peft matches names: the whole of
+    one, or what stands behind a dot)."""
+    head = model.get_output_embeddings()
+    kinds = {name: type(module).__mro__ for name, module in model.named_modules() if module is not head}
+    linears = {name for name, mro in kinds.items() if any(kind.__name__ in ("Linear", "Conv1D") for kind in mro)}
+    known = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
+    for target in targets:
+        found = {name for name, _ in model.named_modules() if name == target or name.endswith(f".{target}")}
+        if found and found <= linears:
+            continue
+        why = "matches more than linears: embeddings and the head get no adapter" if found else "matches no linear"
+        what = f"adapter.targets: {target!r} {why}"
+        raise UsageError(what, next=f"the linears are called {known}; leave targets out for all of them")
 
 
 def weights(model: ModelOutline, rank: int) -> int:

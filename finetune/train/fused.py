@@ -44,6 +44,23 @@ class _AdaptedProduct(torch.autograd.Function):  # type: ignore[misc]
         return grad, (inner_grad.T @ rows).float(), (above.T @ inner).float() * ctx.scale, None, None
 
 
+class _Product(torch.autograd.Function):  # type: ignore[misc]
+    """y = x Wᵀ + bias with W frozen: a linear without an adapter beside those that have one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+        y = x.flatten(0, -2).to(BF16) @ _weight(layer).T
+        if layer.bias is not None:
+            y += layer.bias
+        ctx.layer, ctx.shape, ctx.dtype = layer, x.shape, x.dtype
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, None]:
+        grad = above.flatten(0, -2).to(BF16) @ _weight(ctx.layer)
+        return grad.view(ctx.shape).to(ctx.dtype), None
+
+
 def _weight(layer: Any) -> Tensor:
     """bfloat16 ``[out, in]``."""
     state = getattr(layer.weight, "quant_state", None)
@@ -67,6 +84,10 @@ def fuse(model: Any) -> int:
         if isinstance(module, LoraLayer):
             _fuse(module)
             count += 1
+        elif _plain(module) and (".layers." in name or ".h." in name) and ".lora_" not in name:
+            if not name.endswith(".base_layer"):
+                _narrowed(module)
+                module.forward = lambda x, layer=module: _Product.apply(x, layer)
         elif type(module).__name__.endswith("Norm"):
             module.float()
             if ".layers." in name or ".h." in name:
@@ -80,15 +101,24 @@ def fuse(model: Any) -> int:
 
 def _fuse(layer: Any) -> None:
     base = layer.base_layer
-    state = getattr(base.weight, "quant_state", None)
-    if state is not None:
-        state.dtype = BF16  # what dequantizing gives
-    else:
-        base.weight.data = base.weight.data.to(BF16)
+    _narrowed(base)
     (adapter,) = layer.active_adapters
     A, B, scale = layer.lora_A[adapter], layer.lora_B[adapter], float(layer.scaling[adapter])
     assert not layer.lora_variant, "only plain LoRA is fused"
     layer.forward = lambda x, *_, **__: _AdaptedProduct.apply(x, A.weight, B.weight, scale, base)
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether it is a linear, NF4 or GPT-2's."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _narrowed(layer: Any) -> None:
+    state = getattr(layer.weight, "quant_state", None)
+    if state is not None:
+        state.dtype = BF16  # what dequantizing gives
+    else:
+        layer.weight.data = layer.weight.data.to(BF16)
 
 
 def _narrow(module: nn.Module, given: Any, out: Any) -> Any:

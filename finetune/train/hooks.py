@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -10,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from compress import launch
+from compress.artifact import sha256_file
+from compress.errors import ArtifactError
+from compress.json_files import read_json, write_json
 from compress.memory import trim
 from compress.stage import Job
 from finetune.train import freezing, together
 from finetune.train.objective import Objective
 from finetune.train.watching import Watch
 
+log = logging.getLogger(__name__)
 INTERVAL = 10
 """Steps between lines of progress."""
-WHOLE = "whole"
-"""Empty file that is written into a checkpoint once everything else in it is on disk."""
+WHOLE = "whole.json"
+"""File -> SHA-256 of all else in a checkpoint, written once that is on disk."""
 
 
 def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
@@ -59,10 +64,12 @@ def progress(job: Job[Any], objective: Objective, tokens: float) -> Any:
             together.wait()
             if not launch.place().leads:
                 return
+            sums = {}
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
                     _sync(path)
-            (folder / WHOLE).touch()
+                    sums[path.relative_to(folder).as_posix()] = sha256_file(path)
+            write_json(folder / WHOLE, sums)
             _sync(folder)
 
     return Progress()
@@ -95,16 +102,27 @@ def unfreezer(trainer: Any) -> Any:
 
 
 def last_checkpoint(scratch: Path) -> Path | None:
-    """The latest whole checkpoint; half-written ones are removed."""
+    """The latest whole checkpoint; half-written and damaged ones are removed, so training goes on from an earlier one."""
     together.wait()
-    whole = []
-    for folder in scratch.glob("checkpoint-*"):
-        if (folder / WHOLE).is_file():
-            whole.append(folder)
-        elif launch.place().leads:
+    found = sorted(scratch.glob("checkpoint-*"), key=lambda folder: -int(folder.name.split("-")[1]))
+    last = next((folder for folder in found if _whole(folder)), None)
+    together.wait()
+    for folder in found[: len(found) if last is None else found.index(last)]:
+        if launch.place().leads:
+            if (folder / WHOLE).is_file():
+                log.warning("%s is damaged: training goes on from an earlier step", folder)
             shutil.rmtree(folder)
     together.wait()
-    return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+    return last
+
+
+def _whole(folder: Path) -> bool:
+    """Whether everything in a checkpoint is as it was written."""
+    try:
+        sums = read_json(folder / WHOLE)
+    except ArtifactError:
+        return False
+    return all((folder / name).is_file() and sha256_file(folder / name) == digest for name, digest in sums.items())
 
 
 def _sync(path: Path) -> None:

@@ -25,6 +25,13 @@ SAVED_DTYPES = ("bfloat16", "float16", "float32", "float64")
 def check_base(folder: Path) -> None:
     """What saving will need, asked before anything is trained. Raises ArtifactError naming what is wrong: weights that
     do not fit config.json, a dtype that weights cannot have, an unusable generation_config.json."""
+    settings = read_config(folder).get("quantization_config")
+    if settings is not None:
+        method = settings.get("quant_method", "some method") if isinstance(settings, dict) else settings
+        what = (
+            f"{folder / 'config.json'}: the weights are quantized ({method}), and training needs them in full precision"
+        )
+        raise ArtifactError(what, next="give the model as it was before it was quantized")
     held(folder)
     saved_dtype(folder)
     read_generation_config(folder)
@@ -80,14 +87,19 @@ def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | No
     settled = held(folder).config
     if settled.get("tie_word_embeddings") != read_config(folder).get("tie_word_embeddings"):
         extra["tie_word_embeddings"] = settled["tie_word_embeddings"]
-    model = AutoModelForCausalLM.from_pretrained(
+    model, told = AutoModelForCausalLM.from_pretrained(
         folder,
+        output_loading_info=True,
         device_map={"": device},
         **LOCAL,
         attn_implementation=attention,
         dtype=torch.float32,
         **extra,
     )
+    missing = sorted(told["missing_keys"])
+    if missing:
+        what = f"{folder}: the weights hold no {missing[0]}, which a {type(model).__name__} has"
+        raise ArtifactError(what, next="give the config.json of these very weights")
     model.generation_config = GenerationConfig()
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from finetune.data import augment
 from finetune.train.rows import Row, read_rows, training_rows
 from runtime.rules import load_rules
 
+log = logging.getLogger(__name__)
 LABEL_RANGE = (0.0, 1.0)
 BREAKS = "breaks"
 """Key of a mutated row: the one rule that its reply breaks."""
@@ -34,6 +36,8 @@ def read_pairs(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
         if not made:
             what = "chosen and rejected are the same in every row"
             raise DataError("training data", None, what, next="check the columns")
+        _left_out(len(rows) - len(given), len(rows), "have no rejected reply")
+        _left_out(same, len(rows), "have the same reply as chosen and as rejected")
         counts: dict[str, Any] = {"pairs": len(made), "equal_pairs": same}
     else:
         made, counts = mutated(job)
@@ -78,6 +82,12 @@ def read_examples(job: Job[Any], *, pairwise: bool) -> tuple[list[list[tuple[Row
     if not labelled:
         made, counts = read_pairs(job)
         return [[(good, 1.0), (bad, 0.0)] for good, bad in made], counts
+    graded = getattr(job.params, "labels", "binary") == "continuous"
+    between = next(((row, label) for row, label in labelled if not graded and label not in LABEL_RANGE), None)
+    if between is not None:
+        what = f"row {between[0].get('id')!r} has the label {between[1]:g}, and this method knows wanted (1) or not (0)"
+        hint = "mend the label, or use finetune.ulma with labels: continuous"
+        raise DataError("training data", None, what, next=hint)
     values = {label for _, label in labelled}
     if len(values) == 1:
         what = f"every reply has the label {values.pop():g}: there is nothing to tell apart"
@@ -89,7 +99,15 @@ def read_examples(job: Job[Any], *, pairwise: bool) -> tuple[list[list[tuple[Row
 def _labelled(rows: Sequence[Row]) -> list[tuple[Row, float]]:
     if any(isinstance(row.get("rejected"), str) for row in rows):
         return []
-    return [(row, _label(row)) for row in rows if row.get("label") is not None]
+    found = [(row, _label(row)) for row in rows if row.get("label") is not None]
+    if found:
+        _left_out(len(rows) - len(found), len(rows), "have no label")
+    return found
+
+
+def _left_out(count: int, rows: int, why: str) -> None:
+    if count:
+        log.warning("%d of %d training rows are left out: they %s", count, rows, why)
 
 
 def _label(row: Mapping[str, Any]) -> float:

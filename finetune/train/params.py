@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -9,6 +10,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from compress.stage import Params
+
+COMBINED = 1000
+"""Combinations of the ends of a search's ranges that are tried before it starts."""
 
 
 class Adapter(Params):
@@ -178,6 +182,10 @@ class TuningParams(Params):
         wanted = {"pissa": "lora", "loftq": "qlora"}.get(self.adapter.kind)
         if self.method != "full" and wanted not in (None, self.method):
             raise ValueError(f"adapter.kind {self.adapter.kind} needs method: {wanted}")
+        if self.method == "full" and self.adapter != Adapter():
+            raise ValueError(
+                "method: full trains all weights and has no adapter; leave adapter out, or set method: lora"
+            )
         own = (
             self.freeze or self.freeze_blocks or self.unfreeze or self.layer_decay != 1 or self.adapter.kind == "lora+"
         )
@@ -199,13 +207,23 @@ class TuningParams(Params):
             if name.split(".")[0] in ("search", "cross_validation", "validation", "held_out", "pairs"):
                 raise ValueError(f"search.over: {name} must stay the same, or trials cannot be compared")
             for value in space.ends():
-                try:
-                    self.with_values({name: value})
-                except ValidationError as error:
-                    said = error.errors()[0]
-                    place = ".".join(map(str, said["loc"])) or name
-                    raise ValueError(f"search.over: {name} cannot be {value!r} ({place}: {said['msg']})") from None
+                self._try({name: value})
+        ends = [space.ends() for space in self.search.over.values()]
+        for values in itertools.islice(itertools.product(*ends), COMBINED):
+            self._try(dict(zip(self.search.over, values, strict=True)))
         return self
+
+    def _try(self, values: Mapping[str, Any]) -> None:
+        """Raise ValueError where a trial with these values could not begin."""
+        try:
+            self.with_values(values)
+        except ValidationError as error:
+            said = error.errors()[0]
+            place = "".join(f"{part}." for part in said["loc"]).rstrip(".")
+            told = " with ".join(f"{name} cannot be {value!r}" if not i else f"{name} {value!r}"
+                                 for i, (name, value) in enumerate(values.items()))  # fmt: skip
+            why = f"{place}: {said['msg']}" if place else said["msg"].removeprefix("Value error, ")
+            raise ValueError(f"search.over: {told} ({why})") from None
 
     def with_values(self, values: Mapping[str, Any]) -> Self:
         """The same without ``search``, with other values of some parameters (names with dots lead inside)."""
@@ -245,6 +263,12 @@ class DpoParams(PreferenceParams):
     """Share of pairs that are expected to be the wrong way round (sigmoid and robust)."""
     sft_weight: float = Field(0.0, ge=0)
     """Weight of −log p per token of the chosen reply beside it."""
+
+    @model_validator(mode="after")
+    def _smooths_what_can_be(self) -> Self:
+        if self.label_smoothing and self.loss not in ("sigmoid", "robust"):
+            raise ValueError(f"label_smoothing goes with loss sigmoid or robust; {self.loss} has none")
+        return self
 
 
 class KtoParams(PreferenceParams):

@@ -69,6 +69,7 @@ def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = Fals
     wholes = _render(tokenizer, rows, [row["messages"] for row in rows], opened=False)
     for row, whole in zip(rows, wholes, strict=True):
         _require_tools(row, whole)
+    _tell_of_tools(rows, wholes)
     fulls = _split(tokenizer, wholes)
     labels = [[-100] * len(ids) for ids in fulls]
     places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, every_turn)]
@@ -105,7 +106,8 @@ def _learnt(row: Row, every_turn: bool) -> list[int]:
     learnt = [i for i in turns if row["messages"][i].get("weight", 1)]
     if not learnt:
         what = f"row {row.get('id')!r} has no turn to learn from: weight 0"
-        raise DataError("training data", None, what, next="remove it, or set loss_on: all")
+        others = any(m.get("weight", 1) for m in row["messages"] if m["role"] == "assistant")
+        raise DataError("training data", None, what, next="remove it" + ", or set loss_on: all" * others)
     return learnt
 
 
@@ -125,8 +127,11 @@ def _mark(
     for (n, i), head, end in zip(places, heads, ends, strict=True):
         full = fulls[n]
         if full[: len(head)] != head or full[: len(end)] != end or len(end) <= len(head):
-            what = f"messages[:{i}] of row {rows[n].get('id')!r} are not the beginning of the whole conversation"
-            raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
+            named, hint = f"row {rows[n].get('id')!r}", "use a template whose generation prompt opens the answer"
+            what = f"messages[:{i}] of {named} are not the beginning of the whole conversation"
+            if len(end) <= len(head):
+                what, hint = f"writes nothing of messages[{i}] of {named}", "use a template that writes replies"
+            raise DataError("chat template", None, what, next=hint)
         labels[n][len(head) : len(end)] = full[len(head) : len(end)]
 
 
@@ -136,24 +141,36 @@ def _render(
     """The conversations as texts; ``opened``: with the generation prompt."""
     import jinja2
 
-    how = {"add_generation_prompt": opened, "tokenize": False}
-    plain = [[{k: v for k, v in m.items() if k != "weight"} for m in messages] for messages in said]
-    try:
-        texts: list[str] = tokenizer.apply_chat_template(plain, **how)
-    except jinja2.TemplateError:
-        for row, messages in zip(rows, plain, strict=True):
-            try:
-                tokenizer.apply_chat_template(messages, **how)
-            except jinja2.TemplateError as error:
-                what = f"the chat template refuses row {row.get('id')!r}: {error}"
-                raise DataError("training data", None, what, next="mend or remove that row") from None
-        raise
+    texts: list[str] = []
+    for row, messages in zip(rows, said, strict=True):
+        plain = [{k: v for k, v in m.items() if k != "weight"} for m in messages]
+        how = {"add_generation_prompt": opened, "tokenize": False, "tools": row.get("tools")}
+        try:
+            texts.append(tokenizer.apply_chat_template(plain, **how))
+        except jinja2.TemplateSyntaxError as error:
+            what = f"it is no template that can be read: {error.message}"
+            raise DataError("chat template", error.lineno, what, next="mend the model's chat template") from None
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            what = f"the chat template refuses row {row.get('id')!r}: {error}"
+            raise DataError("training data", None, what, next="mend or remove that row") from None
     return texts
 
 
 def _split(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids
+
+
+def _tell_of_tools(rows: Sequence[Row], texts: Sequence[str]) -> None:
+    """Warn where the template leaves out the functions that a row offers."""
+    offered = [
+        all(tool["function"]["name"] in text for tool in row["tools"])
+        for row, text in zip(rows, texts, strict=True)
+        if row.get("tools")
+    ]
+    if not all(offered):
+        said = "the chat template does not write the tools of %d rows: the model does not see what it may call"
+        log.warning(said, offered.count(False))
 
 
 def _require_tools(row: Row, text: str) -> None:

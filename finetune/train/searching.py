@@ -7,7 +7,6 @@ follows from the trials in it and the seed alone, so a search that was killed go
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from compress import launch
 from compress.errors import HoldfastError
 from compress.extras import need
 from compress.json_files import write_json
+from finetune.train.starting import known
 
 if TYPE_CHECKING:
     from finetune.train.params import Search
@@ -53,7 +53,7 @@ class Study:
         self.optuna.logging.set_verbosity(self.optuna.logging.ERROR)
         self.trials: list[Trial] = []
         if place.is_file():
-            self.trials = [Trial(**trial) for trial in json.loads(place.read_text(encoding="utf-8"))["trials"]]
+            self.trials = [Trial(**trial) for trial in known(place)["trials"]]
 
     def ask(self) -> dict[str, Any]:
         """The values of the next trial."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ def train(
     watch = Watch(job, objective, objective.examples(tokenizer), judge, fold)
     examples = watch.taught
     starting.require_ends(job.input.path, tokenizer, examples)
+    starting.require_room(job.input.path, examples)
     on_cpu = not torch.cuda.is_available()
     together.join(str(job.scratch), on_cpu=on_cpu)
     starting.require_same(job)
@@ -75,6 +77,7 @@ def train(
         compute=torch.bfloat16,
         attention="eager" if on_cpu and p.max_length <= 1024 else None,  # faster than the fused kernel on a CPU
     )
+    starting.require_ids(tokenizer, model, examples)
     trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit)
     last = hooks.last_checkpoint(job.scratch)
     watch.begin(int(last.name.split("-")[1]) if last else 0)
@@ -126,6 +129,11 @@ def quiet() -> None:
 def steps_of(p: TuningParams, rows: int) -> int:
     """Optimiser steps: as given, or as the epochs make them."""
     return p.steps or max(1, round(p.epochs * rows / p.batch))
+
+
+def warmup_steps(share: float, steps: int) -> int:
+    """Steps of the warm-up. The first one changes nothing, as its rate is 0, so one step at least comes behind."""
+    return min(math.ceil(share * steps), steps - 1)
 
 
 def length(example: Example) -> int:
@@ -287,7 +295,7 @@ def _arguments(
         learning_rate=rate,
         optim=ALIASES.get(p.optimizer, p.optimizer),
         lr_scheduler_type=ALIASES.get(p.schedule, p.schedule),
-        warmup_steps=p.warmup,
+        warmup_steps=warmup_steps(p.warmup, steps),
         weight_decay=0.0,
         adam_beta2=0.99,
         max_grad_norm=1.0,

@@ -19,6 +19,7 @@ from compress.json_files import write_json
 from compress.stage import Job
 from finetune.train import together
 from finetune.train.searching import STUDY, Pruned, Study, spread
+from finetune.train.starting import known
 from finetune.train.training import Result
 from finetune.train.watching import Diverged
 
@@ -111,7 +112,7 @@ def folds(stage: Trained, job: Job[Any]) -> dict[str, Any]:
     """Train on all parts of the data but one and measure that one, for each part; the figures as facts."""
     count = job.params.cross_validation.folds
     place = job.scratch / FOLDS
-    done = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else []
+    done = known(place) if place.is_file() else []
     for number in range(len(done), count):
         folder = job.scratch / f"fold-{number}"
         params = job.params.model_copy(update={"validation": None, "cross_validation": None})

@@ -25,6 +25,7 @@ from compress.model.tensors import held
 from compress.model.tokenizer import load_tokenizer
 from compress.model.weights import Weights, copy_side_files, write_model
 from compress.outline import Outline
+from compress.rows import unreadable
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 
 OTHERS = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
@@ -87,7 +88,9 @@ def words_of(p: VocabularyParams) -> list[str]:
     given = [(word, None) for word in p.tokens]
     if p.file is not None:
         try:
-            lines = p.file.read_text(encoding="utf-8").splitlines()
+            lines = p.file.read_text(encoding="utf-8-sig").splitlines()
+        except OSError as error:
+            raise unreadable(p.file, error) from None
         except UnicodeDecodeError:
             raise DataError(p.file, None, "is not UTF-8 text", next="save it as UTF-8") from None
         given += [(line, number) for number, line in enumerate(lines, 1) if line.strip()]  # type: ignore[misc]
@@ -106,7 +109,10 @@ def spelled(tokenizer: Any, word: str) -> list[int] | None:
     """The tokens that spell ``word`` so far; None where it is one already. Raises UsageError where none can."""
     if word in tokenizer.get_vocab():
         return None
-    ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
+    try:
+        ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
+    except Exception:  # tokenizers' own: a word-level vocabulary without a token for what it does not know
+        ids = []
     if not ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
         what = f"the tokenizer has no pieces for {word!r}"
         raise UsageError(what, next="its embedding would start from nothing; leave it out")

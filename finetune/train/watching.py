@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -19,6 +18,7 @@ from finetune.train import together
 from finetune.train.batches import rows_at_once, split
 from finetune.train.logs import Logs
 from finetune.train.objective import GROUP, Example, Objective
+from finetune.train.starting import known
 
 log = logging.getLogger(__name__)
 TOLD = ("loss", "learning_rate", "grad_norm")
@@ -68,7 +68,7 @@ class Watch:
         """Forget what was measured after ``step``, from which training goes on."""
         place = self.job.scratch / MEASURED
         if place.is_file():
-            found = json.loads(place.read_text(encoding="utf-8"))
+            found = known(place)
             self.measured = [entry for entry in found["measured"] if entry[0] <= step]
             self.rules = {rule: [e for e in entries if e[0] <= step] for rule, entries in found["rules"].items()}
         for at, value, agrees, _ in self.measured:
@@ -82,7 +82,7 @@ class Watch:
             self._lost(step, loss)
             return False
         told = {f"train/{name}": float(logged[name]) for name in TOLD if name in logged}
-        if self.how is None or step % self.how.every:
+        if self.how is None or step % min(self.how.every, trainer.state.max_steps):
             self.logs.write(step, told)
             return True
         value, agrees, n, rules = measure(trainer, self.objective, self.held, self.job.params.batch)

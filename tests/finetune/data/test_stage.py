@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 
@@ -112,7 +114,7 @@ def test_parquet_and_gzip_are_read(tmp_path):
         ("{broken", r"t\.jsonl:2: is not JSON"),
         ([1], r"t\.jsonl:2: must be an object"),
         ({"x": 1}, r"t\.jsonl:2: no adapter fits"),
-        ({"messages": []}, r"t\.jsonl:2: messages must be a list"),
+        ({"messages": []}, r"t\.jsonl:2: messages is an empty list"),
         ({"messages": [{"role": "boss", "content": "x"}]}, r"t\.jsonl:2: messages\[0\] needs a role"),
         ({"messages": [{"role": "user", "content": " "}]}, r"t\.jsonl:2: messages\[0\] needs a content"),
         ({"messages": [{"role": "user", "content": "x"}]}, r"t\.jsonl:2: a training row must end"),
@@ -397,3 +399,119 @@ def test_real_sets_of_other_shapes(tmp_path, shared_data, pattern, split, count)
         pytest.skip(f"{pattern} is not there")
     facts, _ = run(tmp_path, on_bad_row="skip", **{split: files[0]})
     assert facts["evaluation" if split == "eval" else split] == (count or facts[split]) > 0
+
+
+def refused(tmp_path, row):
+    with pytest.raises(DataError) as caught:
+        next(data.Rows(jsonl(tmp_path / "r.jsonl", [row]), data.FilesParams(), "train").rows())
+    return str(caught.value)
+
+
+PROMPT, GOOD, BAD = {"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}, "c"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a?", "chosen": "b", "rejected": "c"},
+        {"prompt": [PROMPT], "chosen": [GOOD], "rejected": [{**GOOD, "content": BAD}]},
+        {"chosen": [PROMPT, GOOD], "rejected": [PROMPT, {**GOOD, "content": BAD}]},
+        {"prompt": "a?", "chosen": [PROMPT, GOOD], "rejected": [PROMPT, {**GOOD, "content": BAD}]},
+        {"messages": [PROMPT], "chosen": "b", "rejected": "c"},
+        {
+            "input": {"messages": [PROMPT]},
+            "preferred_output": [GOOD],
+            "non_preferred_output": [{**GOOD, "content": BAD}],
+        },
+        {"chosen": "\n\nHuman: a?\n\nAssistant: b", "rejected": "\n\nHuman: a?\n\nAssistant: c"},
+    ],
+)
+def test_preferences_of_every_shape(tmp_path, row):
+    _, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", [row]))
+    (out,) = splits["train"]
+    assert (out["messages"], out["chosen"], out["rejected"]) == ([PROMPT, GOOD], "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: x\n\nAssistant: c"}, "differ before"),
+        (
+            {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: "},
+            "rejected does not end",
+        ),
+        ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": 7}, "needs 'rejected'"),
+        ({**chat("a", "b"), "rejected": [GOOD]}, "rejected is a list"),
+        ({"messages": [PROMPT, {**GOOD, "weight": 0}]}, "every assistant message has weight 0"),
+        ({**chat("a", "b"), "tools": [{"name": "f"}]}, r"tools[0] needs"),
+        ({"messages": '[{"role": "user"}]'}, "messages is a text"),
+        ({"instruction": "a", "output": "b", "history": [["a"]]}, "history is not"),
+    ],
+)
+def test_what_would_teach_something_else_is_refused(tmp_path, row, why):
+    assert why in refused(tmp_path, row)
+
+
+ODD = [None, 3, "", "x", [], [3], [None], [[]], [["a"]], [["a", "b"]], [["a", 3]], {}, [{}], {"messages": 3}]
+ODD += [[{"role": "user"}], [{"speaker": "USER"}], [{"from": 3, "value": "x"}], "\n\nHuman: \n\nAssistant: ", True]
+
+
+@pytest.mark.parametrize("adapter", [name for name in sorted(data.ADAPTERS) if name in data.WANTED])
+def test_adapters_refuse_odd_values_with_words_of_their_own(adapter):
+    for values in itertools.product(ODD, repeat=min(2, len(data.WANTED[adapter]))):
+        row = dict(zip(data.WANTED[adapter], values, strict=False))
+        with suppress(ValueError):
+            data.check_messages(data.ADAPTERS[adapter](row).get("messages"))
+
+
+def test_earlier_turns_labels_of_tables_and_tools_are_kept(tmp_path):
+    (tmp_path / "t.csv").write_text("prompt,completion,label,\na,b,1,\nc,d,0.5,\n")
+    _, splits = run(tmp_path, train=tmp_path / "t.csv")
+    assert [row["label"] for row in splits["train"]] == [1, 0.5]
+    (tmp_path / "out" / "train.jsonl").unlink()
+    shutil.rmtree(tmp_path / "out")
+    tools = [{"type": "function", "function": {"name": "track"}}]
+    rows = [{"instruction": "c", "output": "d", "history": [["a", "b"]]}, {**chat("a", "b"), "tools": tools}]
+    _, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", rows))
+    assert [m["content"] for m in splits["train"][0]["messages"]] == ["a", "b", "c", "d"]
+    assert splits["train"][1]["tools"] == tools
+
+
+def test_rows_that_differ_in_the_rejected_reply_are_no_twins(tmp_path):
+    rows = [{**chat("a", "b"), "rejected": reply} for reply in "ccd"]
+    facts, _ = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", rows), duplicates="drop")
+    assert facts["train"] == 2
+
+
+@pytest.mark.parametrize(("overlap", "why"), [("error", "is in training too"), ("drop", "no rows that can be used")])
+def test_an_evaluation_of_nothing_but_training_rows(tmp_path, overlap, why):
+    path = jsonl(tmp_path / "t.jsonl", [chat("a", "b")])
+    with pytest.raises(DataError, match=why):
+        run(tmp_path, train=path, eval=path, overlap=overlap)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.jsonl", gzip.compress(b"{}"), "is a gzip file"),
+        ("a.jsonl", b'{\n"prompt": "a"}', "name it .json"),
+        ("a.jsonl", b'[{"prompt": "a"}]', "name the file .json"),
+        ("a.jsonl.zst", b"", "unpack it first"),
+        ("a.csv", b'prompt,completion\na,"b\nc,d\n', "a.csv:2: has a quotation mark"),
+    ],
+)
+def test_files_that_are_something_else(tmp_path, name, content, why):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, train=tmp_path / name)
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("\u0643\u064e\u062a\u064e\u0628", "\u0643\u062a\u0628", True), ("a != b", "a = b", False)],
+)
+def test_questions_in_other_spellings(one, other, same):
+    assert (data.fingerprint(chat(one, "x")) == data.fingerprint(chat(other, "x"))) is same
+    facts = [data.fingerprint({**chat("a", "x"), "facts": {"n": n}}) for n in (1, 1.0, 1.5)]
+    assert facts[0] == facts[1] != facts[2]

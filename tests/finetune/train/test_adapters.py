@@ -76,8 +76,15 @@ def test_targets_by_name(small_base):
     model = wrapped(small_base, method="lora", adapter={"targets": ["q_proj", "v_proj"]})
     touched = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_A" in name}
     assert touched == {"q_proj", "v_proj"}
-    with pytest.raises(UsageError, match=r"adapter\.targets \['qq_proj'\] match no linear") as caught:
-        wrapped(small_base, method="lora", adapter={"targets": ["qq_proj"]})
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [("qq_proj", "no linear"), ("lm_head", "more than"), ("embed_tokens", "more than"), ("norm", "more than")],
+)
+def test_a_target_that_is_no_linear_is_named(small_base, target, why):
+    with pytest.raises(UsageError, match=rf"adapter\.targets: '{target}' matches {why}") as caught:
+        wrapped(small_base, method="lora", adapter={"targets": ["q_proj", target]})
     assert "q_proj" in caught.value.next
 
 

@@ -12,11 +12,12 @@ from finetune.train.loss import label_loss
 from finetune.train.params import SftParams
 
 
-def adapted(folder, *, four_bit, size):
+def adapted(folder, *, four_bit, size, targets=()):
     """An adapter whose outputs are small beside the linears', on a float32 or NF4 base."""
     model = merge.load_base(folder, four_bit=four_bit, compute=torch.float32, attention="eager")
     torch.manual_seed(0)
-    model = adapters.adapted(model, SftParams(method="qlora" if four_bit else "lora", rank=4, alpha=8), True, folder)
+    p = SftParams(method="qlora" if four_bit else "lora", rank=4, alpha=8, adapter={"targets": list(targets)})
+    model = adapters.adapted(model, p, True, folder)
     merge.multiply_as_in_training(model)
     draw = torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():
@@ -46,6 +47,18 @@ def test_loss_and_gradients_of_every_family(family, four_bit, tmp_path):
     assert loss == pytest.approx(wanted, rel=5e-3)
     assert float(torch.nn.functional.cosine_similarity(found, slopes, dim=0)) > 0.99
     assert float(found.norm()) == pytest.approx(float(slopes.norm()), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "four_bit"), [("llama", "q_proj", False), ("llama", "up_proj", True), ("gpt2", "c_fc", False)]
+)
+def test_linears_without_an_adapter_are_multiplied_alike(family, target, four_bit, tmp_path):
+    save_tiny(family, tmp_path)
+    plain, quick = (adapted(tmp_path, four_bit=four_bit, size=0.02, targets=[target]) for _ in range(2))
+    fuse(quick)
+    (wanted, slopes), (loss, found) = (step(model, ids()) for model in (plain, quick))
+    assert loss == pytest.approx(wanted, rel=5e-3)
+    assert float(torch.nn.functional.cosine_similarity(found, slopes, dim=0)) > 0.99
 
 
 def test_a_small_change_is_not_rounded_away():

@@ -21,6 +21,7 @@ CHATML = (
     "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
 )
+MUTE = "{%- for m in messages if m['role'] == 'user' %}{{ m['content'] }}{%- endfor %}{{ '>' * add_generation_prompt }}"
 ROW = {
     "id": "t.jsonl:7",
     "messages": [
@@ -132,3 +133,30 @@ def test_the_rule_that_leaves_no_row_is_named(tmp_path, caplog):
     assert "1 of 2 training rows break rules (few is broken by 1)" in caplog.text
     with pytest.raises(DataError, match="no training row keeps the rules: few is broken by 2 of 2 rows"):
         rows(long, long)
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{% for m in messages %}{{ m['content'] }", "no template that can be read"),
+        ("{% for m in messages %}{{ m['content'] + 3 }}{% endfor %}", r"refuses row 't\.jsonl:7'"),
+        ("{{ messages[0]['x']['y'] }}", r"refuses row 't\.jsonl:7'"),
+        (MUTE, r"writes nothing of messages\[3\] of row 't\.jsonl:7'"),
+    ],
+)
+def test_a_broken_template_is_named(tokenizer, template, why):
+    tokenizer.chat_template = template
+    with pytest.raises(DataError, match=why):
+        tokenise(tokenizer, [ROW], 512)
+
+
+def test_the_functions_of_a_row_stand_in_its_prompt_or_are_missed(tokenizer, caplog):
+    row = {**ROW, "tools": [{"type": "function", "function": {"name": "find_order"}}]}
+    tokenise(tokenizer, [row, ROW], 512)
+    assert "does not write the tools of 1 rows" in caplog.text
+    tokenizer.chat_template = "{{ tools or '' }}" + CHATML
+    caplog.clear()
+    ((first,), (second,)) = tokenise(tokenizer, [row, ROW], 512)
+    assert not caplog.messages
+    assert "find_order" in tokenizer.decode(first["input_ids"])
+    assert "find_order" not in tokenizer.decode(second["input_ids"])

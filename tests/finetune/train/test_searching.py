@@ -198,3 +198,9 @@ def test_cross_validation_measures_every_part_once(small_base, tmp_path):
     assert run(small_base, tmp_path / "b", "dpo", cross_validation={"folds": 3}) == facts
     whole = run(small_base, tmp_path / "c", "dpo")
     assert {key: facts[key] for key in whole} == whole
+
+
+def test_values_that_contradict_each_other_are_refused_before_the_search():
+    over = {"method": {"of": ["lora", "qlora"]}, "adapter.kind": {"of": ["lora", "pissa"]}}
+    with pytest.raises(ValidationError, match=r"method cannot be 'qlora' with adapter\.kind 'pissa'"):
+        SftParams(method="lora", validation=VALIDATION, search={"over": over})

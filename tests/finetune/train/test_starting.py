@@ -10,12 +10,14 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("torch")
 
+from pydantic import ValidationError
+
 from compress.artifact import Artifact, seal
 from compress.errors import ArtifactError, DataError, UsageError
 from compress.stage import Job
-from finetune.train import starting
+from finetune.train import starting, training
 from finetune.train.pairs import read_examples
-from finetune.train.params import DpoParams, SftParams
+from finetune.train.params import DpoParams, KtoParams, SftParams, UlmaParams
 from finetune.train.rows import tokenise, training_rows
 
 SAID = [{"role": "user", "content": "My order 4821 never arrived."}, {"role": "assistant", "content": "I am sorry."}]
@@ -84,3 +86,51 @@ def test_a_scratch_folder_of_another_training_is_refused(tmp_path):
     ):
         with pytest.raises(UsageError, match=what):
             starting.require_same(other)
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])
+def test_a_row_longer_than_the_model_has_positions_is_refused(tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", name: 8}))
+    starting.require_room(tmp_path, [[{"input_ids": [1] * 8}]])
+    with pytest.raises(DataError, match="a row has 9 tokens, and the model 8 positions") as caught:
+        starting.require_room(tmp_path, [[{"input_ids": [1] * 9}]])
+    assert "max_length to 8" in caught.value.next
+
+
+def test_rows_that_a_preference_method_cannot_use_are_counted(tmp_path, caplog):
+    rows = [{"messages": SAID, "rejected": "No."}, {"messages": SAID}, {"messages": SAID, "rejected": "I am sorry."}]
+    made, _ = read_examples(job_of(tmp_path, rows, DpoParams()), pairwise=True)
+    assert len(made) == 1
+    assert [text.partition(": ")[2] for text in caplog.messages] == [
+        "they have no rejected reply", "they have the same reply as chosen and as rejected"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("params", [KtoParams(), UlmaParams()])
+def test_labels_in_between_are_for_a_loss_that_knows_them(tmp_path, params):
+    rows = [{"id": "a", "messages": SAID, "label": 0.3}, {"id": "b", "messages": SAID, "label": 1}]
+    with pytest.raises(DataError, match=r"row 'a' has the label 0\.3, and this method"):
+        read_examples(job_of(tmp_path, rows, params), pairwise=False)
+    graded = job_of(tmp_path, rows, UlmaParams(labels="continuous"))
+    assert len(read_examples(graded, pairwise=False)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"rate": float("inf")}, "finite"),
+        ({"epochs": float("inf")}, "finite"),
+        ({"method": "full", "adapter": {"kind": "dora"}}, "has no adapter"),
+        ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing goes with"),
+    ],
+)
+def test_settings_that_contradict_are_refused(settings, why):
+    with pytest.raises(ValidationError, match=why):
+        DpoParams(**settings)
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "wanted"), [(1, 0.05, 0), (1, 0.9, 0), (2, 0.9, 1), (100, 0.05, 5), (30, 0.05, 2)]
+)
+def test_some_step_of_a_short_training_is_behind_the_warm_up(steps, warmup, wanted):
+    assert training.warmup_steps(warmup, steps) == wanted

@@ -192,3 +192,9 @@ def test_optimizers_that_cannot_work_are_refused(tmp_path, monkeypatch):
         stage.check(job)
     with pytest.raises(ValueError, match="go with optimizer: adamw, not sgd"):
         stage.Params(optimizer="sgd", freeze_blocks=1)
+
+
+def test_a_training_shorter_than_the_interval_is_measured_at_its_end(small_base, tmp_path):
+    facts, history = run(small_base, tmp_path, steps=2, validation={"share": 0.2, "every": 50})
+    assert [entry[0] for entry in history["validation"]] == [2]
+    assert facts["validation_loss"] == history["validation"][0][1]
