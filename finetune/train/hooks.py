@@ -102,7 +102,7 @@ def unfreezer(trainer: Any) -> Any:
 
 
 def last_checkpoint(scratch: Path) -> Path | None:
-    """The latest whole checkpoint; half-written and damaged ones are removed, so training goes on from an earlier one."""
+    """The latest whole checkpoint. Half-written and damaged ones behind it are removed."""
     together.wait()
     found = sorted(scratch.glob("checkpoint-*"), key=lambda folder: -int(folder.name.split("-")[1]))
     last = next((folder for folder in found if _whole(folder)), None)
