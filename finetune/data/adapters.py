@@ -191,7 +191,7 @@ def alpaca(row: Mapping[str, Any]) -> Row:
 
 
 def _history(given: Any) -> list[dict[str, Any]]:
-    pairs = given if isinstance(given, list) else [None] if given else []
+    pairs: list[Any] = given if isinstance(given, list) else [None] if given else []
     if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(said, str) for said in p) for p in pairs):
         raise ValueError("history is not a list of [question, answer]")
     return [_turn(role, said) for pair in pairs for role, said in zip(("user", "assistant"), pair, strict=True)]

@@ -237,7 +237,10 @@ MAGIC = (
 
 def _folder(path: Path) -> Iterator[NumberedRow]:
     """``{"text"}`` of every document in a folder, in the order of their paths."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in DOCUMENTS and file.is_file())
+    shown = (file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts))
+    files = sorted(file for file in shown if file.suffix.lower() in DOCUMENTS and file.is_file())
+    if not files:
+        raise DataError(path, None, "holds no documents", next=f"put files in it that end in {', '.join(DOCUMENTS)}")
     for number, file in enumerate(files, 1):
         text = "".join(line for _, line in _lines(file))
         if file.suffix.lower().startswith(".htm"):
@@ -249,10 +252,14 @@ def _folder(path: Path) -> Iterator[NumberedRow]:
 
 
 class _Words(html.parser.HTMLParser):
-    """What a page shows: no tags, no scripts, a new line after each block."""
+    """What a page shows: no tags, no scripts, a line for each block, spaces between cells."""
 
     HIDDEN = frozenset({"head", "noscript", "script", "style", "template"})
-    BLOCKS = frozenset({"article", "br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "li", "p", "pre", "tr"})
+    BLOCKS = frozenset({
+        "address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption", "footer", "form",
+        "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table",
+        "tr", "ul",
+    })  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -261,13 +268,17 @@ class _Words(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         self.hidden += tag in self.HIDDEN
-        if tag == "br":
-            self.pieces.append("\n")
+        self._part(tag)
 
     def handle_endtag(self, tag: str) -> None:
         self.hidden -= tag in self.HIDDEN and self.hidden > 0
-        if tag in self.BLOCKS:
-            self.pieces.append("\n")
+        self._part(tag)
+
+    def _part(self, tag: str) -> None:
+        """Where a block begins or ends, one new line; a cell, one space."""
+        mark = "\n" if tag in self.BLOCKS else " " if tag in ("td", "th") else ""
+        if mark and self.pieces and not self.pieces[-1].endswith(("\n", mark)):
+            self.pieces.append(mark)
 
     def handle_data(self, data: str) -> None:
         if not self.hidden:

@@ -390,7 +390,7 @@ def test_real_sets_are_read(tmp_path, shared_data):
         ("clinc150/data_full.json", "eval", 4500),
         ("abcd/abcd_sample.json", "train", 3),
         ("sgd/test/*", "train", None),
-        ("hh_rlhf/harmless-base/*", "train", 2308),
+        ("hh_rlhf/harmless-base/*", "train", 2303),
     ],
 )
 def test_real_sets_of_other_shapes(tmp_path, shared_data, pattern, split, count):
@@ -515,3 +515,16 @@ def test_questions_in_other_spellings(one, other, same):
     assert (data.fingerprint(chat(one, "x")) == data.fingerprint(chat(other, "x"))) is same
     facts = [data.fingerprint({**chat("a", "x"), "facts": {"n": n}}) for n in (1, 1.0, 1.5)]
     assert facts[0] == facts[1] != facts[2]
+
+
+def test_blocks_and_cells_of_a_page_do_not_run_together(tmp_path):
+    folder = tmp_path / "docs"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "x.md").write_text("hidden")
+    page = "<nav>Menu</nav><p>Hi<br>you</p><ul><li>one<li>two</ul><table><tr><td>a</td><td>b</td></tr></table>end"
+    (folder / "a.html").write_text(page)
+    (empty := tmp_path / "empty").mkdir()
+    _, splits = run(tmp_path, calibration=folder)
+    assert [row["text"] for row in splits["calibration"]] == ["Menu\nHi\nyou\none\ntwo\na b \nend"]
+    with pytest.raises(DataError, match="holds no documents"):
+        list(data.read_rows(empty))
