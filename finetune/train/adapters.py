@@ -45,7 +45,7 @@ def adapted(model: Any, p: TuningParams, on_cpu: bool, folder: Path, *, checkpoi
     )
     wrapped = get_peft_model(model, lora)
     if kind == "loftq":
-        _start_from_the_loss(wrapped, folder)
+        _start_from_the_loss(wrapped, folder, turned=model.config.model_type == "gpt2")
     return wrapped
 
 
@@ -73,8 +73,8 @@ def weights(model: ModelOutline, rank: int) -> int:
     return rank * s.blocks * (attention + (3 if model.gated else 2) * (s.hidden + s.ffn))
 
 
-def _start_from_the_loss(model: Any, folder: Path) -> None:
-    """Let every adapter be the best of its rank for W − NF4(W)."""
+def _start_from_the_loss(model: Any, folder: Path, *, turned: bool) -> None:
+    """Let every adapter be the best of its rank for W − NF4(W); ``turned``: weights are stored as ``[in, out]``."""
     import bitsandbytes
     import torch
     from peft.tuners.lora.layer import LoraLayer
@@ -88,9 +88,8 @@ def _start_from_the_loss(model: Any, folder: Path) -> None:
             continue
         stored = name.removeprefix("base_model.model.") + ".weight"
         base = module.base_layer.weight
-        lost = (
-            weights.load(stored).float() - bitsandbytes.functional.dequantize_4bit(base.data, base.quant_state).float()
-        )
+        rounded = bitsandbytes.functional.dequantize_4bit(base.data, base.quant_state).float()
+        lost = (weights.load(stored).float().T if turned else weights.load(stored).float()) - rounded
         (adapter,) = module.active_adapters
         rank = module.r[adapter]
         U, S, V = torch.svd_lowrank(lost, q=min(rank + 8, *lost.shape), niter=NITER)

@@ -15,18 +15,18 @@ AT_ONCE = 1024
 """Tokens that go through the model together on a CPU: more are no faster, and their activations fill the memory."""
 
 
-def plan_batches(lengths: Sequence[int], steps: int, batch: int, seed: int) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int], steps: int, batch: int, seed: int, *, fill: bool = False) -> list[list[int]]:
     """``steps`` batches of ``batch`` rows of like length each (indices into ``lengths``), in a random order.
 
-    Every pass uses each row once; rows that do not fill the last batch of a pass wait for the next one.
-    Fewer rows than ``batch`` are repeated.
+    Every pass uses each row once, and those that do not fill its last batch not at all; with ``fill`` others fill it,
+    so that every pass uses all. Fewer rows than ``batch`` are repeated.
     """
     rng = random.Random(seed)
     rows = list(range(len(lengths))) * -(-batch // len(lengths))
     batches: list[list[int]] = []
     while len(batches) < steps:
         order = rng.sample(rows, len(rows))
-        order = order[: len(order) // batch * batch]
+        order = [*order, *order[: -len(order) % batch]] if fill else order[: len(order) // batch * batch]
         for start in range(0, len(order), batch * 16):
             near = sorted(order[start : start + batch * 16], key=lambda i: (lengths[i], i))
             group = [near[k : k + batch] for k in range(0, len(near), batch)]

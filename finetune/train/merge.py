@@ -140,6 +140,8 @@ def merge(base: Path, adapter: Path, *, four_bit: bool, probes: Sequence[Sequenc
     full = load_base(base, four_bit=False, compute=torch.float32)
     missing = set(weights) - set(full.state_dict())
     assert not missing, f"quantized weights without a counterpart: {sorted(missing)[:3]}"
+    turned = {f"{name}.weight" for name, module in full.named_modules() if type(module).__name__ == "Conv1D"}
+    weights = {name: weight.T if name in turned else weight for name, weight in weights.items()}
     full.load_state_dict(weights, strict=False)
     merged = PeftModel.from_pretrained(full, adapter).merge_and_unload().eval()
     gap = max(float((logits(merged, p) - w).abs().max()) for p, w in zip(probes, wanted, strict=True))

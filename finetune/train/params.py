@@ -201,6 +201,8 @@ class TuningParams(Params):
             raise ValueError("search measures by validation; cross-validate what it found in a stage of its own")
         if self.search.measure != "held_out" and self.validation is None:
             raise ValueError(f"search.measure {self.search.measure} needs validation: a part that is only measured")
+        if self.search.measure == "agreement" and not hasattr(self, "pairs"):
+            raise ValueError("search.measure agreement is one of pairs, and this method has none; measure the loss")
         if self.search.measure == "held_out" and not getattr(self, "held_out", 0):
             raise ValueError("search.measure held_out needs held_out: pairs kept out of training")
         for name, space in self.search.over.items():

@@ -128,7 +128,7 @@ def quiet() -> None:
 
 def steps_of(p: TuningParams, rows: int) -> int:
     """Optimiser steps: as given, or as the epochs make them."""
-    return p.steps or max(1, round(p.epochs * rows / p.batch))
+    return p.steps or max(1, round(p.epochs * -(-rows // p.batch)))
 
 
 def warmup_steps(share: float, steps: int) -> int:
@@ -146,10 +146,13 @@ def step_tokens(p: TuningParams, examples: Sequence[Example]) -> float:
     return p.batch * sum(map(length, examples)) / len(examples)
 
 
-def in_order(examples: Sequence[Example], steps: int, batch: int, seed: int) -> list[dict[str, Any]]:
+def in_order(
+    examples: Sequence[Example], steps: int, batch: int, seed: int, *, fill: bool = False
+) -> list[dict[str, Any]]:
     """The rows as the steps read them, in an order of our own that does not depend on where a run resumed. Several
-    processes take a part of each batch, with rows of like length in all parts."""
-    plan, world = batches.plan_batches(list(map(length, examples)), steps, batch, seed), launch.place().world
+    processes take a part of each batch, with rows of like length in all parts. ``fill``: see ``plan_batches``."""
+    plan = batches.plan_batches(list(map(length, examples)), steps, batch, seed, fill=fill)
+    world = launch.place().world
     dealt = ([i for start in range(world) for i in chosen[start::world]] for chosen in plan)
     return [row for chosen in dealt for i in chosen for row in examples[i]]
 
@@ -178,7 +181,7 @@ def _trainer(
         at_once=fit.tokens,
         model=model,
         args=_arguments(job, rate, on_cpu, steps, objective.rows, checkpointing=fit.checkpointing),
-        train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed)),
+        train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed, fill=p.steps is None)),
         data_collator=_collate(tokenizer.pad_token_id or 0, objective),
         processing_class=tokenizer,
         callbacks=[hooks.progress(job, objective, step_tokens(p, examples))],
@@ -194,7 +197,8 @@ def _trainer(
         fuse(trainer.model)
     faster = p.method != "full" and p.adapter.kind == "lora+"
     if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1 or faster:
-        _freeze(trainer, p, steps, max(1, len(examples) // p.batch))
+        epoch = max(1, len(examples) // p.batch) if p.steps else -(-len(examples) // p.batch)
+        _freeze(trainer, p, steps, epoch)
     return trainer
 
 

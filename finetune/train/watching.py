@@ -79,13 +79,16 @@ class Watch:
         """Whether training should go on after ``step``, of which ``logged`` tells the loss and what else is known."""
         loss = float(logged["loss"])
         if not math.isfinite(loss):
-            self._lost(step, loss)
+            self._lost(f"the loss of step {step} is {loss}")
             return False
         told = {f"train/{name}": float(logged[name]) for name in TOLD if name in logged}
         if self.how is None or step % min(self.how.every, trainer.state.max_steps):
             self.logs.write(step, told)
             return True
         value, agrees, n, rules = measure(trainer, self.objective, self.held, self.job.params.batch)
+        if not math.isfinite(value):
+            self._lost(f"the validation loss of step {step} is {value}")
+            return False
         best = min((entry[1] for entry in self.measured), default=math.inf)
         self.measured.append([step, round(value, 6), agrees, n])
         for rule, found in rules.items():
@@ -106,12 +109,12 @@ class Watch:
             self.stopped = f"no better validation loss in {since} measurements"
         return self.stopped is None
 
-    def _lost(self, step: int, loss: float) -> None:
+    def _lost(self, what: str) -> None:
         kept = (self.job.scratch / BEST).is_file()
         if not kept:
-            what = f"the loss of step {step} is {loss}: training has diverged"
-            raise Diverged(what, next="lower rate, or set validation: {patience: 3} to keep the best weights")
-        self.stopped = f"the loss of step {step} is {loss}"
+            hint = "lower rate, or set validation: {patience: 3} to keep the best weights"
+            raise Diverged(f"{what}: training has diverged", next=hint)
+        self.stopped = what
         log.warning("%s; the best weights measured so far are kept", self.stopped)
 
     def end(self, trainer: Any) -> dict[str, Any]:
@@ -124,6 +127,9 @@ class Watch:
             if self.how.patience:
                 load_trained(trainer, self.job.scratch / BEST)
                 facts["best_step"] = best[0]
+        if not _finite(trainer):
+            self._lost("weights are no numbers after the last step")
+            load_trained(trainer, self.job.scratch / BEST)
         if self.fold is not None:
             loss, agrees, n, _ = measure(trainer, self.objective, self.held, self.job.params.batch)
             facts |= {"validation_loss": round(loss, 6), "validation_n": n}
@@ -229,6 +235,11 @@ def load_trained(trainer: Any, place: Path) -> None:
     with torch.no_grad():
         for name, weight in _trained(trainer).items():
             weight.copy_(saved[name])
+
+
+def _finite(trainer: Any) -> bool:
+    """Whether all that learns holds numbers."""
+    return all(bool(weight.detach().isfinite().all()) for weight in _trained(trainer).values())
 
 
 def _trained(trainer: Any) -> dict[str, Any]:

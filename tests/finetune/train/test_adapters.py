@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from pydantic import ValidationError  # noqa: E402
+from tiny_families import save_tiny  # noqa: E402
 
 from compress.artifact import seal  # noqa: E402
-from compress.errors import UsageError  # noqa: E402
+from compress.errors import ArtifactError, UsageError  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.train import adapters, merge  # noqa: E402
 from finetune.train.params import SftParams  # noqa: E402
@@ -111,3 +112,30 @@ def test_a_killed_pissa_ends_with_the_same_bytes(small_base, tmp_path):
     run(small_base, tmp_path / "killed", **how)
     files = [tmp_path / side / "out" / "model.safetensors" for side in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["lora", "loftq"])
+def test_an_adapter_on_nf4_of_gpt2_merges(tmp_path, kind):
+    """GPT-2 stores its weights as [in, out], NF4 as [out, in]."""
+    save_tiny("gpt2", tmp_path)
+    p = SftParams(rank=4, method="qlora", adapter={"kind": kind})
+    model = merge.load_base(tmp_path, four_bit=True, compute=torch.float32)
+    model = adapters.adapted(model, p, True, tmp_path)
+    for name, weight in model.named_parameters():
+        if ".lora_B." in name:
+            weight.data += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    adapters.save(model, tmp_path / "adapter", None)
+    _, gap = merge.merge(tmp_path, tmp_path / "adapter", four_bit=True, probes=[[1, 2, 3, 4, 5, 6, 7]])
+    assert gap < 1e-3
+
+
+def test_weights_that_cannot_be_trained_are_refused(tmp_path):
+    save_tiny("llama", tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    with pytest.raises(ArtifactError, match=r"config\.json: the weights are quantized \(gptq\)"):
+        merge.check_base(tmp_path)
+    path.write_text(json.dumps({**config, "model_type": "bert"}))
+    with pytest.raises(ArtifactError, match=r"the weights hold no .*, which a BertLMHeadModel has"):
+        merge.load_base(tmp_path, four_bit=False, compute=torch.float32)

@@ -204,3 +204,8 @@ def test_values_that_contradict_each_other_are_refused_before_the_search():
     over = {"method": {"of": ["lora", "qlora"]}, "adapter.kind": {"of": ["lora", "pissa"]}}
     with pytest.raises(ValidationError, match=r"method cannot be 'qlora' with adapter\.kind 'pissa'"):
         SftParams(method="lora", validation=VALIDATION, search={"over": over})
+
+
+def test_agreement_is_nothing_that_a_method_without_pairs_measures():
+    with pytest.raises(ValidationError, match="measure agreement is one of pairs"):
+        SftParams(validation=VALIDATION, search={"over": OVER, "measure": "agreement"})

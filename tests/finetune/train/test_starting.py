@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from compress.artifact import Artifact, seal
 from compress.errors import ArtifactError, DataError, UsageError
 from compress.stage import Job
-from finetune.train import starting, training
+from finetune.train import batches, starting, training
 from finetune.train.pairs import read_examples
 from finetune.train.params import DpoParams, KtoParams, SftParams, UlmaParams
 from finetune.train.rows import tokenise, training_rows
@@ -134,3 +134,11 @@ def test_settings_that_contradict_are_refused(settings, why):
 )
 def test_some_step_of_a_short_training_is_behind_the_warm_up(steps, warmup, wanted):
     assert training.warmup_steps(warmup, steps) == wanted
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(7, 4), (10, 4), (15, 4), (5, 16), (100, 8)])
+def test_an_epoch_reads_every_row(rows, batch):
+    steps = training.steps_of(SftParams(batch=batch), rows)
+    plan = batches.plan_batches([i * 37 % 50 for i in range(rows)], steps, batch, seed=1, fill=True)
+    assert {len(part) for part in plan} == {batch}
+    assert {i for part in plan for i in part} == set(range(rows))

@@ -11,11 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from compress.artifact import LOGS, seal  # noqa: E402
+from compress.artifact import LOGS, seal, sha256_file  # noqa: E402
 from compress.errors import HoldfastError, UsageError  # noqa: E402
+from compress.json_files import write_json  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
-from finetune.train import watching  # noqa: E402
+from finetune.train import hooks, watching  # noqa: E402
 from finetune.train.rows import asked  # noqa: E402
 from finetune.world import stage as world  # noqa: E402
 from runtime.rules import load_rules  # noqa: E402
@@ -198,3 +199,28 @@ def test_a_training_shorter_than_the_interval_is_measured_at_its_end(small_base,
     facts, history = run(small_base, tmp_path, steps=2, validation={"share": 0.2, "every": 50})
     assert [entry[0] for entry in history["validation"]] == [2]
     assert facts["validation_loss"] == history["validation"][0][1]
+
+
+def test_weights_that_are_no_numbers_are_never_kept(small_base, tmp_path):
+    """Finite losses all the way: the last update breaks the weights."""
+    with pytest.raises(watching.Diverged, match=r"weights are no numbers|loss of step 2 is nan"):
+        run(small_base, tmp_path, method="full", rate=3e38, steps=2, optimizer="sgd", schedule="constant")
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run(small_base, tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "measure", lambda *given: (float("nan"), None, 8, {}))
+    with pytest.raises(watching.Diverged, match="the validation loss of step 2 is nan"):
+        run(small_base, tmp_path, steps=4, validation={"share": 0.2, "every": 2})
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    for step in (4, 8, 12):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text("x" * step)
+        write_json(folder / hooks.WHOLE, {"weights": sha256_file(folder / "weights")})
+    (tmp_path / "checkpoint-12" / hooks.WHOLE).unlink()
+    (tmp_path / "checkpoint-8" / "weights").write_text("y" * 8)
+    assert hooks.last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    assert not (tmp_path / "checkpoint-8").exists()
+    assert "checkpoint-8 is damaged" in caplog.text
