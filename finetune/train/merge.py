@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,9 @@ def merge(base: Path, adapter: Path, *, four_bit: bool, probes: Sequence[Sequenc
     turned = {f"{name}.weight" for name, module in full.named_modules() if type(module).__name__ == "Conv1D"}
     weights = {name: weight.T if name in turned else weight for name, weight in weights.items()}
     full.load_state_dict(weights, strict=False)
-    merged = PeftModel.from_pretrained(full, adapter).merge_and_unload().eval()
+    with warnings.catch_warnings():  # GPT-2's NF4 weights lie the other way round than those that peft merges into
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        merged = PeftModel.from_pretrained(full, adapter).merge_and_unload().eval()
     gap = max(float((logits(merged, p) - w).abs().max()) for p, w in zip(probes, wanted, strict=True))
     return merged, gap
 
