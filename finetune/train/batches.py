@@ -5,6 +5,7 @@ All is fixed by the seed alone, so that a resumed run sees what a whole one saw.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,11 +23,13 @@ def plan_batches(lengths: Sequence[int], steps: int, batch: int, seed: int, *, f
     so that every pass uses all. Fewer rows than ``batch`` are repeated.
     """
     rng = random.Random(seed)
-    rows = list(range(len(lengths))) * -(-batch // len(lengths))
+    rows = list(range(len(lengths))) * (1 if fill else -(-batch // len(lengths)))
     batches: list[list[int]] = []
     while len(batches) < steps:
         order = rng.sample(rows, len(rows))
-        order = [*order, *order[: -len(order) % batch]] if fill else order[: len(order) // batch * batch]
+        if fill:
+            order = list(itertools.islice(itertools.cycle(order), -(-len(order) // batch) * batch))
+        order = order[: len(order) // batch * batch]
         for start in range(0, len(order), batch * 16):
             near = sorted(order[start : start + batch * 16], key=lambda i: (lengths[i], i))
             group = [near[k : k + batch] for k in range(0, len(near), batch)]
