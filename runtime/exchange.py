@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .engine.requests import Request
 from .engine.text import whole
-from .errors import Cancelled, UsageError
+from .errors import Cancelled, Overloaded, UsageError
 from .reply import Reply, Settings, Timings, TokenLogprob, Usage
-from .values import check_values
+from .values import check_turn
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .engine.scheduler import Scheduler
     from .engine.template import Message
     from .rules import RuleBook, Turn
+
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -41,7 +45,7 @@ class Exchange:
     """One question and its answer: prompt, generation, enforcement. Not started until `reply` or `pieces`."""
 
     def __init__(self, session: Host, messages: Sequence[Message], facts: Mapping[str, Any], how: Settings) -> None:
-        check_values(facts, "facts")
+        check_turn(messages, facts)
         if session.rules is not None and (problems := session.rules.fact_problems(facts)):
             raise UsageError("; ".join(problems), next="see facts: of the rule file")
         self._session = session
@@ -149,7 +153,7 @@ class Exchange:
         """`flow` for an event loop."""
         loop, found = asyncio.get_running_loop(), asyncio.Queue[str]()
         if enforce and self._session.rules is not None:
-            pump = loop.run_in_executor(self._session.threads, self._pump, partial(_send, loop, found))
+            pump = self._beside(self._pump, partial(_send, loop, found))
             pump.add_done_callback(_retrieved)
             try:
                 while piece := await found.get():
@@ -175,12 +179,18 @@ class Exchange:
 
     async def areply(self, *, enforce: bool = True) -> Reply:
         """`reply` without blocking the event loop; cancelling the task cancels the generation."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._session.threads, partial(self.reply, enforce=enforce))
+            return await self._beside(partial(self.reply, enforce=enforce))
         except asyncio.CancelledError:
             self.cancel()
             raise
+
+    def _beside(self, work: Callable[..., T], *given: Any) -> asyncio.Future[T]:
+        """Work in one of the session's threads; Overloaded once it is closed."""
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._session.threads, work, *given)
+        except RuntimeError:
+            raise Overloaded("the runtime was closed", retry_after=5) from None
 
     def finished(self) -> Reply:
         """The whole reply, once `pieces` or `flow` is exhausted."""
@@ -277,14 +287,15 @@ class Exchange:
         if request.chances is None:
             return None
         piece = self._session.engine.piece
+        found = request.chances.found
+        if request.stream is not None and request.stream.stopped:  # the stop string's own tokens are not sent
+            ends = accumulate(len(piece(token)) for token, _, _ in found)
+            found = found[: bisect_left([0, *ends], len(request.text.encode()))]
 
         def named(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
             return TokenLogprob(piece(token).decode("utf-8", "replace"), piece(token), logprob, top)
 
-        return tuple(
-            named(token, logprob, tuple(named(*other) for other in top))
-            for token, logprob, top in request.chances.found
-        )
+        return tuple(named(token, logprob, tuple(named(*other) for other in top)) for token, logprob, top in found)
 
 
 def _retrieved(pump: asyncio.Future[None]) -> None:

@@ -28,13 +28,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
+from .engine.door import same_process
 from .engine.template import Message
 from .errors import ArtifactError, Cancelled, EngineLost, HoldfastError, Overloaded
 from .frames import error_from, error_to, info_from, reply_from, to_line
 from .info import Info
 from .reply import Options, Reply, Settings
 from .talking import Messages, Talking
-from .values import check_values
+from .values import check_turn, check_values
 
 log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
@@ -44,6 +45,8 @@ SLOTS = 16
 PATIENCE = 5
 OVERDUE = 10.0
 """Seconds after its deadline at which a reply's engine is taken for stuck, and killed."""
+PULSE, SILENCE = 5.0, 20.0
+"""Seconds between two looks whether the engine's process answers, and after which one that does not is killed."""
 CLOSING = 15.0
 """Seconds for an engine to put its things away."""
 Told = Mapping[str, Any]
@@ -227,6 +230,10 @@ def _hand(loop: asyncio.AbstractEventLoop, found: asyncio.Queue[Told], told: Tol
         loop.call_soon_threadsafe(found.put_nowait, told)
 
 
+def _ring(heard: threading.Event, _: Told) -> None:
+    heard.set()
+
+
 class IsolatedSession(Talking):
     """A `Session` for an app that must outlive its engine; whoever asks gets EngineLost when it ends meanwhile.
     Thread-safe; close it, or use it as a context manager."""
@@ -239,6 +246,7 @@ class IsolatedSession(Talking):
         bound = self._queue + how.get("slots", SLOTS)  # of what we let through, some may wait for a slot that is free
         self._how: dict[str, Any] = {**told, "path": str(path.absolute()), "queue": bound}
         self._numbers = itertools.count()
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._sinks: dict[int, Sink] = {}
         self._asked: set[int] = set()
@@ -257,6 +265,7 @@ class IsolatedSession(Talking):
         if (error := first.get()) is not None:
             self._thread.join()
             raise error
+        threading.Thread(target=self._watch, name="holdfast-pulse", daemon=True).start()
 
     # ---- what it is, and how it does ----
 
@@ -311,8 +320,9 @@ class IsolatedSession(Talking):
     ) -> IsolatedTurn:
         """One turn that has not been started."""
         how = Settings(**{name: value for name, value in options.items() if name != "response_format"})  # type: ignore[arg-type]
+        check_turn(messages, facts or {})
         ask = {"messages": list(messages), "facts": dict(facts or {}), "options": dict(options)}
-        check_values({name: ask[name] for name in ("messages", "facts")}, "the turn")
+        check_values(options.get("response_format"), "response_format")
         return IsolatedTurn(self, ask, how.timeout)
 
     def judge(self, messages: Messages, facts: Mapping[str, Any] | None, text: str) -> Reply:
@@ -338,7 +348,8 @@ class IsolatedSession(Talking):
 
     def ask(self, ask: Told, sink: Sink, *, what: str = "ask") -> int:
         """Send a question; ``sink`` gets what comes back, from another thread. EngineLost while there is no engine,
-        Overloaded when too many wait."""
+        Overloaded when too many wait, UsageError in a forked process."""
+        same_process(self._process)
         if what == "ask":
             self.refuse_if_full()
         with self._lock:
@@ -411,6 +422,16 @@ class IsolatedSession(Talking):
                     engine.kill()
         return None
 
+    def _watch(self) -> None:
+        """End a process that lives and says nothing: stopped, or stuck."""
+        while not self._closing.wait(PULSE):
+            engine, heard = self._engine, threading.Event()
+            with suppress(EngineLost, Overloaded):
+                self.ask({}, partial(_ring, heard), what="figures")
+                if not heard.wait(SILENCE) and engine is not None:
+                    log.warning("the engine said nothing for %.0f s and is killed", SILENCE)
+                    engine.kill()
+
     def _come_up(self, info: Info, first: queue.SimpleQueue[HoldfastError | None]) -> None:
         with self._lock:
             begun, self._told = self._told is None, info
@@ -445,7 +466,9 @@ class IsolatedSession(Talking):
     # ---- life ----
 
     def close(self) -> None:
-        """End the engine's process; whoever still waits gets Overloaded."""
+        """End the engine's process; whoever still waits gets Overloaded. A forked process leaves it alone."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closing.set()
             if self._engine is not None:

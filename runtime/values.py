@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .engine.text import half_character
@@ -20,11 +20,24 @@ def check_values(value: Any, name: str, *, depth: int = DEPTH_CAP) -> None:
     for _ in range(depth + 1):
         for place, item in level:
             if (problem := _problem(item)) is not None:
-                raise UsageError(f"{place:.200} {problem}", next="send whole characters and finite numbers")
+                raise UsageError(
+                    f"{place:.200} {problem}", next="send whole characters, finite numbers and what JSON has"
+                )
         level = [child for place, item in level for child in _children(place, item)]
         if not level:
             return
     raise UsageError(f"{name} is nested more than {depth} deep", next="send it flatter")
+
+
+def check_turn(messages: Any, facts: Any) -> None:
+    """Raise UsageError unless these are a list of messages and facts by name, all of JSON's values."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Sequence):
+        raise UsageError(f"messages are a {type(messages).__name__}", next="give a list of role and content")
+    if not all(isinstance(message, Mapping) for message in messages):
+        raise UsageError("a message is no object", next='give {"role": "user", "content": "…"}')
+    if not isinstance(facts, Mapping):
+        raise UsageError(f"facts are a {type(facts).__name__}", next='give them by name, such as {"tier": "gold"}')
+    check_values({"messages": messages, "facts": facts}, "the turn")
 
 
 def _problem(item: Any) -> str | None:
@@ -34,6 +47,8 @@ def _problem(item: Any) -> str | None:
         return f"is {item}, which is no number"
     if isinstance(item, int) and item.bit_length() > 1000:
         return "is a number beyond all bounds"
+    if item is not None and not isinstance(item, str | int | float | Mapping | list | tuple):
+        return f"is a {type(item).__name__}, which is no JSON"
     return None
 
 

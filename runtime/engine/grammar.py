@@ -11,6 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,20 @@ COMPACT = {"whitespace_flexible": False}
 def of_schema(schema: Mapping[str, Any]) -> str:
     """The grammar of a JSON schema that was checked before; values are written without spaces between their parts."""
     return f"{MARK} {{}}\nstart: %json {json.dumps({**schema, 'x-guidance': COMPACT})}"
+
+
+@lru_cache(maxsize=64)
+def complaint(grammar: str) -> str | None:
+    """Why a grammar cannot be compiled, in one line; None where it can."""
+    try:
+        from llguidance import LLMatcher
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "llguidance", "gguf") from None
+    lines = str(LLMatcher.validate_grammar(grammar, None)).strip().splitlines()
+    if not lines:
+        return None
+    said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    return said.rpartition("failed to compile JSON schema: ")[2][:300]
 
 
 class Grammars:

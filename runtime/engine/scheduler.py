@@ -14,6 +14,7 @@ request alone. Only an engine that cannot decode a single token any more ends th
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ import numpy as np
 
 from ..errors import HoldfastError, Overloaded
 from .backends.base import Backend, Span
+from .door import same_process
 from .lookup import LONGEST, NOTHING, Draft, Drafts, Written
 from .pace import CHUNK, SCORED_CHUNK, Pace
 from .probe import Probe
@@ -58,13 +60,16 @@ class Scheduler:
         self._wants_drafts = False
         self._pace = Pace()
         self._even, self._running = False, 0  # whether the step holds no prompt; the replies that go on in it
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._loop, name="holdfast-decode", daemon=True)
         self._thread.start()
 
     # ---- any thread ----
 
     def submit(self, requests: Sequence[Request], *, bounded: bool = True) -> None:
-        """Queue requests together, in order. Overloaded when the queue is full (``bounded``) or closing."""
+        """Queue requests together, in order. Overloaded when the queue is full (``bounded``) or closing,
+        UsageError in a forked process, which has no decode thread."""
+        same_process(self._process)
         for request in requests:
             request.check(self._backend)
         now = time.perf_counter()

@@ -228,8 +228,12 @@ class Server:
         if isinstance(error, Overloaded | EngineLost):
             status = 429 if isinstance(error, Overloaded) else 503
             return _json(error_body(error), status, {"Retry-After": str(max(1, round(error.retry_after)))})
-        status = 413 if isinstance(error, TooLargeError) else 400 if isinstance(error, UsageError) else 500
-        return _json(error_body(error), status)
+        return _json(error_body(error), _status_of(error))
+
+
+def _status_of(error: HoldfastError) -> int:
+    special: dict[type[HoldfastError], int] = {TooLargeError: 413, EncodedError: 415}
+    return special.get(type(error), 400 if isinstance(error, UsageError) else 500)
 
 
 class Named:
@@ -307,9 +311,16 @@ class TooLargeError(UsageError):
     """The request body is over the limit."""
 
 
+class EncodedError(UsageError):
+    """The request body is compressed."""
+
+
 async def _body(request: HttpRequest, limits: Limits) -> bytes:
     """The body, read no further than the limit, and no longer than it may take."""
     parts, size = [], 0
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise EncodedError(f"a body with Content-Encoding {coding[:40]!r} is not read", next="send it as it is")
     told = request.headers.get("content-length", "")
     if told.isdecimal() and int(told[:20]) > limits.body:
         raise _too_large(limits)

@@ -72,8 +72,7 @@ def read_ask(body: bytes, info: Info, limits: Limits) -> Ask:
         raise UsageError("the request body is not an object", next="send an OpenAI chat-completions object")
     check_values({name: value for name, value in given.items() if name != "seed"}, "the body")
     _typed(given, "model", str)
-    if _typed(given, "functions", list):
-        raise UsageError("'functions' is not supported", next="send them in 'tools'")
+    _refuse_other_kinds(given)
     form = given.get("response_format")
     structured = schema_of(form) is not None
     tools = read_tools(given, info, most=limits.tools)
@@ -96,6 +95,16 @@ def read_ask(body: bytes, info: Info, limits: Limits) -> Ask:
     )
 
 
+def _refuse_other_kinds(given: Mapping[str, Any]) -> None:
+    """What would ask for something else than words, or for calls in a way that is no more."""
+    if _typed(given, "functions", list) or given.get("function_call") not in (None, "none", "auto"):
+        raise UsageError("'functions' and 'function_call' are not supported", next="send 'tools' and 'tool_choice'")
+    if any(kind != "text" for kind in _typed(given, "modalities", list) or ()) or given.get("audio") is not None:
+        raise UsageError("'modalities' other than text, and 'audio', are not supported", next="leave them out")
+    if given.get("web_search_options") is not None:
+        raise UsageError("'web_search_options' is not supported: nothing is looked up", next="leave it out")
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
@@ -114,8 +123,7 @@ def _message(index: int, message: Any) -> Mapping[str, Any]:
         raise UsageError(f"messages[{index}] needs a role: {', '.join(ROLES)}")
     role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
     if isinstance(content, list):  # the "content parts" form
-        texts = [_text_of(part, role) for part in content]
-        content = "".join(texts) if None not in texts else None  # type: ignore[arg-type]
+        content = "".join(_text_of(f"messages[{index}].content[{at}]", part, role) for at, part in enumerate(content))
     if role == "assistant" and content is None:
         content = message.get("refusal")  # as the server itself says it
     if role == "assistant" and calls:
@@ -125,11 +133,13 @@ def _message(index: int, message: Any) -> Mapping[str, Any]:
     return {"role": "system" if role == "developer" else role, "content": content}
 
 
-def _text_of(part: Any, role: str) -> str | None:
-    """The words of a content part; None where it has none."""
+def _text_of(place: str, part: Any, role: str) -> str:
+    """The words of a content part."""
     kind = part.get("type") if isinstance(part, dict) else None
     text = part.get(kind) if kind == "text" or (kind == "refusal" and role == "assistant") else None
-    return text if isinstance(text, str) else None
+    if not isinstance(text, str):
+        raise UsageError(f"{place} is no part of text", next='send {"type": "text", "text": …}')
+    return text
 
 
 def _calls(index: int, calls: Any) -> list[str]:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import hmac
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UsageError
 
 log = logging.getLogger(__name__)
+_COMMENT = re.compile(rb"(?:^|\s)#.*")
 
 
 class Keys:
     """The valid keys. With none at all (and no file) everybody may ask."""
 
     def __init__(self, keys: Sequence[str] = (), *, file: Path | None = None) -> None:
-        """``file``: one key a line, ``#`` begins a comment. Raises UsageError when it cannot be read."""
-        self._given = [key.strip().encode() for key in keys if key.strip()]
+        """``file``: one key a line; a ``#`` in front or behind a space begins a comment. Raises UsageError when it
+        cannot be read."""
+        self._given = [key.strip().encode("utf-8", "surrogateescape") for key in keys if key.strip()]
         self._file = file
         self._seen: tuple[int, int, int] | None = None
         self._read: list[bytes] = []
@@ -41,8 +45,8 @@ class Keys:
         """Whether the value of an Authorization header holds a valid key. Every key is compared, in constant time."""
         if not self.required:
             return True
-        scheme, _, key = authorization.strip().partition(" ")
-        given = key.strip().encode("latin-1", "replace")
+        scheme, *rest = authorization.split(None, 1) or [""]
+        given = "".join(rest).strip().encode("latin-1", "replace")
         matches = [hmac.compare_digest(given, valid) for valid in self._valid()]
         return scheme.lower() == "bearer" and any(matches)
 
@@ -60,5 +64,6 @@ class Keys:
         found = os.stat(file)
         stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
         if stamp != self._seen:
-            lines = (line.partition(b"#")[0].strip() for line in file.read_bytes().splitlines())
+            text = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+            lines = (_COMMENT.sub(b"", line).strip() for line in text.splitlines())
             self._read, self._seen = [line for line in lines if line], stamp

@@ -55,6 +55,7 @@ _REFUSALS: Mapping[str, str] = {
     "401": "The API key is missing or wrong",
     "404": "There is no such model",
     "413": "The body is too large",
+    "415": "The body is compressed",
     "429": "The queue is full or the deadline passed; Retry-After says when to come again",
     "503": "The engine is being restarted, or has failed",
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..schema import NAMED, WITH_SCHEMAS
+from ..schema import remade
 
 if TYPE_CHECKING:
     from ..info import Info
@@ -97,38 +97,37 @@ class ToolUse:
         return (str(said["reply"]) if isinstance(said, dict) and "reply" in said else reply.raw), []
 
 
+_MERGED = frozenset(("$ref", "allOf", "anyOf", "minProperties", "oneOf", "patternProperties"))
+"""Beside these an object may have properties that it does not name itself."""
+
+
 def closed(schema: Any) -> Any:
     """The schema, in which objects that name their properties have no others unless it says so: a call needs none, and
-    a small model would not find an end of them."""
-    if not isinstance(schema, Mapping):
-        return schema
-    made = dict(schema)
-    for name in ("properties", "$defs"):
-        if isinstance(part := made.get(name), Mapping):
-            made[name] = {key: closed(value) for key, value in part.items()}
-    made |= {name: closed(made[name]) for name in ("items",) if name in made}
-    made |= {name: [closed(one) for one in made[name]] for name in ("anyOf",) if isinstance(made.get(name), list)}
-    if isinstance(made.get("properties"), Mapping) and "allOf" not in made and "patternProperties" not in made:
-        made.setdefault("additionalProperties", False)
-    return made
+    a small model would not find an end of them. Left alone where parts of it are merged to one object."""
+    merged: list[bool] = []
+
+    def look(part: dict[str, Any]) -> dict[str, Any]:
+        own, wanted = part.get("properties"), part.get("required")
+        lacking = isinstance(own, Mapping) and isinstance(wanted, list) and not all(name in own for name in wanted)
+        merged.append(lacking or "allOf" in part or ("properties" in part and not _MERGED.isdisjoint(part)))
+        return part
+
+    def change(part: dict[str, Any]) -> dict[str, Any]:
+        return {"additionalProperties": False, **part} if isinstance(part.get("properties"), Mapping) else part
+
+    remade(schema, look)
+    return schema if any(merged) else remade(schema, change)
 
 
 def moved(schema: Any, to: str) -> Any:
     """The schema as it is to stand at ``to`` of another one: its references to itself lead there."""
-    if not isinstance(schema, Mapping):
-        return schema
-    made = dict(schema)
-    if isinstance(ref := made.get("$ref"), str) and ref.startswith("#"):
-        made["$ref"] = to + ref.removeprefix("#")
-    for name in WITH_SCHEMAS & made.keys():
-        below = made[name]
-        if isinstance(below, list):
-            made[name] = [moved(one, to) for one in below]
-        elif name in NAMED and isinstance(below, Mapping):
-            made[name] = {key: moved(one, to) for key, one in below.items()}
-        else:
-            made[name] = moved(below, to)
-    return made
+
+    def change(part: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(ref := part.get("$ref"), str) and ref.startswith("#"):
+            part["$ref"] = to + ref.removeprefix("#")
+        return part
+
+    return remade(schema, change)
 
 
 def _call(name: str, arguments: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,30 @@ def test_a_stuck_engine_is_killed(session: IsolatedSession, monkeypatch: pytest.
         session.chat(SAID, timeout=0.3)
     assert time.monotonic() - started < 5
     wait_until(lambda: session.pid not in (None, engine), 60)
+
+
+def test_a_process_that_says_nothing_is_ended(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.isolated.PULSE", 0.1)
+    monkeypatch.setattr("runtime.isolated.SILENCE", 0.5)
+    with load_isolated(model, threads=1, slots=1) as watched:
+        kill(watched, signal.SIGSTOP)
+        with pytest.raises(EngineLost, match="SIGKILL"):
+            watched.chat(SAID)
+
+
+def test_a_forked_process_is_told_so(session: IsolatedSession) -> None:
+    if (child := os.fork()) == 0:
+        try:
+            session.chat(SAID)
+        except UsageError:
+            session.close()
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    with pytest.raises(UsageError, match=r"since is a datetime"):
+        session.chat(SAID, {"since": datetime(2025, 1, 1)})
+    assert session.chat(SAID, max_tokens=1).usage.completion_tokens == 1
 
 
 def test_what_cannot_be_loaded_is_refused(model: Path, tmp_path: Path) -> None:

@@ -176,6 +176,10 @@ def test_odds_of_the_tokens(session: Session) -> None:
         assert chance.logprob <= chance.top[0].logprob <= 0
         assert sum(math.exp(other.logprob) for other in chance.top) <= 1 + 1e-6
     assert session.chat(said("odds"), max_tokens=2).logprobs is None
+    ended = session.chat(said("odds"), max_tokens=6, logprobs=0, temperature=1.5, seed=2, stop=reply.raw[2:4])
+    assert ended.logprobs is not None
+    assert b"".join(chance.bytes for chance in ended.logprobs).decode("utf-8", "replace").startswith(ended.raw)
+    assert len(ended.logprobs) < ended.usage.completion_tokens
 
 
 def test_penalties_keep_a_reply_from_repeating_itself(session: Session) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -261,3 +263,51 @@ def test_rules_read_the_system_message_that_they_wrote(gguf_file: Path, tmp_path
         checked = exchange._turn().messages
     assert [m["role"] for m in checked] == ["system", "user"]
     assert checked[0]["content"] == "Policy [K7]."
+
+
+def test_a_closed_session_says_so(gguf_file: Path) -> None:
+    closed = runtime.load(gguf_file, threads=1, slots=1)
+    turn = closed.turn(said("early"))
+    closed.close()
+    closed.close()
+    for ask in (turn.reply, lambda: closed.chat(said("a")), lambda: list(closed.stream(said("b")))):
+        with pytest.raises(Overloaded, match="closed"):
+            ask()
+    for late in (closed.achat(said("c")), anext(closed.astream(said("d")))):
+        with pytest.raises(Overloaded, match="closed"):
+            asyncio.run(_awaited(late))
+    with pytest.raises(Overloaded, match="closed"):
+        closed.encode_chat(said("e"))
+
+
+async def _awaited(what: Awaitable[object]) -> None:
+    await what
+
+
+def test_a_forked_process_loads_its_own(session: Session) -> None:
+    if (child := os.fork()) == 0:
+        try:
+            session.chat(said("a"))
+        except UsageError:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize(
+    ("messages", "facts", "message"),
+    [
+        ("hello", {}, "messages are a str"),
+        (None, {}, "messages are a NoneType"),
+        ({"role": "user", "content": "a"}, {}, "messages are a dict"),
+        (["hello"], {}, "a message is no object"),
+        (said("a"), "tier=gold", "facts are a str"),
+        (said("a"), [("tier", "gold")], "facts are a list"),
+        (said("a"), {"since": {1, 2}}, r"facts\.since is a set"),
+        ([{"role": "user", "content": b"a"}], {}, r"messages\[0\]\.content is a bytes"),
+    ],
+)
+def test_what_is_no_question_is_told(session: Session, messages: Any, facts: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        session.chat(messages, facts)

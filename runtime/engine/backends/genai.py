@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime_genai as genai
 
 from ...errors import ArtifactError, UsageError
+from ..door import Door
 from ..grammar import MARK, Grammars
 from .base import Span
 from .pieces import Vocabulary
@@ -63,9 +64,11 @@ class GenaiBackend:
         self._generators: dict[int, Any] = {}
         self.clock = time.perf_counter
         self._grammars = Grammars(self)
+        self._door = Door()
 
     def encode(self, text: str) -> list[int]:
-        return self._vocabulary.encode(text, lambda part: [int(t) for t in self._tokenizer.encode(part)])
+        with self._door:
+            return self._vocabulary.encode(text, lambda part: [int(t) for t in self._tokenizer.encode(part)])
 
     def piece(self, token: int) -> bytes:
         return self._vocabulary.piece(token)
@@ -124,8 +127,9 @@ class GenaiBackend:
         return self._grammars.matcher(grammar)
 
     def close(self) -> None:
-        self._generators.clear()
-        del self._tokenizer, self._model
+        if self._door.close():
+            self._generators.clear()
+            del self._tokenizer, self._model
 
 
 def _overlay(settings: Any, threads: int | None) -> dict[str, Any]:

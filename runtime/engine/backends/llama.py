@@ -22,6 +22,7 @@ import numpy as np
 
 from ...errors import ArtifactError, ResourceError, UsageError
 from ..chat import of_gguf
+from ..door import Door
 from ..gguf_model import check_model
 from ..grammar import MARK, Grammars
 from ..text import half_character
@@ -124,6 +125,7 @@ class LlamaBackend:
         self._open_context(threads or _threads(lib.llama_model_size(self._model)))
         self._read_vocabulary()
         self._grammars = Grammars(self)
+        self._door = Door()
 
     def _affordable(self, slots: int) -> int:
         """``slots``, or fewer when their KV caches would take more than a quarter of the machine's memory."""
@@ -215,7 +217,8 @@ class LlamaBackend:
         data = text.encode()
         room = len(data) + 8
         ids = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._vocab, data, len(data), ids, room, False, True)
+        with self._door:
+            count = lib.llama_tokenize(self._vocab, data, len(data), ids, room, False, True)
         assert count >= 0, "a token is at least one byte, so the room suffices"
         found: list[int] = ids[:count]
         return found
@@ -223,7 +226,8 @@ class LlamaBackend:
     def piece(self, token: int) -> bytes:
         found = self._pieces.get(token)
         if found is None:
-            found = b"" if token in self._controls else self._read_piece(token)
+            with self._door:
+                found = b"" if token in self._controls else self._read_piece(token)
             self._pieces[token] = found
         return found
 
@@ -298,10 +302,11 @@ class LlamaBackend:
         if grammar.startswith(MARK):
             return self._grammars.matcher(grammar)
         _check_grammar(grammar)
-        return Grammar(self._vocab, self.n_vocab, grammar)
+        with self._door:
+            return Grammar(self._vocab, self.n_vocab, grammar)
 
     def close(self) -> None:
-        if self._context:
+        if self._door.close():
             lib.llama_free(self._context)
             lib.llama_model_free(self._model)
             self._context = self._model = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -94,6 +95,9 @@ def polite(model: Path) -> Iterator[Session]:
     yield from ruled(model, PLAIN, "plain.yaml")
 
 
+TEXT = {"type": "text", "text": "a"}
+
+
 def ask(session: Session, *, limits: Limits | None = None, **body: Any) -> tuple[int, dict[str, Any]]:
     with TestClient(Server(session, limits=limits).app(), raise_server_exceptions=False) as client:
         told = json.dumps({"messages": SAID, "max_tokens": 12, **body})  # half characters as escapes
@@ -169,6 +173,19 @@ def test_arguments_are_those_that_a_function_names(bare: Session) -> None:
     (call,) = reply["choices"][0]["message"]["tool_calls"]
     assert status == 200
     assert set(json.loads(call["function"]["arguments"])) == {"on"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"const": 1}}, "required": ["a", "b"]},
+        {"properties": {"a": {"const": 1}}, "anyOf": [{"properties": {"b": {"const": 2}}, "required": ["b"]}]},
+        {"$defs": {"A": {"properties": {"a": {"const": 1}}}}, "$ref": "#/$defs/A", "required": ["b"], "properties": {}},
+        {"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}, "required": ["b"]}]},
+    ],
+)
+def test_objects_that_are_put_together_stay_open(schema: dict[str, Any]) -> None:
+    assert closed(schema) == schema
 
 
 def test_functions_or_words(bare: Session) -> None:
@@ -247,8 +264,14 @@ def test_what_the_server_said_goes_back_in(bare: Session) -> None:
         ({"functions": {}}, "'functions'"),
         ({"logit_bias": 0}, "'logit_bias'"),
         ({"logprobs": True, "top_logprobs": 21}, "'top_logprobs' is not within 0..20"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "content must be text"),
-        ({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}]}, "content must be text"),
+        ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\]\.content must be text"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, r"messages\[0\]\.content\[0\]"),
+        ({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}]}, "no part of text"),
+        ({"messages": [{"role": "user", "content": [TEXT, {"type": "image_url"}]}]}, r"content\[1\] is no part"),
+        ({"modalities": ["text", "audio"]}, "'modalities'"),
+        ({"modalities": ["text"], "function_call": "auto"}, None),
+        ({"function_call": {"name": "a"}}, "'function_call'"),
+        ({"web_search_options": {}}, "'web_search_options'"),
         ({"model": 5}, "'model'"),
         ({"logit_bias": {"5": 100}}, "logit_bias"),
     ],
@@ -387,9 +410,14 @@ def test_keys_in_every_spelling(bare: Session) -> None:
 
 def test_a_key_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "keys"
-    file.write_text("# ours\n one \ntwo # for the shop\n\n")
+    file.write_bytes(b"\xef\xbb\xbfzero\r\n# ours\n one \ntwo # for the shop\n\nthr#ee\n")
     keys = Keys(file=file)
-    assert [keys.allow(f"Bearer {key}") for key in ("one", "two", "three", "")] == [True, True, False, False]
+    assert [keys.allow(f"Bearer {key}") for key in ("zero", "one", "two", "thr#ee")] == [True] * 4
+    assert [keys.allow(f"Bearer {key}") for key in ("three", "thr", "ours", "")] == [False] * 4
+    assert [keys.allow(header) for header in ("bearer\t one ", "", "Bearer", "one", "Basic one")] == [
+        True,
+        *[False] * 4,
+    ]
     (tmp_path / "new").write_text("three\n")
     os.replace(tmp_path / "new", file)
     assert [keys.allow(f"Bearer {key}") for key in ("one", "two", "three")] == [False, False, True]
@@ -417,6 +445,17 @@ def test_routes_that_there_are_not(bare: Session) -> None:
         assert client.get("/v1/chat/completions").status_code == 405
         assert client.get("/v1/models/model").json()["id"] == "model"
         assert client.get("/v1/models/a/b").json()["error"]["code"] == "model_not_found"
+
+
+def test_a_compressed_body_is_told_so(bare: Session) -> None:
+    body = gzip.compress(json.dumps({"messages": SAID}).encode())
+    with TestClient(Server(bare).app()) as client:
+        reply = client.post("/v1/chat/completions", content=body, headers={"Content-Encoding": "gzip"})
+        same = client.post(
+            "/v1/chat/completions", json={"messages": SAID, "max_tokens": 1}, headers={"Content-Encoding": "identity"}
+        )
+    assert (reply.status_code, same.status_code) == (415, 200)
+    assert "Content-Encoding 'gzip'" in reply.json()["error"]["message"]
 
 
 def test_every_answer_has_an_id(bare: Session) -> None:
