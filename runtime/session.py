@@ -87,10 +87,10 @@ def load(
         session.choose_template(template)
         return session
     kind, model = find_model(path)
+    book = _rule_book(rules)
     backend = open_backend(kind, model, **engine)
     folder = _prefix_folder(prefixes or False, path)
     kept = _prefixes(folder, backend, _file_identity(model))
-    book = _rule_book(rules)
     session = Session(backend, rules=book, name=path.stem, queue=queue, lookup=lookup, prefixes=kept)
     session.choose_template(template)
     return session
