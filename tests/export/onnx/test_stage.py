@@ -136,19 +136,24 @@ def test_gptq_bytes_repeat_and_fp32_equals_hugging_face(built: dict[str, Any], t
     [
         (4, {"precision": "fp32"}, "4-bit GPTQ folder cannot become fp32"),
         (8, {"precision": "int4"}, "8-bit GPTQ folder cannot become int4"),
-        (5, {}, "5-bit GPTQ folder cannot become int4"),
-        (None, {}, "None-bit GPTQ folder cannot become int4"),
     ],
 )
 def test_what_would_need_requantizing_is_refused(
-    built: dict[str, Any], tmp_path: Path, bits: int | None, params: dict, message: str
+    built: dict[str, Any], tmp_path: Path, bits: int, params: dict, message: str
 ) -> None:
+    write_gptq(built["source"], tmp_path / "gptq", bits=bits)
+    with pytest.raises(UsageError, match=message) as caught:
+        check_source(tmp_path / "gptq", OnnxParams(**params))
+    assert caught.value.next
+
+
+@pytest.mark.parametrize("bits", [5, 8, None])
+def test_bits_that_the_codes_do_not_have_are_refused(built: dict[str, Any], tmp_path: Path, bits: int | None) -> None:
     folder = tmp_path / "gptq"
     shutil.copytree(built["gptq"], folder)
     rewrite(folder, quantization_config={"quant_method": "gptq", "bits": bits, "group_size": 32})
-    with pytest.raises(UsageError, match=message) as caught:
-        check_source(folder, OnnxParams(**params))
-    assert caught.value.next
+    with pytest.raises(ArtifactError, match=f"bits is {bits}|{bits} bits of config.json"):
+        check_source(folder, OnnxParams())
 
 
 def test_inputs_in_an_order_of_their_own_are_computed_exactly(built: dict[str, Any], tmp_path: Path) -> None:
@@ -311,6 +316,9 @@ def test_float_linears_of_a_gptq_folder_stay_float(built: dict[str, Any], tmp_pa
     tensors |= {name: value for name, value in wide.items() if ".0.mlp.down_proj." in name}
     tensors["model.layers.1.self_attn.v_proj.weight"] = float_["model.layers.1.self_attn.v_proj.weight"]
     save_file(tensors, tmp_path / "4" / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((tmp_path / "4" / "config.json").read_text())["quantization_config"]
+    dynamic = {r"+:.*\.0\.mlp\.down_proj": {"bits": 8}, r"-:.*\.1\.self_attn\.v_proj": {}}
+    rewrite(tmp_path / "4", quantization_config=settings | {"dynamic": dynamic})
     out, facts = export(tmp_path / "4", tmp_path / "onnx", head="float")
     assert facts["weights_equal"] == 16
     assert facts["weights_rounded"] == 0

@@ -177,7 +177,7 @@ def test_grpo_learns_from_what_the_rules_say(small_base, data, tmp_path, monkeyp
     root = tmp_path / "killed"
     with pytest.raises(Killed):
         reinforce(root, small_base, data, die_at(4), algorithm="grpo")
-    assert (root / "scratch" / "checkpoint-2" / "whole").is_file()
+    assert (root / "scratch" / "checkpoint-2" / "whole.json").is_file()
     again, continued = reinforce(root, small_base, data, algorithm="grpo")
     assert digests(again) == digests(whole)
     assert continued == facts

@@ -70,7 +70,7 @@ def test_a_checkpoint_serves_another_number_of_processes(before, after, small_ba
     how = HOW | {"method": "lora"}
     whole = curve(train(1, "finetune.sft", small_base.path, data, tmp_path / "whole", **how))
     train(before, "finetune.sft", small_base.path, data, tmp_path / "cut", die=10, **how)
-    assert list((tmp_path / "cut" / "scratch").glob("checkpoint-8/whole"))
+    assert list((tmp_path / "cut" / "scratch").glob("checkpoint-8/whole.json"))
     found = curve(train(after, "finetune.sft", small_base.path, data, tmp_path / "cut", **how))
     assert found["loss"] == pytest.approx(whole["loss"], rel=1e-3)
 

@@ -191,7 +191,7 @@ def test_a_killed_tuning_ends_with_the_same_bytes(base, data, tmp_path, method):
     root = fresh(tmp_path / "killed")
     with pytest.raises(Killed):
         tune(root, base, data, progress=die_after(10), method=method)
-    assert list((root / "scratch").glob("checkpoint-8/whole"))
+    assert list((root / "scratch").glob("checkpoint-8/whole.json"))
     (root / "scratch" / "checkpoint-12").mkdir()  # one that was being written
     (root / "out").rmdir()
     again, continued = tune(root, base, data, method=method)
