@@ -108,7 +108,7 @@ class RuleBook:
 
     def active(self, turn: Turn) -> tuple[Rule, ...]:
         """The rules in force for the reply to ``turn``, in file order."""
-        return tuple(rule for rule in self.rules if rule.condition.holds(turn))
+        return tuple([rule for rule in self.rules if rule.condition.holds(turn)])
 
     def parse(self, reply_text: str) -> ParsedReply:
         """Take a reply apart: strictly by the contract, or as plain text where the file has none."""

@@ -211,11 +211,14 @@ _ACRONYMS = frozenset(
     ["ASAP", "ASCII", "BIOS", "HDMI", "HTML", "HTTP", "HTTPS", "IBAN", "IMEI", "ISBN", "JPEG", "JSON", "NASA", "NATO",
      "NTSC", "PDFS", "PSD2", "SEPA", "SMTP", "UNESCO", "UTF8", "VOIP", "WLAN", "YAML"]
 )  # fmt: skip
+_TWO_CAPITALS = re.compile("[A-Z][A-Z]")
 _CAPITALS = re.compile(r"[^\W\d_a-z]{2,}(?: [^\W\d_a-z]{2,})+")
 
 
 def _not_shouting(reply: Reply) -> bool:
     """Neither two long words in capitals nor a run of capitals that is a sentence, nor two marks in a row."""
+    if reply.plain.isascii() and not _TWO_CAPITALS.search(reply.plain):
+        return "!!" not in reply.plain
     loud = [word for word in reply.words if len(word) >= 4 and word.isalpha() and word.isupper()]
     runs = [run for run in _CAPITALS.findall(reply.plain) if run.isupper() and len(run) > 10]
     return sum(word not in _ACRONYMS for word in loud) < 2 and not runs and "!!" not in reply.plain
@@ -223,7 +226,7 @@ def _not_shouting(reply: Reply) -> bool:
 
 _TONES: dict[str, Callable[[Reply], bool]] = {
     "calm": lambda reply: _CALLS.search(reply.plain) is None,
-    "no_emoji": lambda reply: EMOJI.search(reply.text) is None,
+    "no_emoji": lambda reply: reply.text.isascii() or EMOJI.search(reply.text) is None,
     "no_shouting": _not_shouting,
     "not_rude": lambda reply: _RUDE.search(reply.folded) is None,
     "polite": lambda reply: _POLITE.search(reply.folded) is not None and _RUDE.search(reply.folded) is None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from .kinds import MUST, MUST_NOT, PHRASES, Args, Bounds, Count, Finding, Phrase, Phrases, Regex, Words, kind
+from .kinds import MUST, MUST_NOT, PHRASES, Args, Bounds, Count, Finding, Phrase, Phrases, Regex, Word, Words, kind
 from .leaks import FINDERS
 from .text import VALIDATORS, plain, squeeze, word_pattern
 from .turn import Reply
@@ -17,6 +17,10 @@ from .turn import Reply
 
 def _says(reply: Reply, phrase: str) -> bool:
     return any(phrase in view for view in reply.views)
+
+
+def _stands(reply: Reply, word: Word) -> bool:
+    return any(word.stands_in(view) for view in reply.views)
 
 
 def _uses(reply: Reply, pattern: re.Pattern[str]) -> bool:
@@ -40,23 +44,21 @@ def include_all(reply: Reply, phrases: Phrases) -> Finding:
 @kind("words", MUST)
 def all_words(reply: Reply, words: Words) -> Finding:
     """Every word or phrase stands in the text between word boundaries."""
-    lacking = [phrase for phrase, pattern in words if not _uses(reply, pattern)]
+    lacking = [word.phrase for word in words if not _stands(reply, word)]
     return not lacking, f"lacks the word {_quoted(lacking)}"
 
 
 @kind("words", MUST_NOT, everywhere=True)
 def some_word(reply: Reply, words: Words) -> Finding:
     """One of the words or phrases stands in the text between word boundaries."""
-    hit = next((phrase for phrase, pattern in words if _uses(reply, pattern)), None)
+    hit = next((word.phrase for word in words if _stands(reply, word)), None)
     return hit is not None, f"uses the word {hit!r}"
 
 
 @kind("any_word", MUST)
 def any_word(reply: Reply, words: Words) -> Finding:
     """At least one of the words stands in the text between word boundaries."""
-    return any(
-        _uses(reply, pattern) for _, pattern in words
-    ), f"uses none of the words {_quoted([w for w, _ in words])}"
+    return any(_stands(reply, word) for word in words), f"uses none of the words {_quoted([w.phrase for w in words])}"
 
 
 def _quoted(phrases: Any) -> str:

@@ -128,8 +128,10 @@ def _phrase_clash(clauses: tuple[Clause, ...]) -> str | None:
         if clause.side != "must_not" or clause.name not in ("include_any", "words"):
             continue
         for barred in clause.argument:
-            name = barred if isinstance(barred, str) else barred[0]
-            hit = next((w for w in wanted if (name in w if isinstance(barred, str) else barred[1].search(w))), None)
+            name = barred if isinstance(barred, str) else barred.phrase
+            hit = next(
+                (w for w in wanted if (name in w if isinstance(barred, str) else barred.pattern.search(w))), None
+            )
             if hit:
                 return f"{hit!r} is required and {name!r} is forbidden"
     return None
@@ -139,7 +141,7 @@ def _required(clause: Clause) -> list[str]:
     if clause.name == "include_all" or (clause.name == "include_any" and len(clause.argument) == 1):
         return list(clause.argument)
     if clause.name == "words":
-        return [phrase for phrase, _ in clause.argument]
+        return [word.phrase for word in clause.argument]
     return list(clause.argument) if clause.name in ("starts_with", "ends_with") and len(clause.argument) == 1 else []
 
 

@@ -48,6 +48,8 @@ _AMOUNT = re.compile(
     rf"|(?<![\w.,])(?P<b>{_number('y')}){_SCALE.replace('NAME', 'm')}(?:,-|\.-)? ?(?P<after>{_UNIT})",
     re.I,
 )
+_LETTERS = re.compile("[a-z]+")
+_MONEY = frozenset(f"{name}{s}" for name in (*_CURRENCIES, *_COINS) for s in ("", "s"))
 _BARE = re.compile(rf"(?<![\w.,]){_number('x')}")
 
 
@@ -61,6 +63,8 @@ def decimal(text: str) -> Decimal:
 
 def amounts(text: str) -> Iterator[Found]:
     """Amounts with a currency; the key is ``(value, currencies it may be)``."""
+    if text.isascii() and "$" not in text and _MONEY.isdisjoint(_LETTERS.findall(text.lower())):
+        return
     text = in_digits(text)
     for match in _AMOUNT.finditer(text):
         unit = (match["before"] or match["after"]).casefold()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
 
@@ -95,8 +95,21 @@ def _fold_phrases(value: Any) -> tuple[str, ...]:
     return phrases
 
 
-def _compile_words(value: Any) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple((phrase, word_pattern([phrase])) for phrase in _fold_phrases(value))
+class Word(NamedTuple):
+    """A word or phrase that is looked for between word boundaries."""
+
+    phrase: str
+    literal: str
+    """What every match of the pattern is."""
+    pattern: re.Pattern[str]
+
+    def stands_in(self, view: str) -> bool:
+        """Whether a ``squeeze``d text has it."""
+        return self.literal in view and self.pattern.search(view) is not None
+
+
+def _compile_words(value: Any) -> tuple[Word, ...]:
+    return tuple(Word(phrase, squeeze(phrase), word_pattern([phrase])) for phrase in _fold_phrases(value))
 
 
 Phrases = Annotated[Any, PlainValidator(_fold_phrases, str | list[str])]

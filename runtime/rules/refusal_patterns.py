@@ -5,8 +5,6 @@ They see case-folded sentences with single spaces; ``refusal.py`` says where in 
 
 from __future__ import annotations
 
-import re
-
 from .sieve import Sieve
 
 
@@ -119,7 +117,7 @@ _GIVES = any_of(
     "advise", "tell you", "teach", "be (?:helping|sharing|part|telling|explaining)", "explain",
     "describe", "discuss", "engage", "participate",
 )  # fmt: skip
-STRONG = re.compile(
+STRONG = Sieve(
     rf"\b{_SPEAKER} {_ADVERBS}(?:{_NOT}|do not|don't|does not|doesn't) {_ADVERBS}{_GIVES}\b|\b{_SPEAKER} (?:must "
     rf"|have to )?(?:respectfully )?(?:decline|refuse)\b|\b{_AM} {_ADVERBS}(?:not able|unable|not going"
     rf"|not allowed|not permitted|not comfortable) (?:to |in )?{_GIVES}\b|\b{_SPEAKER}(?:'d| would) rather not\b"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .sieve import Sieve
+
 DEFINES = re.compile(
     r"^(?!(?:this|that|it)\b)(?:an? |the )?[\w' -]{2,40}? (?:(?:is|are|was|were) (?:an? (?!(?:\w+ )?(?:crime"
     r"|offen[cs]e|felony|violation|harmful|stereotype|trope)(?:$|[.,;]| and| of))|the |when |any |unfair |use "
@@ -48,20 +50,20 @@ TELLS = re.compile(
     r"|may i|can i give|what (?:happen|would happen|does|do you))\b"
 )
 """A question that a verdict answers."""
-COMPOSES = re.compile(
+COMPOSES = Sieve(
     r"\b(?:write|compose|draft|tell|make up|create|generate|rewrite|translate|continue|finish|construct|craft"
     r"|produce)\b[^.?!]{0,40}?\b(?:stor(?:y|ies)|poem|limerick|haiku|song|scene|dialogue|script|letter|e-?mail"
     r"|reply|message|speech|play|lyrics|essay|joke|tale|monologue|soliloquy|sentence|phrase|article|blog|post"
     r"|tweet|thread|headline)s?\b|^translate\b"
 )
 """A question for a text in which others may speak."""
-MYTH = re.compile(r"\b(?:is|'s) an? (?:\w+ )?(?:misconception|myth)\b")
-UNREAL = re.compile(
+MYTH = Sieve(r"\b(?:is|'s) an? (?:\w+ )?(?:misconception|myth)\b")
+UNREAL = Sieve(
     r"\b(?:fictional|inanimate|imaginary|mythical|made-up|not real|aren't real|isn't real|no feelings"
     r"|not (?:an? )?(?:living|sentient))\b"
 )
 """Of what cannot be wronged."""
-OPINIONLESS = re.compile(
+OPINIONLESS = Sieve(
     r"\bi (?:do not|don't|cannot|can't) (?:eat|taste|sleep|drink|smell|dream|age)\b"
     r"|\b(?:as an? [\w, ]{0,30}?(?:ai|assistant|model|computer|machine|program|bot)[\w ]{0,25},? )?i (?:do not"
     r"|don't|cannot|can't) (?:have|hold|possess|form|experience|feel) (?:any )?(?:personal |own |real "

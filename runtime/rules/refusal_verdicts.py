@@ -94,7 +94,7 @@ REJECTED = Sieve(
         r"|appropriate|ethical|fair|accurate|respectful|helpful|good)\b",
     )
 )
-DIRECTS = re.compile(
+DIRECTS = Sieve(
     r"\bplease (?:do not|don't|leave|seek|reach|consider|call|talk|think|respect|stop|be)\b|\b(?:i|we)(?:'d"
     r"| would)? (?:strongly )?(?:urge|encourage|advise|recommend|suggest|hope|implore)\b|\bconsider (?:speaking"
     r"|talking|seeking|reaching)\b|\b(?:it (?:is|'s|would be) (?:better|important|best|essential|crucial))\b"
@@ -107,11 +107,11 @@ DENIED = re.compile(
     r"^(?:no, )?(?:[\w'-]+ ){1,6}?(?:(?:is|are|should|do|does|was|were) (?:not|never)|can(?:not|'t) be|(?:is|are"
     r"|should|do|does|was|were)n't)\b(?!.*\bbecause\b)|^(?:no|one) (?:one|should never)\b"
 )
-MORAL = re.compile(
+MORAL = Sieve(
     r"\b(?:deserve\w*|equal\w*|human rights?|respect\w*|murder\w*|discriminat\w*|dignity|everyone|humane"
     r"|compassion|social problem)\b"
 )
-CAUTIONED = re.compile(
+CAUTIONED = Sieve(
     r"^(?!(?:never|don't|do not|make|if|when|you (?:can|could|might)|some|i can)\b)(?:[\w'\"-]+,? ){1,14}?(?:is"
     r"|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?|rarely|never"
     r"|seldom|only|\w{3,}s) [^.!?]{0,90}?(?<!not )(?<!nothing )\b(?:illegal|unlawful|against the law|crimes?"
@@ -140,7 +140,7 @@ REDIRECTS = Sieve(
     r"| are)? (?:want|wish|struggl\w+|worried|having|cannot|feel\w*|need)\b"
 )
 """What is offered in place of what was asked."""
-INSTRUCTS = re.compile(
+INSTRUCTS = Sieve(
     r"\bhere(?:'s| is| are) (?!(?:some |a few )?(?:legal|lawful|alternative|better|healthy|healthier|honest"
     r"|ethical|safe|kinder|positive))(?:\w+[ -]){0,4}(?:steps?|guides?|ways?|tips|methods?|outline|overview"
     r"|tutorials?|instructions|examples?|scripts?|strateg\w+|scene|how|breakdown|description|approach\w*)\b"
@@ -159,8 +159,8 @@ WARNED = re.compile(
     r"^please (?:do not|don't) (?!share|hesitate|worry|give|forget|reply|close|send|use)[^.!?]+|^(?:no, )?(?:you"
     r"|one|we|people) (?:should|must) never\b"
 )
-ALERTED = re.compile(
+ALERTED = Sieve(
     r"\bplease (?:contact|call|reach|seek|talk)[^.!?]*\b(?:police|crisis|helpline|hotline|emergency|professional"
     r"|counsel\w*)"
 )
-GRAVE = re.compile(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong)\b")
+GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong)\b")

@@ -7,13 +7,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from .text import words
+from .text import first_word
 
 _NUMERAL = r"(?:\d{1,3}\\?|[a-zA-Z]|[ivx]{2,4})"
 _ENTRY_MARK = rf"(?:[*+\-\u2022\u2023\u25aa\u25cf\u25e6]|\({_NUMERAL}\)|{_NUMERAL}\)|(?![A-Z]){_NUMERAL}\.)"
 _CLOSERS = "\"')\\]*_\u300d\u300f\u3011"
 _END = re.compile(
     rf"""
+    (?=[.!?\u061f\u06d4\u0964\u0965\u1362\u17d4\u104b\u0589\u0f0d\u0f0e;\u3002\uff61\n])  # the first of each
+    (?:
       (?:[.!?\u061f\u06d4\u0964\u0965\u1362\u17d4\u104b\u0589\u0f0d\u0f0e]+  # Latin, Arabic, Urdu, Hindi, Tibetan …
          | (?<=[\u0370-\u03ff\u1f00-\u1fff]);)  # what Greek asks with
       [{_CLOSERS}]*(?:[ ]?\[\^?[^\[\]\n]{{1,20}}\](?!\())*(?=\s|$)
@@ -24,6 +26,7 @@ _END = re.compile(
     | \n\s*\n
     | (?<=```)\n
     | \n(?=[ \t]*{_ENTRY_MARK}[ \t]+\S)  # the next entry of a list
+    )
     """,
     re.X,
 )
@@ -92,7 +95,7 @@ def _split(text: str) -> tuple[str, ...]:  # several rules ask for those of one 
         found.append(text[start : end.end()])
         start = end.end()
     found.append(text[start:])
-    return tuple(sentence.strip() for sentence in found if words(sentence))
+    return tuple(sentence.strip() for sentence in found if first_word(sentence))
 
 
 def _goes_on(head: str, mark: str, tail: str) -> bool:
@@ -108,19 +111,22 @@ def _goes_on(head: str, mark: str, tail: str) -> bool:
 
 
 def _abbreviated(head: str, after: str, small: bool) -> bool:
-    last = head.split()[-1].lstrip("(\"'[*_").casefold() if head.split() else ""
+    before = head.rsplit(None, 1)
+    last = before[-1].lstrip("(\"'[*_").casefold() if before else ""
     number = after[:1].isdigit()
-    following = (words(after) or [""])[0].casefold()
+    entry = len(last) <= 4 and _ENTRY.search(head) is not None
     if last.isdigit() and len(last) <= 2:
-        return small or following in _ORDERED or _ENTRY.search(head) is not None
+        return small or entry or _following(after) in _ORDERED
     if last in _BEFORE_SMALL:
-        return small or number or following in _BEFORE_SMALL
-    if _ENTRY.search(head) or last in _ABBREVIATIONS:
+        return small or number or _following(after) in _BEFORE_SMALL
+    if entry or last in _ABBREVIATIONS:
         return True
     if last in _BEFORE_NUMBERS:
-        return number or (small and len(head.split()) > 1)
-    if len(last) == 1 and last.isalpha() and last != "i":
-        return following not in _STARTERS or small
-    if _DOTTED.fullmatch(last):
-        return following not in _STARTERS or small
+        return number or (small and len(before) > 1)
+    if (len(last) == 1 and last.isalpha() and last != "i") or _DOTTED.fullmatch(last):
+        return small or _following(after) not in _STARTERS
     return small and len(last) > 1 and not last.strip("ivxlc")  # Ludwig XIV. went
+
+
+def _following(after: str) -> str:
+    return first_word(after).casefold()

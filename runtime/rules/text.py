@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -122,12 +123,12 @@ _DECORATION = re.compile(
 )
 
 
-_DECORATED = re.compile(r"[*_~`|\\#>&<]|-[ \t]*\n")
+_DECORATED, _HYPHENATED = re.compile(r"[*_~`|\\#>&<]"), re.compile(r"-[ \t]*\n")
 
 
 def shown(text: str) -> str:
     """The text as a reader sees it: without HTML's tags and entities, and without Markdown's marks."""
-    if not _DECORATED.search(text):
+    if not (_DECORATED.search(text) or _HYPHENATED.search(text)):
         return plain(text)
     bare = html.unescape(_TAG.sub("", text)) if "<" in text or "&" in text else text
     return _DECORATION.sub("", plain(bare))
@@ -139,6 +140,8 @@ _TOKEN = (
     r"|ATOM(?:['\-]ATOM)*"
 ).replace("ATOM", r"(?:CHAR*DIGIT(?:[.,:/]DIGIT+)+CHAR*|CHAR+)")
 _ASCII_WORD = re.compile(_TOKEN.replace("CHAR", "[a-zA-Z0-9]").replace("LETTER", "[a-zA-Z]").replace("DIGIT", "[0-9]"))
+_USUAL_WORD = re.compile(r"[a-zA-Z0-9]+(?:['\-][a-zA-Z0-9]+)*")
+"""What a word is in an ASCII text without addresses, dotted abbreviations and numbers with separators."""
 _EACH = "\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Hiragana and ideographs, which are a word each (UAX #29)."""
 _PARTS = re.compile(f"[{_EACH}]|[^{_EACH}]+")
@@ -150,9 +153,23 @@ def words(text: str) -> list[str]:
     A number with its separators, a dotted abbreviation and an address are one word each.
     """
     if text.isascii():
-        return _ASCII_WORD.findall(text)
+        return (_ASCII_WORD if _has_unusual_words(text) else _USUAL_WORD).findall(text)
     found = [match[0] for match in _unicode_word().finditer(text)]
     return [part for word in found for part in _PARTS.findall(word)]
+
+
+_SEPARATED, _DOTTED = re.compile("[0-9][.,:][0-9]"), re.compile(r"\.[a-zA-Z]\.")
+
+
+def _has_unusual_words(text: str) -> bool:
+    odd = "@" in text or "/" in text or "www." in text
+    return odd or _SEPARATED.search(text) is not None or _DOTTED.search(text) is not None
+
+
+def first_word(text: str) -> str:
+    """The first of ``words(text)``, or an empty text."""
+    found = (_ASCII_WORD if text.isascii() else _unicode_word()).search(text)
+    return "" if found is None else found[0] if text.isascii() else _PARTS.findall(found[0])[0]
 
 
 @lru_cache(maxsize=1)
@@ -180,11 +197,16 @@ _SUFFIXED = re.compile("[\uac00-\ud7a3]")
 """Korean, which hangs particles on its words."""
 
 
-def word_pattern(phrases: list[str]) -> re.Pattern[str]:
+def word_pattern(phrases: Iterable[str]) -> re.Pattern[str]:
     """Matches any of ``phrases`` between word boundaries in a ``squeeze``d text; Markdown's ``_`` is a boundary.
 
     Where a script has no spaces between words, a phrase needs no boundary.
     """
+    return _word_pattern(tuple(phrases))
+
+
+@lru_cache(maxsize=256)
+def _word_pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:  # rows of one kind expect the same phrases
     alike: dict[tuple[str, str], list[str]] = {}
     for phrase in sorted({squeeze(phrase) for phrase in phrases}, key=lambda phrase: (-len(phrase), phrase)):
         alike.setdefault(_bounds(phrase), []).append(re.escape(phrase))

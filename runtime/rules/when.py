@@ -91,7 +91,7 @@ class All:
     parts: tuple[Condition, ...] = ()
 
     def holds(self, turn: Turn) -> bool:
-        return all(part.holds(turn) for part in self.parts)
+        return not self.parts or all(part.holds(turn) for part in self.parts)
 
 
 @dataclass(frozen=True)
