@@ -46,23 +46,31 @@ class Sieve:
             compiled = re.compile(part)
             for held in held_by(part):
                 (self._words if held.whole else self._pieces).setdefault(held.text, []).append(compiled)
+        self._known = frozenset(self._words)
 
     def search(self, text: str) -> re.Match[str] | None:
         """The first match."""
-        return self._exact.search(text) if any(part.search(text) for part in self._tried(text)) else None
+        tried = self._tried(text)
+        return self._exact.search(text) if tried and any(part.search(text) for part in tried) else None
 
     def match(self, text: str) -> re.Match[str] | None:
         """A match at the beginning."""
-        return self._exact.match(text) if any(part.match(text) for part in self._tried(text)) else None
+        tried = self._tried(text)
+        return self._exact.match(text) if tried and any(part.match(text) for part in tried) else None
 
     def sub(self, put: str, text: str) -> str:
         """The text with ``put`` in place of every match."""
-        return self._exact.sub(put, text) if any(part.search(text) for part in self._tried(text)) else text
+        return self._exact.sub(put, text) if self._tried(text) else text
 
     def _tried(self, text: str) -> list[re.Pattern[str]]:
         """The alternatives of which a word stands in the text."""
-        found = [part for word in self._words.keys() & _words_of(text) for part in self._words[word]]
-        return found + [part for piece, parts in self._pieces.items() if piece in text for part in parts]
+        words, tried = _words_of(text), list[re.Pattern[str]]()
+        if not self._known.isdisjoint(words):
+            tried = [part for word in self._known & words for part in self._words[word]]
+        for piece, parts in self._pieces.items():
+            if piece in text:
+                tried += parts
+        return tried
 
 
 @lru_cache(maxsize=16)
