@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.calibrate.reading import Calibration
 from compress.calibrate.streaming import HEAD_FILE, block_file
+from compress.errors import ArtifactError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
 from compress.model.weights import write_tensors
@@ -62,13 +64,17 @@ class GptqWalk(Walk):
         )
 
     def keep(self, name: str, solution: Solution) -> None:
-        """Pack, and note errors and damping."""
+        """Pack, and note errors and damping. ArtifactError where the sums overflow."""
+        error = float(solution.error.sum()) / max(float(solution.energy.sum()), 1e-30)
+        if not math.isfinite(error):
+            what = f"the errors of {name} overflow: its weights or inputs are too large for float32"
+            raise ArtifactError(what, next="repair or fetch the model again")
         packed = to_checkpoint(solution)
         self._tensors.update({f"{name}.{part}": tensor for part, tensor in packed.items()})
         self._report[name] = {
             "bits": int(str(self.label(name))),
             "damp": solution.damp,
-            "error": float(solution.error.sum()) / max(float(solution.energy.sum()), 1e-30),
+            "error": error,
         }
 
     def read_back(self, solution: Solution) -> torch.Tensor:

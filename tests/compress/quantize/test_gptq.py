@@ -178,6 +178,17 @@ def test_a_head_of_its_own_can_be_packed_too(tiny_llama, chat_jsonl, tmp_path, u
         assert Weights(budget.path).spec("lm_head.qweight").shape[0] == head.shape[1] * 4 // 32
 
 
+def test_weights_beyond_float32_arithmetic_are_named(tiny_llama, chat_jsonl, tmp_path):
+    def explode(tensors):
+        tensors["model.layers.0.mlp.down_proj.weight"] *= 1e30
+
+    folder = altered(tiny_llama, tmp_path / "m", explode)
+    given = {"calibration": chat_jsonl, "calibration_tokens": 512, "calibration_length": 64}
+    passed = run_stage("calibrate", folder, tmp_path / "c", **given)
+    with pytest.raises(ArtifactError, match=r"errors of model\.layers\.0\.mlp\.down_proj overflow"):
+        run_stage("quantize.gptq", folder, tmp_path / "q", bits=4, group_size=32, pass_=passed, **given)
+
+
 def test_a_tied_head_cannot_be_packed(tiny_llama, tiny_calibration, tmp_path):
     with pytest.raises(UsageError, match="is the token embedding") as caught:
         run_stage("quantize.gptq", tiny_llama, tmp_path / "q", pass_=tiny_calibration, lm_head=True)
