@@ -18,7 +18,7 @@ class Dpo(Tuning[DpoParams]):
     """Learns to prefer the chosen reply of each pair; the reference is the model before training."""
 
     Params = DpoParams
-    version = 3
+    version = 4
     rows = 2
     referenced = True
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}
@@ -27,10 +27,15 @@ class Dpo(Tuning[DpoParams]):
         return Pairs(job), {}
 
 
+SFT_WEIGHT = 1.0
+"""Where the rejected replies are mutations."""
+
+
 class Pairs(Preferring):
     def losses(self, replies: preference.Replies, inputs: dict[str, Any]) -> Tensor:
         p = self.p
         losses = preference.dpo(replies, beta=p.beta, kind=p.loss, smoothing=p.label_smoothing)
-        if p.sft_weight:
-            losses = losses - p.sft_weight * (replies.logps / replies.lengths)[0::2]
+        weight = p.sft_weight if p.sft_weight is not None else SFT_WEIGHT * bool(self.rules)
+        if weight:
+            losses = losses - weight * (replies.logps / replies.lengths)[0::2]
         return losses

@@ -263,8 +263,9 @@ class DpoParams(PreferenceParams):
     """Strength of the pull towards the model before training."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of pairs that are expected to be the wrong way round (sigmoid and robust)."""
-    sft_weight: float = Field(0.0, ge=0)
-    """Weight of −log p per token of the chosen reply beside it."""
+    sft_weight: float | None = Field(None, ge=0)
+    """Weight of −log p per token of the chosen reply beside it; by default 1 for mutations, 0 for given pairs. Replies
+    that differ in a few words are told apart at once, and the loss then makes both less likely (Pal et al., 2024)."""
 
     @model_validator(mode="after")
     def _smooths_what_can_be(self) -> Self:

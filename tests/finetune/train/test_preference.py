@@ -18,7 +18,7 @@ from compress.errors import DataError, UsageError  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.data import augment  # noqa: E402
-from finetune.train import pairs, preference  # noqa: E402
+from finetune.train import dpo, pairs, preference  # noqa: E402
 from finetune.train.kto import crossed  # noqa: E402
 from finetune.train.loss import IGNORED, reply_logps  # noqa: E402
 from finetune.train.params import DpoParams, KtoParams, UlmaParams  # noqa: E402
@@ -62,6 +62,14 @@ DPO = {
 def test_dpo_is_its_formula(kind):
     found = preference.dpo(replies(), beta=B, kind=kind, smoothing=E if kind in ("sigmoid", "robust") else 0)
     assert found.tolist() == pytest.approx(by_pairs(DPO[kind]), rel=1e-9)
+
+
+@pytest.mark.parametrize(("given", "broken", "weight"), [(None, ["short"], 1), (None, [], 0), (0.3, [], 0.3)])
+def test_dpo_learns_the_chosen_reply_of_mutations_too(given, broken, weight):
+    objective = object.__new__(dpo.Pairs)
+    objective.p, objective.rules = DpoParams(beta=B, sft_weight=given), broken
+    expected = by_pairs(lambda c, r: -math.log(sigmoid(B * (c[1] - r[1]))) - weight * c[0] / c[2])
+    assert objective.losses(replies(), {}).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def test_orpo_and_simpo_are_their_formulas():
