@@ -67,6 +67,7 @@ def begin(page: Any, **facts: str) -> None:
         field = page.locator(f"#facts [name={name}]")
         field.select_option(value) if name != "policy" else field.fill(value)
     page.get_by_role("button", name="New case").click()
+    page.locator("#talk:not(:has(.desk))").wait_for(state="attached")  # the words of the case before are gone
     page.wait_for_selector("#text:enabled")
 
 
