@@ -16,7 +16,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE" if _WORKER else "ACTIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0" if _WORKER else "5000")
 
 ROOT = Path(__file__).parents[1]
-settings.register_profile("busy", deadline=None)  # a machine that others use is no reason to fail
+settings.register_profile("busy", deadline=None, derandomize=True)
+"""A machine that others use is no reason to fail, and every run draws the same examples."""
 settings.load_profile("busy")
 DATA = Path(os.environ.get("HOLDFAST_DATA", ROOT.parent / "shared" / "data"))
 
