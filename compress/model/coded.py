@@ -29,7 +29,7 @@ def bits_in(config: Mapping[str, Any], module: str) -> int:
 
     for pattern, override in (config.get("dynamic") or {}).items():
         if re2.match(pattern.removeprefix("+:").removeprefix("-:"), module):
-            return FLOAT if pattern.startswith("-:") else int(override.get("bits", config["bits"]))
+            return FLOAT if pattern.startswith("-:") else int(override.get("bits") or config["bits"])
     return int(config["bits"])
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from compress.errors import ArtifactError, UsageError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
-from compress.model.coded import PARTS
+from compress.model.coded import FLOAT, PARTS
 from compress.model.weights import TensorSpec, Weights, copy_side_files, spec_of, write_model
 from compress.quantize.packing import PERIOD
-from compress.quantize.recipe import FLOAT, Recipe
+from compress.quantize.recipe import Recipe
 
 if TYPE_CHECKING:
     Places = Mapping[str, tuple[Weights, TensorSpec]]

@@ -13,11 +13,12 @@ from compress.costs import WORKER, Work
 from compress.errors import UsageError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
+from compress.model.coded import FLOAT
 from compress.outline import SIDE_BYTES, Outline
 from compress.quantize.costs import sensitivity, solver_bytes, solving, upstream
 from compress.quantize.folder import fitting, relative_errors, write_folder
 from compress.quantize.params import FEW_SWEEPS, MANY_SWEEPS, UPSTREAM_BITS, GptqParams
-from compress.quantize.recipe import FLOAT, Recipe, special_bits
+from compress.quantize.recipe import Recipe, special_bits
 from compress.stage import Job, JobOutline, Needs, Stage
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,13 @@ from compress.calibrate.streaming import HEAD_FILE, block_file
 from compress.errors import ArtifactError
 from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
+from compress.model.coded import FLOAT
 from compress.model.weights import write_tensors
 from compress.quantize.grids import IntGrid
 from compress.quantize.packing import stored_weights, to_checkpoint
 from compress.quantize.params import FEW_SWEEPS, MANY_SWEEPS
 from compress.quantize.problem import Plan, Solution
-from compress.quantize.recipe import FLOAT, Recipe
+from compress.quantize.recipe import Recipe
 from compress.quantize.walk import Walk
 
 if TYPE_CHECKING:

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compress.errors import UsageError
-from compress.model.coded import FLOAT, bits_in
-
-__all__ = ["FLOAT", "Recipe", "bits_in", "special_bits"]
+from compress.model.coded import FLOAT
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from word_models import SMALL, WORDS, save_with_words, word_text
 from compress.calibrate.reading import Calibration
 from compress.errors import ArtifactError, UsageError
 from compress.model.blocks import ModelFolder
+from compress.model.coded import FLOAT
 from compress.model.weights import Weights
 from compress.quantize.folder import fitting
 from compress.quantize.packing import dequantize_folder
 from compress.quantize.params import GptqParams
-from compress.quantize.recipe import FLOAT, special_bits
+from compress.quantize.recipe import special_bits
 from compress.windows import calibration_windows
 
 FAMILIES = [("llama-linear", False), ("qwen3", True), ("phi3", True), ("gpt2", False), ("gpt2", True)]

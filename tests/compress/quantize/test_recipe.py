@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.errors import UsageError
-from compress.quantize.recipe import FLOAT, Recipe, bits_in, special_bits
+from compress.model.coded import FLOAT, bits_in
+from compress.quantize.recipe import Recipe, special_bits
 
 KINDS = ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"]
 NAMES = [f"model.layers.{block}.{kind}" for block in range(12) for kind in KINDS]
@@ -70,3 +71,7 @@ def test_a_pattern_that_fits_nothing_is_an_error():
     with pytest.raises(UsageError, match=r"'\*\.gate'") as caught:
         special_bits({"*.down_proj": 8, "*.gate": 3}, NAMES)
     assert NAMES[0] in caught.value.next
+
+
+def test_a_pattern_without_bits_of_its_own_has_the_folders():
+    assert bits_in({"bits": 4, "dynamic": {r"+:.*k_proj": {"bits": None}}}, "a.k_proj") == 4
