@@ -67,9 +67,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _no_text(path: Path, number: int, raw: bytes) -> DataError:
     """What a line is that is no UTF-8, and what to do."""
-    for start, name, suffix in MAGIC:
+    for start, name, hint in MAGIC:
         if number == 1 and raw.startswith(start):
-            return DataError(path, None, f"is a {name} file", next=f"let its name end in {suffix}, or unpack it")
+            return DataError(path, None, f"is a {name} file", next=hint)
     return DataError(path, number, "is not UTF-8 text", next="save the file as UTF-8")
 
 
@@ -229,10 +229,11 @@ READERS = {
 }  # fmt: skip
 PACKED = (".7z", ".bz2", ".gz", ".lz4", ".tar", ".tgz", ".xz", ".zip", ".zst")
 MAGIC = (
-    (b"\x1f\x8b", "gzip", ".gz"),
-    (b"PK\x03\x04", "ZIP or Excel", ".xlsx"),
-    (b"PAR1", "Parquet", ".parquet"),
+    (b"\x1f\x8b", "gzip", "let its name end in .gz"),
+    (b"PK\x03\x04", "ZIP or Excel", "unpack it, or save the table as CSV"),
+    (b"PAR1", "Parquet", "let its name end in .parquet"),
 )
+"""First bytes of a file, what it is, and what to do with it."""
 
 
 def _folder(path: Path) -> Iterator[NumberedRow]:

@@ -494,6 +494,7 @@ def test_an_evaluation_of_nothing_but_training_rows(tmp_path, overlap, why):
     ("name", "content", "why"),
     [
         ("a.jsonl", gzip.compress(b"{}", mtime=0), "is a gzip file"),
+        ("a.csv", b"PK\x03\x04\xff", "is a ZIP or Excel file"),
         ("a.jsonl", b'{\n"prompt": "a"}', "name it .json"),
         ("a.jsonl", b'[{"prompt": "a"}]', "name the file .json"),
         ("a.jsonl.zst", b"", "unpack it first"),
