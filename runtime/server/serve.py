@@ -129,43 +129,49 @@ def run_server(
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(drain),
     )
-
-    class Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is optional
-        stopping: float | None = None
-        closed: float | None = None
-
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            if self.started and started is not None:
-                bound = listening.getsockname()
-                name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-                started(f"http://{name}:{bound[1]}")
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            if self.stopping is not None:  # asked twice
-                self.should_exit = self.force_exit = True
-            server.draining, self.stopping = True, self.stopping or time.monotonic()
-
-        async def on_tick(self, counter: int) -> bool:
-            """Called ten times a second. Stop taking connections, let those that were taken ask, then end."""
-            done: bool = await super().on_tick(counter)
-            if self.stopping is None or done:
-                return done
-            now = time.monotonic()
-            if self.closed is None:
-                if now < self.stopping + grace:
-                    return False
-                self.closed = now
-                for one in self.servers:
-                    one.close()
-            expected = any(
-                one.cycle is None for one in self.server_state.connections
-            )  # until their time for a head is up
-            return not self.server_state.connections or (now > self.closed + SETTLE and not expected)
-
     listening = _bound(host, port) if fd is None else socket.socket(fileno=fd)
     with suppress(KeyboardInterrupt):
-        Uvicorn(config).run([listening])
+        _Uvicorn(config, server, grace, started).run([listening])
+
+
+class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is optional
+    """uvicorn that says where it listens and, when it is told to stop, serves those who come meanwhile."""
+
+    def __init__(
+        self, config: uvicorn.Config, server: Server, grace: float, started: Callable[[str], None] | None
+    ) -> None:
+        super().__init__(config)
+        self._server, self._grace, self._told = server, grace, started
+        self._stopping: float | None = None
+        self._closed: float | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._told is not None:
+            bound = sockets[0].getsockname()
+            name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+            self._told(f"http://{name}:{bound[1]}")
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._stopping is not None:  # asked twice
+            self.should_exit = self.force_exit = True
+        self._server.draining, self._stopping = True, self._stopping or time.monotonic()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second. Stop taking connections, let those that were taken ask, then end."""
+        done: bool = await super().on_tick(counter)
+        if self._stopping is None or done:
+            return done
+        now = time.monotonic()
+        if self._closed is None:
+            if now < self._stopping + self._grace:
+                return False
+            self._closed = now
+            for one in self.servers:
+                one.close()
+        connections = self.server_state.connections
+        expected = any(one.cycle is None for one in connections)  # until their time for a head is up
+        return not connections or (now > self._closed + SETTLE and not expected)
 
 
 def _bound(host: str, port: int) -> socket.socket:
