@@ -9,19 +9,13 @@ come up, `IsolatedSession.state` is ``failed``; starting goes on.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import json
 import logging
 import os
 import queue
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -30,9 +24,11 @@ from typing import Any, TypedDict, Unpack
 
 from .engine.door import same_process
 from .engine.template import Message
-from .errors import ArtifactError, Cancelled, EngineLost, HoldfastError, Overloaded
-from .frames import error_from, error_to, info_from, reply_from, to_line
+from .engine_process import EngineProcess, Told
+from .errors import ArtifactError, EngineLost, HoldfastError, Overloaded
+from .frames import error_from, error_to, info_from, reply_from
 from .info import Info
+from .isolated_turn import OVERDUE, IsolatedTurn, Sink
 from .reply import Options, Reply, Settings
 from .talking import Messages, Talking
 from .values import check_turn, check_values
@@ -43,14 +39,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
 SLOTS = 16
 """As in `load`."""
 PATIENCE = 5
-OVERDUE = 10.0
-"""Seconds after its deadline at which a reply's engine is taken for stuck, and killed."""
 PULSE, SILENCE = 5.0, 20.0
 """Seconds between two looks whether the engine's process answers, and after which one that does not is killed."""
 CLOSING = 15.0
 """Seconds for an engine to put its things away."""
-Told = Mapping[str, Any]
-Sink = Callable[[Told], None]
 
 
 class Loading(TypedDict, total=False):
@@ -74,162 +66,6 @@ def load_isolated(path: Path | str, **how: Unpack[Loading]) -> IsolatedSession:
     return IsolatedSession(Path(path), **how)
 
 
-class _Engine:
-    """One process, and the socket to it."""
-
-    def __init__(self, how: Told) -> None:
-        ours, theirs = socket.socketpair()
-        root = str(Path(__file__).parents[1])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"{__package__}.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        theirs.close()
-        self.pid = self._process.pid
-        self._socket = ours
-        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        threading.Thread(target=self._write, name="holdfast-outbox", daemon=True).start()
-        self.send(how)
-
-    def send(self, message: Told) -> None:
-        """Never waits: a thread does the writing."""
-        self._outbox.put(to_line(message))
-
-    def _write(self) -> None:
-        with suppress(OSError):
-            while (line := self._outbox.get()) is not None:
-                self._socket.sendall(line)
-            self._socket.shutdown(socket.SHUT_WR)
-
-    def messages(self) -> Iterator[Told]:
-        """What the process says, until it ends."""
-        with suppress(OSError), self._socket.makefile("rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # else it died in the middle of a word
-                    yield json.loads(line)
-
-    def end(self) -> None:
-        """Ask it to end."""
-        self._outbox.put(None)
-
-    def kill(self) -> None:
-        """End it now."""
-        self._process.kill()
-
-    def wait(self, seconds: float) -> str:
-        """How it ended; killed when it has not within ``seconds``."""
-        self._outbox.put(None)
-        try:
-            code = self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._socket.close()
-        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-
-
-class IsolatedTurn:
-    """One question to the engine's process. Not started until `reply`, `flow`, `areply` or `pieces`."""
-
-    def __init__(self, session: IsolatedSession, ask: Mapping[str, Any], timeout: float | None) -> None:
-        self._session = session
-        self._ask = ask
-        self._patience = None if timeout is None else timeout + OVERDUE
-        self._number: int | None = None
-        self._cancelled = False
-        self._reply: Reply | None = None
-
-    def reply(self, *, enforce: bool = True) -> Reply:
-        """Generate, enforce, and tell how it went."""
-        for _ in self._pieces(stream=False, enforce=enforce):
-            pass
-        return self.finished()
-
-    def flow(self, *, enforce: bool = True) -> Iterator[str]:
-        """The reply in pieces of text; leaving the loop early cancels it."""
-        return self._pieces(stream=True, enforce=enforce)
-
-    async def areply(self, *, enforce: bool = True) -> Reply:
-        """`reply` without blocking the event loop; cancelling the task cancels the generation."""
-        async for _ in self._apieces(stream=False, enforce=enforce):
-            pass
-        return self.finished()
-
-    def pieces(self, *, enforce: bool = True) -> AsyncIterator[str]:
-        """`flow` for an event loop."""
-        return self._apieces(stream=True, enforce=enforce)
-
-    def finished(self) -> Reply:
-        """The whole reply, once its pieces are exhausted."""
-        assert self._reply is not None
-        return self._reply
-
-    def cancel(self) -> None:
-        """Stop generating, also while waiting in the queue; nothing happens when the turn is over. Whoever waits for
-        the reply gets Cancelled."""
-        self._cancelled = True
-        if (number := self._number) is not None:
-            self._session.say(number, {"cancel": True})
-
-    def _is_cancelled(self) -> bool:
-        return self._cancelled
-
-    def _pieces(self, *, stream: bool, enforce: bool) -> Iterator[str]:
-        found: queue.SimpleQueue[Told] = queue.SimpleQueue()
-        self._start(found.put, stream=stream, enforce=enforce)
-        try:
-            while (piece := self._read(found.get(timeout=self._patience))) is not None:
-                yield piece
-        except queue.Empty:
-            raise self._stuck() from None
-        finally:
-            self.cancel()
-
-    async def _apieces(self, *, stream: bool, enforce: bool) -> AsyncIterator[str]:
-        loop, found = asyncio.get_running_loop(), asyncio.Queue[Told]()
-        self._start(partial(_hand, loop, found), stream=stream, enforce=enforce)
-        try:
-            async with asyncio.timeout(self._patience):
-                while (piece := self._read(await found.get())) is not None:
-                    yield piece
-        except TimeoutError:
-            raise self._stuck() from None
-        finally:
-            self.cancel()
-
-    def _start(self, sink: Sink, *, stream: bool, enforce: bool) -> None:
-        if self._is_cancelled():
-            raise Cancelled("the turn was cancelled", next="ask again")
-        self._number = self._session.ask({**self._ask, "stream": stream, "enforce": enforce}, sink)
-        if self._is_cancelled():  # meanwhile
-            self.cancel()
-
-    def _read(self, told: Told) -> str | None:
-        """A piece, or None at the end of the reply."""
-        if "piece" in told:
-            return str(told["piece"])
-        self._number = None
-        if "error" in told:
-            raise error_from(told["error"])
-        self._reply = reply_from(told["reply"])
-        return None
-
-    def _stuck(self) -> HoldfastError:
-        if self._number is not None:
-            self._session.kill(self._number)
-        return EngineLost("the engine was stuck and is being started again")
-
-
-def _hand(loop: asyncio.AbstractEventLoop, found: asyncio.Queue[Told], told: Told) -> None:
-    """Give to an event loop what another thread found; a loop that is gone no longer listens."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(found.put_nowait, told)
-
-
 def _ring(heard: threading.Event, _: Told) -> None:
     heard.set()
 
@@ -251,7 +87,7 @@ class IsolatedSession(Talking):
         self._sinks: dict[int, Sink] = {}
         self._asked: set[int] = set()
         """Of those, questions that take a slot."""
-        self._engine: _Engine | None = None
+        self._engine: EngineProcess | None = None
         self._closing = threading.Event()
         self._up = self._answered = False
         self._failures = self._restarts = self._rejected = 0
@@ -386,7 +222,7 @@ class IsolatedSession(Talking):
         while not self._closing.is_set():
             started = time.monotonic()
             with self._lock:
-                self._engine = _Engine({**self._how, "log": log.getEffectiveLevel()})
+                self._engine = EngineProcess({**self._how, "log": log.getEffectiveLevel()})
             refused = self._listen(self._engine, first)
             how = self._engine.wait(CLOSING)
             came_up = self._up
@@ -405,7 +241,7 @@ class IsolatedSession(Talking):
                 self._closing.wait(wait)
                 self._restarts += 1
 
-    def _listen(self, engine: _Engine, first: queue.SimpleQueue[HoldfastError | None]) -> HoldfastError | None:
+    def _listen(self, engine: EngineProcess, first: queue.SimpleQueue[HoldfastError | None]) -> HoldfastError | None:
         """Hand out what the process says until it ends; what it says when it cannot load."""
         self._answered = False
         for told in engine.messages():

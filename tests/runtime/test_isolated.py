@@ -129,7 +129,7 @@ def test_an_engine_that_ends_is_told_and_replaced(session: IsolatedSession, numb
 
 
 def test_a_stuck_engine_is_killed(session: IsolatedSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.isolated.OVERDUE", 0.2)
+    monkeypatch.setattr("runtime.isolated_turn.OVERDUE", 0.2)
     engine = session.pid
     kill(session, signal.SIGSTOP)
     started = time.monotonic()
