@@ -12,13 +12,15 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+
 from .engine.chat import DEFAULT, Chat
 from .engine.forgery import Forgery
 from .engine.lookup import WIDEST
 from .engine.prefixes import common
 from .engine.requests import GREEDY, Request
 from .engine.sampling import Chances, Sampling
-from .engine.scheduler import Scheduler, as_matrix
+from .engine.scheduler import Scheduler
 from .engine.template import STILL, Message, render
 from .errors import UsageError
 from .exchange import Exchange
@@ -221,7 +223,7 @@ class Session(Talking):
         request = Request(list(ids), score=len(ids))
         self.scheduler.submit([request], bounded=False)
         request.wait()
-        return as_matrix(request.logits)
+        return np.concatenate(request.logits)
 
     def score_many(self, prompts: Sequence[Sequence[int]], last: Sequence[int], *, fresh: bool = True) -> list[Rows]:
         """float32 [last, n_vocab] of each prompt: the logits behind its ``last`` (1 at least) last tokens.
@@ -231,7 +233,7 @@ class Session(Talking):
         pairs = enumerate(zip(prompts, last, strict=True))
         requests = [Request(list(ids), score=rows, fresh=fresh and i == 0) for i, (ids, rows) in pairs]
         self._run(requests)
-        return [as_matrix(request.logits) for request in requests]
+        return [np.concatenate(request.logits) for request in requests]
 
     def speak_many(
         self, prompts: Sequence[Sequence[int]], *, last: int, max_tokens: int, fresh: bool = True
@@ -247,7 +249,7 @@ class Session(Talking):
             for i, ids in enumerate(prompts)
         ]
         self._run(requests)
-        return [(request.tokens, as_matrix(request.logits)) for request in requests]
+        return [(request.tokens, np.concatenate(request.logits)) for request in requests]
 
     # ---- chat ----
 

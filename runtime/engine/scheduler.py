@@ -19,9 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, Overloaded
 from .backends.base import Backend, Span
@@ -399,8 +397,3 @@ class Scheduler:
     def _conclude(self, request: Request, reason: str, error: HoldfastError | None = None) -> None:
         self.counters.reply_tokens += len(request.tokens)
         request.conclude(reason, error, self._backend.piece)
-
-
-def as_matrix(parts: Sequence[Any]) -> Rows:
-    """The logits of a scored request, float32 [n_tokens, n_vocab]."""
-    return np.concatenate(list(parts))
