@@ -53,19 +53,27 @@ def write_safetensors(path: Path) -> Path:
     return path
 
 
+def _read(read: Callable[[Path], Any], path: Path) -> tuple[float, bool]:
+    """(processor seconds, whether it was refused)"""
+    started, bad = time.process_time(), False
+    try:
+        read(path)
+    except ArtifactError as error:
+        bad = True
+        if str(path) not in error.what or not error.next:
+            pytest.fail(f"neither culprit nor next step: {error}")
+    return time.process_time() - started, bad
+
+
 def survive(read: Callable[[Path], Any], path: Path, damaged: Iterable[bytes]) -> int:
     """How many of the damaged files were refused; each within SECONDS, and all within little memory."""
     before, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
     for data in damaged:
         path.write_bytes(data)
-        started = time.process_time()
-        try:
-            read(path)
-        except ArtifactError as error:
-            refused += 1
-            if str(path) not in error.what or not error.next:
-                pytest.fail(f"neither culprit nor next step: {error}")
-        took = time.process_time() - started
+        took, bad = _read(read, path)
+        if took > SECONDS:  # of the file, or of something else in this process: a slow file is slow again
+            took, bad = _read(read, path)
+        refused += bad
         if took > SECONDS:
             path.rename(path.with_suffix(".slow"))
             pytest.fail(f"{took:.1f} s for {path.with_suffix('.slow')}")
