@@ -36,6 +36,8 @@ SLOT = 2560
 """Context of a slot, tokens."""
 LONG, STORY = 2000, "Write a long story about a lighthouse and the people who keep it."
 """Words of the long prompt, about a token each; what the stream that it disturbs was asked."""
+LEAST, REST = 12, 5
+"""Conversations of a round at least; seconds after the first, in which ours measures what drafts cost."""
 OURS = "import sys; sys.path.insert(0, {root!r}); from runtime.cli import main; main()"
 XLLAMACPP = """
 import sys, threading, xllamacpp
@@ -192,11 +194,12 @@ def measure(given: argparse.Namespace, talks: Sequence[Any]) -> dict[str, dict[s
         for clients in given.clients:
             rates: dict[str, list[float]] = {side.name: [] for side in sides}
             for turn in range(given.rounds + 1):
-                part = list(itertools.islice(rows, max(clients, 4)))
+                part = list(itertools.islice(rows, max(clients, LEAST)))
                 for side in sides:
                     rate = throughput(side, part, clients, given.tokens)
                     if turn:  # the first round warms up
                         rates[side.name].append(rate)
+                time.sleep(0 if turn else REST)
             for name, values in rates.items():
                 found[name][f"clients_{clients}"] = [round(v, 1) for v in values]
         for side in sides:

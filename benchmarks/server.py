@@ -1,7 +1,8 @@
 """What the server costs and how soon it says no: python benchmarks/server.py MODEL [--threads N] [--rounds N]
 
 In one run, on one machine: tokens per second of one conversation in process, with the engine in a process of its own,
-and over HTTP whole and streamed (rounds in turn, medians); milliseconds until a full queue is refused; until the engine
+and over HTTP whole and streamed (rounds in turn, medians; another question in each round, for a reply that was given
+before is drafted); milliseconds until a full queue is refused; until the engine
 rests after a client left its stream; from the engine's death to the error of whoever waited, and to the next answer;
 seconds from the command to the open port, beside those of loading alone.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import signal
 import statistics
 import sys
@@ -32,39 +34,46 @@ from runtime import load, load_isolated  # noqa: E402
 
 SAID = [{"role": "user", "content": "Write a long story about a lighthouse and the people who keep it."}]
 TOKENS = 200
+REST = 5
+"""Seconds in which the engines measure what drafts cost, each for itself."""
 
 
 def rates(model: Path, threads: int, rounds: int) -> dict[str, float]:
     """Tokens per second of one conversation, each way in turn."""
-    how: dict[str, Any] = {"max_tokens": TOKENS}
     with (
         load(model, threads=threads, slots=1) as here,
         load_isolated(model, threads=threads, slots=1) as there,
         served(model, "--slots", "1", "--threads", str(threads), "--no-logs") as server,
         httpx.Client(timeout=300) as client,
     ):
-        url, body = f"{server.url}/v1/chat/completions", {"messages": SAID, **how}
+        url = f"{server.url}/v1/chat/completions"
 
-        def streamed() -> int:
-            with client.stream(
-                "POST", url, json={**body, "stream": True, "stream_options": {"include_usage": True}}
-            ) as reply:
+        def whole(body: dict[str, Any]) -> int:
+            return int(client.post(url, json=body).json()["usage"]["completion_tokens"])
+
+        def streamed(body: dict[str, Any]) -> int:
+            more = {"stream": True, "stream_options": {"include_usage": True}}
+            with client.stream("POST", url, json=body | more) as reply:
                 events = [json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: {")]
             return int(events[-1]["usage"]["completion_tokens"])
 
-        ways: dict[str, Callable[[], int]] = {
-            "in process": lambda: here.chat(SAID, **how).usage.completion_tokens,
-            "own process": lambda: there.chat(SAID, **how).usage.completion_tokens,
-            "HTTP": lambda: int(client.post(url, json=body).json()["usage"]["completion_tokens"]),
+        ways: dict[str, Callable[[dict[str, Any]], int]] = {
+            "in process": lambda body: here.chat(**body).usage.completion_tokens,
+            "own process": lambda body: there.chat(**body).usage.completion_tokens,
+            "HTTP": whole,
             "HTTP, streamed": streamed,
         }
         found: dict[str, list[float]] = {name: [] for name in ways}
+        order = random.Random(0)
         for number in range(rounds + 1):
-            for name, way in ways.items():
+            for name, way in order.sample(list(ways.items()), len(ways)):
+                said = [{"role": "user", "content": f"{SAID[0]['content']} They have {number + 2} {name} lamps."}]
                 started = time.perf_counter()
-                made = way()
+                made = way({"messages": said, "max_tokens": TOKENS})
                 if number:  # the first round warms up
                     found[name].append(made / (time.perf_counter() - started))
+            if not number:
+                time.sleep(REST)
     return {name: statistics.median(rates) for name, rates in found.items()}
 
 

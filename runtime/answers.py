@@ -131,7 +131,7 @@ class Session(Talking):
         if self.lookup:
             self.scheduler.prepare(self.engine.encode(WORDS)[: 2 * WIDEST])
 
-    def request(self, messages: Messages, how: Settings, *, said: str = "", **more: Any) -> Request:
+    def request(self, messages: Messages, how: Settings, *, said: str = "", sink: Any = None, **more: Any) -> Request:
         """A generation that has not been submitted yet. ``said``: the reply's beginning, from which it goes on."""
         begun = self._begun(said) if said else []
         constraint = None if how.grammar is None else self.engine.constraint(how.grammar)
@@ -147,9 +147,10 @@ class Session(Talking):
             constraint=constraint,
             deadline=None if how.timeout is None else time.monotonic() + how.timeout,
             chances=None if how.logprobs is None else Chances(how.logprobs),
-            read=True,
+            read=sink is not None,
             drafts=self.lookup,
             head=self._head(messages, ids),
+            sink=sink,
             **more,
         )
 

@@ -179,7 +179,10 @@ class Drafts:
 
     def timed(self, width: int, seconds: float) -> None:
         """Note what a step took, choosing its tokens included. One that took far longer was kept waiting by somebody
-        else."""
+        else. Steps of one token speak for all widths: whoever shares the machine slows them alike."""
         if 1 < self.widest >= width:
             known = self.seconds[width]
-            self.seconds[width] = known + 0.1 * (min(seconds, 2 * known) - known)
+            now = known + 0.1 * (min(seconds, 2 * known) - known)
+            if width == 1:
+                self.seconds = [each * now / known for each in self.seconds]
+            self.seconds[width] = now

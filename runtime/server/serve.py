@@ -129,7 +129,7 @@ def run_server(
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(drain),
     )
-    listening = _bound(host, port) if fd is None else socket.socket(fileno=fd)
+    listening = _at_once(_bound(host, port) if fd is None else socket.socket(fileno=fd))
     with suppress(KeyboardInterrupt):
         _Uvicorn(config, server, grace, started).run([listening])
 
@@ -172,6 +172,14 @@ class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is optional
         connections = self.server_state.connections
         expected = any(one.cycle is None for one in connections)  # until their time for a head is up
         return not connections or (now > self._closed + SETTLE and not expected)
+
+
+def _at_once(listening: socket.socket) -> socket.socket:
+    """Its connections send small pieces when they are written (asyncio sees to that only where the socket names its
+    protocol): the body behind its head would wait 40 ms for the other side's acknowledgement."""
+    if listening.family in (socket.AF_INET, socket.AF_INET6):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _bound(host: str, port: int) -> socket.socket:

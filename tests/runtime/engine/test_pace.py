@@ -81,6 +81,15 @@ def test_what_only_one_of_several_replies_drafts_is_a_step_of_its_own() -> None:
     assert priced(0.0, 1.0).lengths([sure], 1) == [0]
 
 
+def test_a_machine_that_others_slowed_while_drafts_were_measured_drafts_once_they_are_gone() -> None:
+    sure = Draft([1, 2, 3, 4], [0] * 4)
+    drafts = priced(0.5, 0.25)  # five times what it will take
+    for _ in range(60):
+        drafts.timed(1, 0.15)
+    assert drafts.seconds[5] == pytest.approx(0.35, rel=0.02)
+    assert drafts.lengths([sure], 1) == [4]
+
+
 def test_drafts_are_measured_before_anybody_asks() -> None:
     backend = Counting()
     scheduler = Scheduler(backend)

@@ -19,6 +19,8 @@ import pytest
 from served import SAID, START, Served, served, wait_until
 from tiny_gguf import write_tiny_gguf
 
+from runtime.server.serve import _at_once, _bound
+
 ENDLESS = {"max_tokens": 3000, "temperature": 1.0, "seed": 1}
 LONG = {
     **ENDLESS,
@@ -117,6 +119,15 @@ def test_an_engine_that_dies_is_a_clean_error_and_comes_back(server: Served) -> 
         time.sleep(0.05)
     assert server.figures()["holdfast_engine_restarts_total"] == 1
     assert server.figures()['holdfast_engine_state{state="ready"}'] == 1
+
+
+def test_a_reply_s_pieces_do_not_wait_for_acknowledgements() -> None:
+    with (
+        _at_once(_bound("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as taken,
+    ):
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.slow
