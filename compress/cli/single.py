@@ -81,7 +81,8 @@ def _calibration(use: str, params: Any, parents: Sequence[str], data: str | None
         return add_calibration(nodes, parents[0], wanted, None)
     if data is not None:
         return add_calibration(nodes, parents[0], wanted, data)
-    raise UsageError(f"{use} needs calibration text", next="add --with calibration=FILE.jsonl")
+    without = ", or --with imatrix=false" if "imatrix" in type(params).model_fields else ""
+    raise UsageError(f"{use} needs calibration text", next=f"add --with calibration=FILE.jsonl{without}")
 
 
 def _open_all(use: str, stage: Stage[Any], sources: Sequence[Path]) -> dict[str, Artifact]:
