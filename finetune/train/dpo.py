@@ -27,15 +27,8 @@ class Dpo(Tuning[DpoParams]):
         return Pairs(job), {}
 
 
-SFT_WEIGHT = 1.0
-"""Where the rejected replies are mutations."""
-
-
 class Pairs(Preferring):
     def losses(self, replies: preference.Replies, inputs: dict[str, Any]) -> Tensor:
         p = self.p
         losses = preference.dpo(replies, beta=p.beta, kind=p.loss, smoothing=p.label_smoothing)
-        weight = p.sft_weight if p.sft_weight is not None else SFT_WEIGHT * bool(self.rules)
-        if weight:
-            losses = losses - weight * (replies.logps / replies.lengths)[0::2]
-        return losses
+        return self.with_chosen(losses, replies)

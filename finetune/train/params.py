@@ -256,16 +256,19 @@ class PreferenceParams(TuningParams):
     """Pairs kept out of training, by prompt, on which agreement with the preferences is measured at the end."""
 
 
-class DpoParams(PreferenceParams):
+class PairParams(PreferenceParams):
+    sft_weight: float | None = Field(None, ge=0)
+    """Weight of −log p per token of the chosen reply beside it; by default 1 for mutations, 0 for given pairs. Replies
+    that differ in a few words are told apart at once, and the loss then makes both less likely (Pal et al., 2024)."""
+
+
+class DpoParams(PairParams):
     loss: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero"] = "sigmoid"
     """Which loss of the log-ratios."""
     beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the model before training."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Share of pairs that are expected to be the wrong way round (sigmoid and robust)."""
-    sft_weight: float | None = Field(None, ge=0)
-    """Weight of −log p per token of the chosen reply beside it; by default 1 for mutations, 0 for given pairs. Replies
-    that differ in a few words are told apart at once, and the loss then makes both less likely (Pal et al., 2024)."""
 
     @model_validator(mode="after")
     def _smooths_what_can_be(self) -> Self:
@@ -295,7 +298,7 @@ class OrpoParams(PreferenceParams):
     """Weight of the odds ratio beside the loss of the chosen reply."""
 
 
-class SimpoParams(PreferenceParams):
+class SimpoParams(PairParams):
     beta: float = Field(2.0, gt=0)
     """Scale of the mean log-probabilities."""
     gamma: float = Field(1.0, ge=0)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 REFERENCE = "reference.npy"
+SFT_WEIGHT = 1.0
+"""Where the rejected replies are mutations."""
 AT_ONCE = {"cpu": batches.AT_ONCE, "cuda": 16384}
 """Tokens scored together."""
 
@@ -48,6 +50,12 @@ class Preferring(Objective):
     @abstractmethod
     def losses(self, replies: Replies, inputs: dict[str, Any]) -> Tensor:
         """The loss of each pair or reply of a batch or a part of it."""
+
+    def with_chosen(self, losses: Tensor, replies: Replies) -> Tensor:
+        """The losses of pairs with −log p per token of their chosen replies (``sft_weight``)."""
+        given = self.p.sft_weight
+        weight = given if given is not None else SFT_WEIGHT * bool(self.rules)
+        return losses - weight * (replies.logps / replies.lengths)[0::2] if weight else losses
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
         made = _tokens(tokenizer, self.given, self.p.max_length)

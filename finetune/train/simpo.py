@@ -18,7 +18,7 @@ class Simpo(Tuning[SimpoParams]):
     """Learns to prefer the chosen reply by a margin of its mean log-probability, without a reference."""
 
     Params = SimpoParams
-    version = 3
+    version = 4
     rows = 2
     referenced = False
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}
@@ -31,4 +31,5 @@ class Margins(Preferring):
     with_reference = False
 
     def losses(self, replies: preference.Replies, inputs: dict[str, Any]) -> Tensor:
-        return preference.simpo(replies, beta=self.p.beta, gamma=self.p.gamma)
+        losses = preference.simpo(replies, beta=self.p.beta, gamma=self.p.gamma)
+        return self.with_chosen(losses, replies)

@@ -18,10 +18,10 @@ from compress.errors import DataError, UsageError  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.data import augment  # noqa: E402
-from finetune.train import dpo, pairs, preference  # noqa: E402
+from finetune.train import dpo, pairs, preference, simpo  # noqa: E402
 from finetune.train.kto import crossed  # noqa: E402
 from finetune.train.loss import IGNORED, reply_logps  # noqa: E402
-from finetune.train.params import DpoParams, KtoParams, UlmaParams  # noqa: E402
+from finetune.train.params import DpoParams, KtoParams, SimpoParams, UlmaParams  # noqa: E402
 from finetune.world import stage as world  # noqa: E402
 from runtime.rules import load_rules  # noqa: E402
 
@@ -65,11 +65,15 @@ def test_dpo_is_its_formula(kind):
 
 
 @pytest.mark.parametrize(("given", "broken", "weight"), [(None, ["short"], 1), (None, [], 0), (0.3, [], 0.3)])
-def test_dpo_learns_the_chosen_reply_of_mutations_too(given, broken, weight):
-    objective = object.__new__(dpo.Pairs)
-    objective.p, objective.rules = DpoParams(beta=B, sft_weight=given), broken
-    expected = by_pairs(lambda c, r: -math.log(sigmoid(B * (c[1] - r[1]))) - weight * c[0] / c[2])
-    assert objective.losses(replies(), {}).tolist() == pytest.approx(expected, rel=1e-9)
+def test_the_chosen_replies_of_mutations_are_learnt_too(given, broken, weight):
+    for kind, params, plain in (
+        (dpo.Pairs, DpoParams(beta=B, sft_weight=given), lambda c, r: B * (c[1] - r[1])),
+        (simpo.Margins, SimpoParams(sft_weight=given), lambda c, r: 2 * (c[0] / c[2] - r[0] / r[2]) - 1),
+    ):
+        objective = object.__new__(kind)
+        objective.p, objective.rules = params, broken
+        expected = by_pairs(lambda c, r, of=plain: -math.log(sigmoid(of(c, r))) - weight * c[0] / c[2])
+        assert objective.losses(replies(), {}).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 def test_orpo_and_simpo_are_their_formulas():
