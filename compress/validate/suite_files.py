@@ -34,10 +34,9 @@ def published(path: Path, shape: str) -> Numbered:
     elif suffix == ".json" and (found := _document(path, data, shape)) is not None:
         yield from found
     else:
-        lines = enumerate(data.split(b"\n"), start=1)
-        yield from (
-            (number, read_row(path, number, line, f"a row is {shape}")) for number, line in lines if line.strip()
-        )
+        for number, raw in enumerate(data.split(b"\n"), start=1):
+            if raw.strip():
+                yield number, read_row(path, number, raw, f"a row is {shape}")
 
 
 def _bytes(path: Path) -> bytes:

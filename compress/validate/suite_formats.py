@@ -182,7 +182,7 @@ def _flat(row: Row) -> list[Any]:
     return [{"question": _text(row, "question"), "answers": [{"text": text} for text in given["text"]]}]
 
 
-def _among(passages: Sequence[tuple[int, str, Any]], place: int) -> list[str]:
+def _among(passages: Sequence[tuple[str, str, Any]], place: int) -> list[str]:
     """The text of the passage at ``place`` and of the next ones of other articles, in an order that it decides."""
     number, context, _ = passages[place]
     others = [text for article, text, _ in (*passages[place + 1 :], *passages[:place]) if article != number]
