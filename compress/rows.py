@@ -179,6 +179,12 @@ def _check_phrases(answer: Any) -> None:
         _check_phrase(phrase)
 
 
+def _check_choices(answer: Any) -> None:
+    """Phrases, or lists of phrases of which any will do."""
+    for part in answer if isinstance(answer, list) and answer else [answer]:
+        _check_phrases(part)
+
+
 def _check_number(answer: Any) -> None:
     if isinstance(answer, bool) or not isinstance(answer, str | int | float) or read_number(str(answer)) is None:
         raise ValueError(f"expected.answer {answer!r} is not a number, but expected.match is numeric")
@@ -211,7 +217,7 @@ def _check_instructions(answer: Any) -> None:
 
 _ANSWERS: dict[str, Callable[[Any], None]] = {
     "choice": _check_letter,
-    "contains": _check_phrases,
+    "contains": _check_choices,
     "exact": _check_phrase,
     "instructions": _check_instructions,
     "json": _check_fields,

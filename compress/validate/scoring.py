@@ -39,8 +39,9 @@ def _bare(text: str) -> str:
 
 
 def contains(answer: Any, text: str) -> bool:
-    """Every wanted phrase stands in the text, at word boundaries."""
-    wanted = [word_pattern([str(phrase)]) for phrase in (answer if isinstance(answer, list) else [answer])]
+    """Every wanted phrase (of a list in the list, any) stands in the text, at word boundaries."""
+    parts = answer if isinstance(answer, list) else [answer]
+    wanted = [word_pattern(map(str, part if isinstance(part, list) else [part])) for part in parts]
     bare = shown(text)
     said = {squeeze(text)} if bare == text else {squeeze(text), squeeze(bare)}
     return all(any(pattern.search(view) for view in said) for pattern in wanted)

@@ -8,10 +8,7 @@ prompt; prompts with an instruction that no rule kind expresses are left out and
 
 from __future__ import annotations
 
-import csv
-import gzip
 import importlib.util
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import DataError, UsageError
-from compress.rows import kind, numbered_rows, parse
+from compress.rows import check_parts
+from compress.validate.suite_files import published
 from compress.validate.suite_formats import FORMATS
 from compress.validate.suite_prompts import own_prompts
 from runtime.rules.instructions import LEFT_OUT, instruction_problems, published_row
@@ -39,7 +37,8 @@ rules:
       pass: [{user: "Hello.", reply: "Hello."}]
       fail: [{user: "Hello.", raw: ""}]
 """
-_SHAPE = 'a row is {"key", "prompt", "instruction_id_list": [id…], "kwargs": [{…}…]}'
+_ROW = '{"key", "prompt", "instruction_id_list": [id…], "kwargs": [{…}…]}'
+_SHAPE = f"a row is {_ROW}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def load_suite(name: str) -> Suite:
     path = Path(given) if given else _installed() if suite == "ifbench" else None
     if path is None:
         return _collect(suite, enumerate(own_prompts(suite), start=1), None, OWN)
-    return _collect(suite, numbered_rows(path, _SHAPE), path, f"from {path}")
+    return _collect(suite, published(path, _ROW), path, f"from {path}")
 
 
 def _formatted(suite: str, path: Path | None) -> Suite:
@@ -78,6 +77,7 @@ def _formatted(suite: str, path: Path | None) -> Suite:
     form, own = FORMATS[suite], Path(__file__).parent / "own_sets.json"
     rows = published(path, form.shape) if path else enumerate(json.loads(own.read_text("utf-8"))[suite], start=1)
     line: int | None = None
+    items: list[Mapping[str, Any]] = []
 
     def read() -> Iterator[Mapping[str, Any]]:
         nonlocal line
@@ -86,39 +86,15 @@ def _formatted(suite: str, path: Path | None) -> Suite:
             yield row
 
     try:
-        items = list(form.items(read()))
+        for item in form.items(read()):
+            check_parts(item)
+            items.append(item)
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(path or own, line, str(error), next=f"a row is {form.shape}") from None
     if not items:
         raise DataError(path or own, None, "there are no rows", next=f"a row is {form.shape}")
     named = [{"id": f"{suite}-{k}", **item} for k, item in enumerate(items, start=1)]
     return Suite(suite, named, f"from {path}" if path else OWN, {})
-
-
-def published(path: Path, shape: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """``(line, row)`` of a set: JSONL, CSV, or one JSON document (a list of rows, or a single one); also as .gz."""
-    plain = path.name.removesuffix(".gz")
-    if plain.endswith(".jsonl") and plain == path.name:
-        yield from numbered_rows(path, f"a row is {shape}")
-        return
-    try:
-        data = gzip.decompress(path.read_bytes()) if plain != path.name else path.read_bytes()
-        text = data.decode("utf-8-sig")
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(path, None, f"cannot be read: {error}", next="check the path and the file") from None
-    if plain.endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text))
-        yield from ((reader.line_num, row) for row in reader)
-        return
-    try:
-        lines = text.splitlines()
-        found = [parse(line) for line in lines if line.strip()] if plain.endswith(".jsonl") else parse(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(path, None, f"not JSON in UTF-8 ({error})", next=f"a row is {shape}") from None
-    for number, row in enumerate(found if isinstance(found, list) else [found], start=1):
-        if not isinstance(row, Mapping):
-            raise DataError(path, number, f"{kind(row)}, not an object", next=f"a row is {shape}")
-        yield number, row
 
 
 def _installed() -> Path | None:
