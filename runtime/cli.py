@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import EXIT_INTERRUPTED, HoldfastError, MissingExtra, UsageError
+from .errors import EXIT_FAILURE, EXIT_INTERRUPTED, HoldfastError, MissingExtra, UsageError
+from .reply import LONGEST_WAIT
+from .values import MOST_THREADS, from_text
 
 if TYPE_CHECKING:
     from .isolated import IsolatedSession, Loading
@@ -24,7 +27,13 @@ if TYPE_CHECKING:
     from .server.host import Host
     from .session import Session
 
-app = typer.Typer(help="Talk to, serve or verify a Holdfast bundle.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Talk to, serve or verify a Holdfast bundle.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # which shows the values of variables, hence what somebody wrote
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 KEYS_VARIABLE, FALLBACK_VARIABLE = "HOLDFAST_API_KEYS", "HOLDFAST_FALLBACK_KEY"
 log = logging.getLogger(__name__)
 
@@ -40,13 +49,20 @@ def chat(
     as_json: bool = False,
     template: str | None = None,
 ) -> None:
-    """One question (``message``), or a conversation on the terminal, or one question from a pipe."""
+    """One question (``message``), or a conversation on the terminal, or one question from a pipe. Facts that are texts
+    are read as the rule file declares them."""
     from .session import load
 
     options: dict[str, Any] = {"max_tokens": max_tokens, "enforce": enforce}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a model may write what a terminal cannot show
+    if message is None and not sys.stdin.isatty():
+        message = sys.stdin.read()
+    if message is not None and not (message := message.strip()):
+        raise UsageError("nothing was asked", next="give a question by -m or on stdin")
     with load(bundle, slots=1, template=template) as session:
-        if message is None and not sys.stdin.isatty():
-            message = sys.stdin.read().strip()
+        declared = session.info.facts
+        facts = {name: from_text(value, declared.get(name, "text")) for name, value in (facts or {}).items()}
         head = [{"role": "system", "content": system}] if system else []
         if message is not None:
             reply = session.chat([*head, {"role": "user", "content": message}], facts, **options)
@@ -119,7 +135,7 @@ def serve(
     logs: bool = True,
     kv: str | None = None,
     fallback: str | None = None,
-    fallback_model: str = "default",
+    fallback_model: str | None = None,
     fallback_for: list[str] | None = None,
     fallback_budget: int | None = None,
     **limits: Any,
@@ -128,15 +144,20 @@ def serve(
     ``key_file``. ``isolate``: the engine in a process of its own, which is started again when it crashes; ``limits``:
     see `server.limits.Limits`. ``fallback``: a bundle, or the base URL of an OpenAI-compatible server (its key in
     HOLDFAST_FALLBACK_KEY), that is asked where this one escalates, refuses or sends its safe reply."""
-    for module in ("prometheus_client", "starlette", "uvicorn"):
+    for module in ("httpx", "prometheus_client", "starlette", "uvicorn"):
         if find_spec(module) is None:
             raise MissingExtra(module, "serve")
     from .isolated import Loading
-    from .server.fallback import REASONS, Budget, Fallback, WithFallback
+    from .server.fallback import Budget, Fallback, WithFallback, reasons_of
     from .server.keys import Keys
     from .server.limits import Limits
     from .server.logs import to_stderr
+    from .server.origins import origins
 
+    reasons, cors = reasons_of(fallback_for), origins(cors or ())
+    url = None if fallback is None else _fallback_url(fallback, fallback_model)
+    if fallback is None and (fallback_for or fallback_model or fallback_budget):
+        raise UsageError("it is said how to ask a fallback, and not whom", next="give --fallback BUNDLE or URL")
     if logs:
         to_stderr()
     given = Keys(keys or os.environ.get(KEYS_VARIABLE, "").split(","), file=key_file)
@@ -153,8 +174,9 @@ def serve(
         stack.callback(opened.close)
         session: Host = opened
         if fallback is not None:
-            target = _target(fallback, fallback_model, stack)
-            reasons = frozenset(fallback_for or REASONS)
+            if not opened.info.rules:
+                log.warning("the model has no rules: the fallback is never asked")
+            target = url or _bundle(Path(fallback), stack)
             session = WithFallback(session, Fallback(target, reasons, Budget(fallback_budget)))
         run_server(
             session,
@@ -162,7 +184,7 @@ def serve(
             port=port,
             fd=fd,
             keys=given,
-            cors=cors or (),
+            cors=cors,
             limits=bounds,
             grace=grace,
             started=_announce,
@@ -179,14 +201,23 @@ def _open(bundle: Path, how: Loading, *, isolate: bool) -> IsolatedSession | Ses
     return load(bundle, **how)
 
 
-def _target(given: str, model: str, stack: ExitStack) -> Target:
-    from .isolated import load_isolated
-    from .server.fallback import BundleTarget, UrlTarget
+def _fallback_url(given: str, model: str | None) -> Target | None:
+    """The server to ask; None where a bundle is given."""
+    from .server.fallback import UrlTarget
 
-    if given.startswith(("http://", "https://")):
-        if find_spec("httpx") is None:
-            raise MissingExtra("httpx", "serve")
-        return UrlTarget(given, model, os.environ.get(FALLBACK_VARIABLE, ""))
+    if given.lower().startswith(("http://", "https://")):
+        return UrlTarget(given, model or "default", os.environ.get(FALLBACK_VARIABLE, "").strip())
+    if not given or "://" in given:
+        raise UsageError(f"--fallback {given!r} is neither a bundle nor an http URL", next="give one of them")
+    if model is not None:
+        raise UsageError("--fallback-model is for a URL, and --fallback is a bundle", next="leave it out")
+    return None
+
+
+def _bundle(given: Path, stack: ExitStack) -> Target:
+    from .isolated import load_isolated
+    from .server.fallback import BundleTarget
+
     return BundleTarget(stack.enter_context(load_isolated(given)))
 
 
@@ -211,15 +242,19 @@ def verify(bundle: Path, *, as_json: bool = False, test: bool = True) -> None:
 
 def parse_facts(facts: list[str]) -> dict[str, Any]:
     """``name=value`` pairs; a value that is JSON is taken as such."""
-    found: dict[str, Any] = {}
+    return {name: from_text(value, "number") for name, value in fact_texts(facts).items()}
+
+
+def fact_texts(facts: list[str]) -> dict[str, str]:
+    """``name=value`` pairs as they stand."""
+    found: dict[str, str] = {}
     for fact in facts:
         name, separator, value = fact.partition("=")
         if not separator or not name:
             raise UsageError(f"--fact {fact!r} is not name=value", next="for example --fact tier=gold")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
+        if name in found:
+            raise UsageError(f"--fact {name} is given twice", next="give each fact once")
+        found[name] = value
     return found
 
 
@@ -252,7 +287,7 @@ def chat_command(
     chat(
         bundle,
         message=message,
-        facts=parse_facts(fact or []),
+        facts=fact_texts(fact or []),
         system=system,
         max_tokens=max_tokens,
         enforce=enforce,
@@ -268,21 +303,25 @@ def serve_command(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
     slots: Annotated[int, typer.Option(min=1, help="Replies decoded together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 64,
-    threads: Annotated[int | None, typer.Option(min=1, help="Decode threads.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Decode threads.")] = None,
     context: Annotated[int | None, typer.Option(min=16, help="Tokens per conversation.")] = None,
     template: Template = None,
     key_file: Annotated[Path | None, typer.Option(help="API keys, one a line; read again when it changes.")] = None,
     cors_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may ask; * for all.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that a reply may have.")] = None,
     max_body: Annotated[int | None, typer.Option(min=1, help="Bytes of a request (1 MiB).")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds that a reply may take (120).")] = None,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds on SIGTERM in which connections are taken.")] = 0,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, max=LONGEST_WAIT, help="Seconds that a reply may take (120).")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, max=3600, help="Seconds on SIGTERM in which connections are taken.")
+    ] = 0,
     fd: Annotated[int | None, typer.Option(min=0, help="Listen on this inherited socket instead.")] = None,
     isolate: Annotated[bool, typer.Option(help="Run the engine in a process of its own.")] = True,
     logs: Annotated[bool, typer.Option(help="Write a line of JSON per request to stderr.")] = True,
     kv: Annotated[str | None, typer.Option(help="f16 or q8_0: the type of llama.cpp's KV cache.")] = None,
     fallback: Annotated[str | None, typer.Option(help="Bundle or URL to ask where this one cannot help.")] = None,
-    fallback_model: Annotated[str, typer.Option(help="Model's name at that URL.")] = "default",
+    fallback_model: Annotated[str | None, typer.Option(help="Model's name at that URL (default).")] = None,
     fallback_for: Annotated[list[str] | None, typer.Option(help="escalated, refused or safe; all by default.")] = None,
     fallback_budget: Annotated[int | None, typer.Option(min=1, help="Its tokens per hour.")] = None,
 ) -> None:
@@ -334,3 +373,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: unexpected {type(error).__name__}\n  next: run again with --debug in front", file=sys.stderr)
+        sys.exit(EXIT_FAILURE)

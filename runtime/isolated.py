@@ -31,12 +31,12 @@ from .info import Info
 from .isolated_turn import OVERDUE, IsolatedTurn, Sink
 from .reply import Options, Reply, Settings
 from .talking import Messages, Talking
-from .values import check_turn, check_values
+from .values import check_loading, check_turn, check_values
 
 log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
 """Seconds between the end of a process and the start of the next."""
-SLOTS = 16
+SLOTS, QUEUE = 16, 1024
 """As in `load`."""
 PATIENCE = 5
 PULSE, SILENCE = 5.0, 20.0
@@ -76,9 +76,10 @@ class IsolatedSession(Talking):
 
     def __init__(self, path: Path, **how: Unpack[Loading]) -> None:
         """Returns when the model is loaded."""
+        check_loading({"slots": SLOTS, "queue": QUEUE, **how})
         told = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in how.items()}
         self._path = path
-        self._queue = how.get("queue", 1024)
+        self._queue = how.get("queue", QUEUE)
         bound = self._queue + how.get("slots", SLOTS)  # of what we let through, some may wait for a slot that is free
         self._how: dict[str, Any] = {**told, "path": str(path.absolute()), "queue": bound}
         self._numbers = itertools.count()
@@ -143,7 +144,7 @@ class IsolatedSession(Talking):
     def figures(self) -> dict[str, Any]:
         """What runs and waits now, and totals since the engine's process was started."""
         found: queue.SimpleQueue[Told] = queue.SimpleQueue()
-        with suppress(EngineLost, queue.Empty):
+        with suppress(EngineLost, Overloaded, queue.Empty):  # Overloaded: it was closed
             self.ask({}, found.put, what="figures")
             self._figures = dict(found.get(timeout=1.0).get("figures") or self._figures)
         now = self._figures if self._up else {**self._figures, "running": 0, "waiting": 0, "kv_tokens": 0}

@@ -14,6 +14,7 @@ from .engine.backends import open_backend
 from .engine.gguf_split import first_of, parts_of
 from .engine.prefixes import Prefixes
 from .errors import ArtifactError
+from .values import check_loading
 
 if TYPE_CHECKING:
     from .engine.backends.base import Backend
@@ -80,6 +81,7 @@ def load(
     Raises ArtifactError naming the culprit, MissingExtra naming the pip command, UsageError for an unknown template.
     """
     path = Path(path)
+    check_loading({"threads": threads, "slots": slots, "context": context, "queue": queue, "rules": rules})
     engine: dict[str, Any] = {"threads": threads, "slots": slots, "context": context}
     engine |= {} if kv is None else {"kv": kv}
     if (path / MANIFEST).is_file():

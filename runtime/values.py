@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from .engine.text import half_character
 from .errors import UsageError
 
 DEPTH_CAP = 64
 """Objects and lists inside one another."""
+MOST_THREADS = 512
+"""As many as llama.cpp takes (GGML_MAX_N_THREADS)."""
+
+
+def check_loading(how: Mapping[str, Any]) -> None:
+    """Raise UsageError naming the argument of `load` that is of the wrong type or out of range."""
+    bounds = {"threads": MOST_THREADS, "slots": None, "context": None, "queue": None}
+    for name, most in bounds.items():
+        value = how.get(name)
+        if value is None and name in ("threads", "context"):
+            continue
+        if type(value) is not int or value < 1 or (most is not None and value > most):
+            told = "at least 1" if most is None else f"1 to {most}"
+            raise UsageError(f"{name} is {value!r:.80}", next=f"give a whole number, {told}")
+    if (rules := how.get("rules")) is not None and isinstance(rules, dict | list | bytes | int):
+        raise UsageError(f"rules are a {type(rules).__name__}", next="give the path of a rule file")
+
+
+def from_text(value: Any, declared: Sequence[Any] | str) -> Any:
+    """A fact's value as declared, where it came as text: from a command line, or a field that holds texts alone."""
+    if not isinstance(value, str) or declared == "text" or (not isinstance(declared, str) and value in declared):
+        return value
+    try:
+        return json.loads(value, parse_constant=no_constant)
+    except (ValueError, RecursionError):
+        return value
+
+
+def no_constant(name: str) -> NoReturn:
+    """For `json.loads`: NaN and infinities are no JSON."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def check_values(value: Any, name: str, *, depth: int = DEPTH_CAP) -> None:

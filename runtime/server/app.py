@@ -32,6 +32,7 @@ from .limits import Limits
 from .logs import request_id, tell, tell_fault
 from .metrics import Metrics
 from .openapi import document
+from .origins import origins
 from .streams import Piece, cancel, merged, replies_of, with_first
 from .wire import Chunks, as_json, completion, error_body, model_entry, rest, usage_of
 
@@ -61,7 +62,7 @@ class Server:
         self._host = host
         self._keys = keys if isinstance(keys, Keys) else Keys(keys)
         self._limits = limits or Limits()
-        self._cors = list(cors)
+        self._cors = origins(cors)
         self._since = int(time.time())
         self.metrics = Metrics(host)
         self.draining = False

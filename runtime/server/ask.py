@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import UsageError
 from ..formats import schema_of
 from ..reply import MOST_LOGPROBS, Options, Settings
-from ..values import check_values
+from ..values import check_values, from_text, no_constant
 from .tools import ToolUse, read_tools
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Ask:
 def read_ask(body: bytes, info: Info, limits: Limits) -> Ask:
     """Check a request body. Raises UsageError naming the field at fault."""
     try:
-        given = json.loads(body, parse_constant=_no_constant)
+        given = json.loads(body, parse_constant=no_constant)
     except (ValueError, RecursionError):
         raise UsageError("the request body is not valid JSON", next="send an OpenAI chat-completions object") from None
     if not isinstance(given, dict):
@@ -103,10 +103,6 @@ def _refuse_other_kinds(given: Mapping[str, Any]) -> None:
         raise UsageError("'modalities' other than text, and 'audio', are not supported", next="leave them out")
     if given.get("web_search_options") is not None:
         raise UsageError("'web_search_options' is not supported: nothing is looked up", next="leave it out")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 # ---- messages ----
@@ -173,16 +169,7 @@ def _facts(given: Mapping[str, Any], info: Info) -> Mapping[str, Any]:
     facts, metadata = _typed(given, "facts", dict), _typed(given, "metadata", dict)
     if facts is not None:
         return cast(Mapping[str, Any], facts)
-    return {key: _from_text(value, info.facts.get(key, "text")) for key, value in (metadata or {}).items()}
-
-
-def _from_text(value: Any, declared: Sequence[Any] | str) -> Any:
-    if not isinstance(value, str) or declared == "text" or (not isinstance(declared, str) and value in declared):
-        return value
-    try:
-        return json.loads(value, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return value
+    return {key: from_text(value, info.facts.get(key, "text")) for key, value in (metadata or {}).items()}
 
 
 # ---- options ----

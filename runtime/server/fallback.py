@@ -31,24 +31,33 @@ Clock = Callable[[], float]
 
 
 @dataclass
+class Spending:
+    """Tokens that one request took, or may take as long as that is not known."""
+
+    at: float
+    tokens: int
+
+
+@dataclass
 class Budget:
     """Tokens, prompts and replies together, in any one hour."""
 
     tokens: int | None
     clock: Clock = time.monotonic
-    _spent: deque[tuple[float, int]] = field(default_factory=deque)
+    _spent: deque[Spending] = field(default_factory=deque)
 
     def left(self) -> float:
         """Tokens that may still be spent now."""
         if self.tokens is None:
             return float("inf")
-        while self._spent and self._spent[0][0] <= self.clock() - HOUR:
+        while self._spent and self._spent[0].at <= self.clock() - HOUR:
             self._spent.popleft()
-        return self.tokens - sum(tokens for _, tokens in self._spent)
+        return self.tokens - sum(spending.tokens for spending in self._spent)
 
-    def spend(self, tokens: int) -> None:
-        """Take tokens from it."""
-        self._spent.append((self.clock(), tokens))
+    def spend(self, tokens: int) -> Spending:
+        """Take tokens from it, at first as many as a request may take; its ``tokens`` are set when it is over."""
+        self._spent.append(spending := Spending(self.clock(), tokens))
+        return spending
 
 
 @dataclass
@@ -66,7 +75,7 @@ class Breaker:
     _trying: bool = False
 
     def allow(self) -> bool:
-        """Whether a request may be made. After a True, `note` has to follow."""
+        """Whether a request may be made. After a True, `note` or `forget` has to follow."""
         if self._open_until is None:
             return True
         if self._trying or self.clock() < self._open_until:
@@ -85,14 +94,32 @@ class Breaker:
             self._wait = min(max(self.pause, 2 * self._wait), self.longest)
             self._open_until = self.clock() + self._wait
 
+    def forget(self) -> None:
+        """A request ended without telling anything of whom was asked: its client left, or gave too little time."""
+        self._trying = False
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the one who was asked replied."""
+
+    text: str
+    usage: Usage | None
+    """None where it does not tell."""
+    finish_reason: str = "stop"
+
+
+class FallbackError(HoldfastError):
+    """There is no reply of the one who was asked. Its words are ours, never those of a conversation."""
+
 
 class Target(Protocol):
     """Who is asked."""
 
     async def ask(
         self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
-    ) -> tuple[str, Usage]:
-        """The whole reply. HoldfastError when there is none."""
+    ) -> Said:
+        """The whole reply, however long it takes. An error when there is none."""
 
 
 @dataclass
@@ -103,13 +130,13 @@ class BundleTarget:
 
     async def ask(
         self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
-    ) -> tuple[str, Usage]:
+    ) -> Said:
         """It is told the facts that it declares."""
         known = {name: value for name, value in facts.items() if name in self.host.info.facts}
         reply = await (await asyncio.to_thread(lambda: self.host.turn(messages, known, **how))).areply()
         if any(what.startswith("template:") for what in reply.interventions):
-            raise HoldfastError("the other bundle sent its safe reply")
-        return reply.raw, reply.usage
+            raise FallbackError("the other bundle sent its safe reply")
+        return Said(reply.raw, reply.usage, reply.finish_reason)
 
 
 @dataclass
@@ -121,9 +148,20 @@ class UrlTarget:
     model: str
     key: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for what is no URL of a server."""
+        import httpx
+
+        try:
+            host = httpx.URL(self.url).host
+        except (httpx.InvalidURL, ValueError):
+            host = ""
+        if not host:
+            raise UsageError(f"{self.url!r} is no URL to ask", next="such as https://llm.example/v1")
+
     async def ask(
         self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
-    ) -> tuple[str, Usage]:
+    ) -> Said:
         """It is shown the prompt that our model is shown, and bound to our contract."""
         import httpx
 
@@ -132,6 +170,7 @@ class UrlTarget:
             "messages": await asyncio.to_thread(host.prompt, messages, facts),
             "max_tokens": how["max_tokens"],
             "temperature": 0,
+            **({"stop": how["stop"]} if how.get("stop") else {}),
         }
         if host.info.contract is not None:
             schema = {"name": "reply", "schema": host.info.contract, "strict": True}
@@ -139,17 +178,26 @@ class UrlTarget:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         url = f"{self.url.rstrip('/')}/chat/completions"
         try:
-            async with httpx.AsyncClient(timeout=how["timeout"]) as client:
+            async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113  # `Fallback` ends it
                 answer = await client.post(url, json=body, headers=headers)
             answer.raise_for_status()
             told = answer.json()
-            text, used = told["choices"][0]["message"]["content"], told.get("usage") or {}
-            usage = Usage(int(used.get("prompt_tokens", 0)), int(used.get("completion_tokens", 0)))
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-            raise HoldfastError(f"the fallback failed: {type(error).__name__}") from None
+            choice = told["choices"][0]
+            text, cut = choice["message"]["content"], choice.get("finish_reason") == "length"
+        except httpx.HTTPStatusError as error:
+            raise FallbackError(f"it answered {error.response.status_code}") from None
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise FallbackError(f"no completion came ({type(error).__name__})") from None
         if not isinstance(text, str):
-            raise HoldfastError("the fallback gave no text")
-        return text, usage
+            raise FallbackError("it gave no text")
+        return Said(text, _usage_in(told.get("usage")), "length" if cut else "stop")
+
+
+def _usage_in(told: Any) -> Usage | None:
+    """The tokens that a server says it took, where it does."""
+    found = told if isinstance(told, dict) else {}
+    counts: list[Any] = [found.get("prompt_tokens"), found.get("completion_tokens")]
+    return Usage(*counts) if all(type(count) is int and count >= 0 for count in counts) else None
 
 
 @dataclass
@@ -162,10 +210,6 @@ class Fallback:
     breaker: Breaker = field(default_factory=Breaker)
     timeout: float = 30.0
     asked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
-
-    def __post_init__(self) -> None:
-        if strange := self.reasons - set(REASONS):
-            raise UsageError(f"there is no reason {', '.join(sorted(strange))}", next=f"choose of {', '.join(REASONS)}")
 
     def reason(self, reply: Reply) -> str | None:
         """Why somebody else should be asked, or None."""
@@ -180,37 +224,57 @@ class Fallback:
         reason = self.reason(reply)
         if reason is None or how.get("response_format") or how.get("grammar"):  # a form of the caller's own
             return reply
-        outcome, found = await self._ask(host, messages, facts, how)
+        outcome, found = await self._ask(host, messages, facts, how, reply)
         self.asked[outcome] += 1
         return reply if found is None else replace(found, interventions=(f"fallback:{reason}", *found.interventions))
 
     async def _ask(
-        self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options
+        self, host: Host, messages: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], how: Options, reply: Reply
     ) -> tuple[str, Reply | None]:
+        """How it went, and what to send instead of ``reply``: within what is left of the request's own time."""
         most = how.get("max_tokens", Settings().max_tokens)
-        if self.budget.left() < most:
+        if self.budget.left() < (dear := reply.usage.prompt_tokens + most):
             return "over_budget", None
         if not self.breaker.allow():
             return "open", None
-        well = False
-        started = time.perf_counter()
-        seconds = min(self.timeout, how.get("timeout") or self.timeout)
+        left = (how.get("timeout") or float("inf")) - reply.timings.total_ms / 1e3
+        spending, started = self.budget.spend(dear), time.perf_counter()
+        well: bool | None = None  # nothing is known of it when the client leaves
         try:
-            async with asyncio.timeout(seconds):
-                asked = Options(max_tokens=most, timeout=seconds)
-                text, usage = await self.target.ask(host, messages, facts, asked)
+            async with asyncio.timeout(min(self.timeout, left)):
+                said = await self.target.ask(host, messages, facts, _told(how, most))
             well = True
-            self.budget.spend(usage.prompt_tokens + usage.completion_tokens)
-            judged = await asyncio.to_thread(host.judge, messages, facts, text)
+            if said.usage is not None:
+                spending.tokens = said.usage.prompt_tokens + said.usage.completion_tokens
+            judged = await asyncio.to_thread(host.judge, messages, facts, said.text)
         except Exception as error:  # there is a reply already: nothing here may keep it from being sent
-            log.warning("the fallback failed: %s", type(error).__name__)
+            why = error.what if isinstance(error, FallbackError) else type(error).__name__
+            log.warning("the fallback failed: %s", why)
+            late = isinstance(error, TimeoutError)
+            if not (late or well):
+                spending.tokens = 0
+            well = well or (None if late and left < self.timeout else False)
             return "failed", None
         finally:
-            self.breaker.note(well=well)
+            self.breaker.forget() if well is None else self.breaker.note(well=well)
         if any(what.startswith("template:") for what in judged.interventions):
             return "broke_rules", None
-        took = 1e3 * (time.perf_counter() - started)
-        return "answered", replace(judged, usage=usage, timings=replace(judged.timings, ttft_ms=took, total_ms=took))
+        took = reply.timings.total_ms + 1e3 * (time.perf_counter() - started)
+        timings = replace(reply.timings, ttft_ms=took, tokens_per_s=0.0, total_ms=took)
+        usage = said.usage or reply.usage
+        return "answered", replace(judged, usage=usage, timings=timings, finish_reason=said.finish_reason)
+
+
+def reasons_of(names: Sequence[str] | None) -> frozenset[str]:
+    """Of those names, or all. Raises UsageError for what is no reason."""
+    if strange := set(names or ()) - set(REASONS):
+        raise UsageError(f"there is no reason {', '.join(sorted(strange))}", next=f"choose of {', '.join(REASONS)}")
+    return frozenset(names or REASONS)
+
+
+def _told(how: Options, most: int) -> Options:
+    """Of how the reply was to be generated, what holds for another model too."""
+    return Options(max_tokens=most, stop=how["stop"]) if how.get("stop") else Options(max_tokens=most)
 
 
 @dataclass

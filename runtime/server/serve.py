@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ BACKLOG = 2048
 """Connections that may wait to be taken."""
 SETTLE = 1.0
 """Seconds for which a server that stops keeps idle connections: a request may be on its way on them."""
+_FD = "have the parent process listen, and give the number under which the socket is inherited"
 
 
 def _no_http() -> list[h11.Event]:
@@ -129,7 +131,7 @@ def run_server(
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(drain),
     )
-    listening = _at_once(_bound(host, port) if fd is None else socket.socket(fileno=fd))
+    listening = _at_once(_bound(host, port) if fd is None else _inherited(fd))
     with suppress(KeyboardInterrupt):
         _Uvicorn(config, server, grace, started).run([listening])
 
@@ -148,9 +150,7 @@ class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is optional
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started and self._told is not None:
-            bound = sockets[0].getsockname()
-            name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-            self._told(f"http://{name}:{bound[1]}")
+            self._told(_url_of(sockets[0]))
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self._stopping is not None:  # asked twice
@@ -180,6 +180,25 @@ def _at_once(listening: socket.socket) -> socket.socket:
     if listening.family in (socket.AF_INET, socket.AF_INET6):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
+
+
+def _url_of(listening: socket.socket) -> str:
+    """Its base URL; a socket in the file system is written as nginx's ``proxy_pass`` takes it."""
+    bound = listening.getsockname()
+    if not isinstance(bound, tuple):
+        return f"http://unix:{os.fsdecode(bound)}:"
+    return f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"
+
+
+def _inherited(fd: int) -> socket.socket:
+    try:
+        found = socket.socket(fileno=fd)
+    except OSError as error:
+        raise UsageError(f"file descriptor {fd} is no socket ({error.strerror})", next=_FD) from None
+    if found.type != socket.SOCK_STREAM:
+        found.detach()
+        raise UsageError(f"file descriptor {fd} is no stream socket", next=_FD)
+    return found
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from served import START
+from tiny_bundle import write_ruled_bundle
 from tiny_gguf import write_tiny_gguf
+from typer.testing import CliRunner
 
-from runtime.cli import parse_facts
+from runtime.cli import app, chat, parse_facts
 from runtime.errors import UsageError
 
 
@@ -53,6 +56,42 @@ def test_errors_are_one_message_without_a_traceback(arguments: list[str], code: 
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chat", "nowhere", "--fact", "a=1", "--fact", "a=2"], "given twice"),
+        (["chat", "nowhere"], "nothing was asked"),
+        (["serve", "nowhere", "--fallback-for", "safe"], "not whom"),
+        (["serve", "nowhere", "--fallback", "x", "--fallback-for", "bored"], "no reason bored"),
+        (["serve", "nowhere", "--fallback", "ftp://x"], "neither a bundle nor an http URL"),
+        (["serve", "nowhere", "--fallback", "x", "--fallback-model", "y"], "is for a URL"),
+        (["serve", "nowhere", "--cors-origin", "https://shop.example/"], "is no origin"),
+        (["serve", "nowhere", "--timeout", "inf"], "--timeout"),
+        (["serve", "nowhere", "--grace", "inf"], "--grace"),
+        (["serve", "nowhere", "--threads", "100000"], "--threads"),
+    ],
+)
+def test_what_an_option_cannot_be_is_said_before_a_model_is_looked_for(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, arguments, input="")
+    assert done.exit_code == 2 or isinstance(done.exception, UsageError)
+    assert message in f"{done.stderr} {done.exception}"
+
+
+def test_what_a_terminal_cannot_show_is_no_error(model: Path) -> None:
+    """The random model writes bytes of every kind."""
+    asked = [sys.executable, "-c", START, "chat", str(model), "-m", "hello", "--max-tokens", "40"]
+    how = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False, env=how)
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout
+
+
+def test_a_declared_text_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_ruled_bundle(tmp_path / "bundle", context=1024)
+    chat(bundle, message="My kettle is broken.", facts={"policy": "7"}, max_tokens=2, as_json=True)
+    assert json.loads(capsys.readouterr().out)["text"]
 
 
 def test_debug_shows_the_traceback() -> None:

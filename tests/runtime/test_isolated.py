@@ -213,3 +213,10 @@ def test_a_file_that_is_gone_makes_the_session_fail_and_coming_back_heals_it(
         (tmp_path / "away.gguf").rename(file)
         wait_until(lambda: session.state == "ready", 60)
         session.chat(SAID, max_tokens=2)
+
+
+def test_a_closed_one_still_tells_its_figures(model: Path) -> None:
+    with load_isolated(model, slots=1, threads=1) as session:
+        session.chat([{"role": "user", "content": "x"}], max_tokens=2)
+        session.figures()
+    assert session.figures()["reply_tokens"] == 2

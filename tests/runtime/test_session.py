@@ -311,3 +311,21 @@ def test_a_forked_process_loads_its_own(session: Session) -> None:
 def test_what_is_no_question_is_told(session: Session, messages: Any, facts: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         session.chat(messages, facts)
+
+
+@pytest.mark.parametrize("opener", [runtime.load, runtime.load_isolated])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("threads", "2"),
+        ("threads", 100_000),
+        ("slots", 0),
+        ("slots", 2.5),
+        ("context", -5),
+        ("queue", None),
+        ("rules", {}),
+    ],
+)
+def test_what_is_no_way_to_load_is_named(tmp_path: Path, opener: Any, argument: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^{argument} "):
+        opener(tmp_path / "nowhere.gguf", **{argument: value})

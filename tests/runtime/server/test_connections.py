@@ -19,7 +19,8 @@ import pytest
 from served import SAID, START, Served, served, wait_until
 from tiny_gguf import write_tiny_gguf
 
-from runtime.server.serve import _at_once, _bound
+from runtime.errors import UsageError
+from runtime.server.serve import _at_once, _bound, _inherited, _url_of
 
 ENDLESS = {"max_tokens": 3000, "temperature": 1.0, "seed": 1}
 LONG = {
@@ -128,6 +129,27 @@ def test_a_reply_s_pieces_do_not_wait_for_acknowledgements() -> None:
         listening.accept()[0] as taken,
     ):
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_an_inherited_socket_is_one_that_listens() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as datagrams, open(os.devnull) as nothing:
+        for fd, what in (
+            (datagrams.fileno(), "no stream socket"),
+            (nothing.fileno(), "no socket"),
+            (9999, "no socket"),
+        ):
+            with pytest.raises(UsageError, match=f"file descriptor {fd} is {what}"):
+                _inherited(fd)
+        assert datagrams.fileno() >= 0
+        datagrams.getsockname()  # it was left open
+
+
+def test_where_it_listens_is_told_for_every_kind_of_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(tmp_path / "s"))
+        assert _url_of(local) == f"http://unix:{tmp_path}/s:"  # as nginx's proxy_pass has it
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert _url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.mark.slow

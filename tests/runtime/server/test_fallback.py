@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 from tiny_bundle import write_ruled_bundle
 
 import runtime
-from runtime.errors import HoldfastError, UsageError
+from runtime.errors import Cancelled, HoldfastError, UsageError
 from runtime.reply import Reply, Usage
 from runtime.server.app import Server
-from runtime.server.fallback import Breaker, Budget, Fallback, UrlTarget, WithFallback
+from runtime.server.fallback import Breaker, Budget, Fallback, Said, UrlTarget, WithFallback, reasons_of
 from runtime.session import Session
 
 BROKEN = [{"role": "user", "content": "My kettle is broken."}]
@@ -31,19 +31,24 @@ GOOD = {
 }
 
 
+TOOK = Usage(30, 20)
+
+
 class Colleague:
     """Answers what it is told to, or fails."""
 
-    def __init__(self, says: Any) -> None:
-        self.says = says
+    def __init__(self, says: Any, usage: Usage | None = TOOK, *, takes: float = 0.0, ends: str = "stop") -> None:
+        self.says, self.usage, self.takes, self.ends = says, usage, takes, ends
         self.asked = 0
+        self.told: Any = None
 
-    async def ask(self, *_: Any) -> tuple[str, Usage]:
+    async def ask(self, *told: Any) -> Said:
         self.asked += 1
-        await asyncio.sleep(0)
+        self.told = told[-1]
+        await asyncio.sleep(self.takes)
         if isinstance(self.says, Exception):
             raise self.says
-        return json.dumps(self.says), Usage(30, 20)
+        return Said(json.dumps(self.says), self.usage, self.ends)
 
 
 class Clock:
@@ -113,7 +118,7 @@ def test_it_is_asked_with_reason_only(session: Session) -> None:
     assert fallback.reason(Reply("x", "x", fields={"action": "refuse"})) == "refused"
     assert colleague.asked == 0
     with pytest.raises(UsageError, match="no reason bored"):
-        Fallback(colleague, frozenset({"bored"}))
+        reasons_of(["bored"])
     assert ask(session, fallback, response_format=form)[1]["answered"] in (0, 1)
 
 
@@ -128,14 +133,74 @@ def test_whatever_goes_wrong_with_it_the_reply_is_sent(session: Session, monkeyp
 
 def test_its_budget_is_kept(session: Session) -> None:
     clock, colleague = Clock(), Colleague(GOOD)
-    fallback = Fallback(colleague, budget=Budget(100, clock))
-    for expected in (1, 2, 2):  # 50 tokens each, and 8 must be left for the next
+    prompt = ask(session, Fallback(Colleague(HoldfastError("no"))))[0]["usage"]["prompt_tokens"]
+    fallback = Fallback(colleague, budget=Budget(prompt + 8 + 50, clock))
+    for expected in (1, 2, 2):  # 50 tokens each; there must be as many left as the next may take
         ask(session, fallback)
         assert colleague.asked == expected
     assert fallback.asked["over_budget"] == 1
     clock.now = 3601
     ask(session, fallback)
     assert colleague.asked == 3
+
+
+def test_its_budget_holds_for_several_at_once_and_for_one_who_does_not_tell(session: Session) -> None:
+    prompt = ask(session, Fallback(Colleague(HoldfastError("no"))))[0]["usage"]["prompt_tokens"]
+    slow = Fallback(Colleague(GOOD, takes=0.2), budget=Budget(2 * (prompt + 8)))
+    told, _ = ask(session, slow, n=4)
+    assert slow.asked["answered"] == 2
+    assert slow.asked["over_budget"] == 2
+    silent = Fallback(Colleague(GOOD, None), budget=Budget(2 * (prompt + 8) - 1))
+    told, _ = ask(session, silent)
+    assert told["usage"]["completion_tokens"] > 0
+    ask(session, silent)
+    assert silent.asked["over_budget"] == 1
+    down = Fallback(Colleague(HoldfastError("no")), budget=Budget(prompt + 8))
+    assert [ask(session, down)[1]["failed"] for _ in range(2)] == [1, 2]  # what was not answered costs nothing
+
+
+def test_it_has_what_is_left_of_the_request_s_time(session: Session) -> None:
+    breaker = Breaker(failures=1)
+    slow = Fallback(Colleague(GOOD, takes=30), breaker=breaker)
+    told, counts = ask(session, slow, timeout=1.5)
+    assert counts["failed"] == 1
+    assert told["holdfast"]["fields"]["queue"] == "supervisor"
+    assert breaker.allow()  # one impatient customer tells nothing about it
+    stuck = Fallback(Colleague(GOOD, takes=30), breaker=breaker, timeout=0.05)
+    ask(session, stuck)
+    assert not breaker.allow()
+
+
+def test_who_leaves_tells_nothing_about_it(session: Session) -> None:
+    fallback = Fallback(colleague := Colleague(GOOD, takes=30), breaker=Breaker(failures=1))
+
+    async def leave() -> None:
+        turn = WithFallback(session, fallback).turn(BROKEN, FACTS, max_tokens=8)
+        waiting = asyncio.create_task(turn.areply())
+        while not colleague.asked:
+            await asyncio.sleep(0.01)
+        turn.cancel()
+        with pytest.raises(Cancelled):
+            await waiting
+
+    asyncio.run(leave())
+    assert fallback.breaker.allow()
+
+
+def test_what_is_sent_says_how_it_ended_and_what_it_took(session: Session) -> None:
+    told, _ = ask(session, Fallback(cut := Colleague(GOOD, takes=0.05, ends="length")), stop=["@@"])
+    assert told["choices"][0]["finish_reason"] == "length"
+    assert cut.told["stop"] == ["@@"]
+    turn = WithFallback(session, Fallback(Colleague(GOOD, takes=0.05))).turn(BROKEN, FACTS, max_tokens=8)
+    reply = asyncio.run(turn.areply())
+    own = session.chat(BROKEN, FACTS, max_tokens=8)
+    assert reply.timings.ttft_ms > 50 + 0.1 * own.timings.total_ms
+
+
+def test_what_is_no_url_is_said_at_once() -> None:
+    for url in ("http://", "http://h:port/v1"):
+        with pytest.raises(UsageError, match="no URL to ask"):
+            UrlTarget(url, "m")
 
 
 def test_its_breaker_opens_tries_and_closes(session: Session) -> None:
