@@ -263,10 +263,10 @@ def rules_explain(
 ) -> None:
     """Say which rules are in force for a message and what they say of a reply. Exit code 3 if a hard rule is broken."""
     with console.errors(debug=debug):
-        from compress.cli.rule_tools import explain_reply, show_explanation
+        from compress.cli.rule_tools import explain_reply, read_reply, show_explanation
         from runtime.cli import parse_facts
 
-        text = Path(reply[1:]).read_text(encoding="utf-8") if reply and reply.startswith("@") else reply
+        text = read_reply(reply) if reply else reply
         found = explain_reply(file, user, text, parse_facts(fact or []), label or [], prompted or [], source or [])
         show_explanation(found, as_json=json)
         broken = any(rule["kept"] is False and rule["severity"] == "hard" for rule in found["rules"])

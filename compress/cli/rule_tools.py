@@ -77,6 +77,16 @@ def _print(entries: Sequence[Mapping[str, Any]], rows: Sequence[Turn] | None) ->
     Console().print(table)
 
 
+def read_reply(given: str) -> str:
+    """The reply itself, or with ``@FILE`` what stands in the file. Raises UsageError where it cannot be read."""
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--reply {given}: {error}", next="check the path; the file is text in UTF-8") from error
+
+
 def explain_reply(
     path: Path,
     user: str,

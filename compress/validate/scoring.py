@@ -14,6 +14,7 @@ from runtime.rules.text import plain, shown, squeeze, word_pattern
 
 _RANGE = re.compile(r"\s*(?:-|\u2013|\u2014|\bto\b|\bbis\b|\bor\b)\s*")
 """What stands between the ends of a range."""
+_BETWEEN = re.compile(r"\bbetween\s+\S+\s+and\s+\S?$", re.I)
 _SCALES = {"k": 1e3, "thousand": 1e3, "million": 1e6, "mio": 1e6, "m": 1e6, "billion": 1e9, "bn": 1e9, "mrd": 1e9}
 _SCALE = re.compile(rf"[ ]?({'|'.join(_SCALES)})\b", re.I)
 _ANSWER = re.compile(
@@ -22,7 +23,8 @@ _ANSWER = re.compile(
     re.I,
 )
 _EQUALS = re.compile(r"=|\b(?:equals|gives|makes|which is|so)\b")
-_BESIDE = re.compile(r"\([^()]*\)|\bnot\s+\S{0,2}[\d.,]*\d")
+_NOT_THAT = r"\bnot\s+\S{0,2}[\d.,]*\d"
+_BESIDE = re.compile(rf"\([^()]*\)|{_NOT_THAT}")
 _CORRECTED = re.compile(r"\b(?:wait|actually|correction|sorry|rather|no,)", re.I)
 
 
@@ -65,6 +67,7 @@ def _final(text: str) -> list[float]:
         found = list(NUMBERS.finditer(part))
         if found:
             return _read(part, found, 0)
+    text = re.sub(_NOT_THAT, " ", text)
     found = list(NUMBERS.finditer(text))
     return _read(text, found, len(found) - 1) if found else []
 
@@ -72,6 +75,8 @@ def _final(text: str) -> list[float]:
 def _read(text: str, found: list[re.Match[str]], place: int) -> list[float]:
     pairs = pairwise(found[max(0, place - 1) : place + 2])
     if any(_RANGE.fullmatch(text[one.end() : other.start()]) for one, other in pairs):
+        return []
+    if _BETWEEN.search(text[: found[place].start()]):
         return []
     value, scale = read_number(found[place][0]), _SCALE.match(text, found[place].end())
     if value is None:
@@ -92,11 +97,15 @@ _WORDS = re.compile(r"\bI\b(?!\s*[.:,)]\s*$)|\bA(?=\s+[a-z])")
 """Capital letters that are English words."""
 _LETTER = r"[(\[*]*[A-Z][)\]*]*(?![\w'])"
 _DENIED = re.compile(
-    rf"(?:\bnot|n't|\bcannot|\bnever|\brather than|\binstead of|\bover)(?: be)?(?: option| answer)? {_LETTER}"
+    rf"\b[Nn]either (?:option |answer )?{_LETTER}(?:,? (?:or|nor) (?:option |answer )?{_LETTER})+"
+    rf"|(?:\bnot|n't|\bcannot|\bnever|\brather than|\binstead of|\bover)(?: be)?(?: option| answer)? {_LETTER}"
     rf"|(?<![\w']){_LETTER}(?:(?:,| and| or|, and|, or) {_LETTER})*"
     rf"(?: is| are)?(?: not\b| wrong\b| incorrect\b| false\b|n't\b)"
 )
-_SEVERAL = re.compile(rf"(?<![\w']){_LETTER} (?:and|or|and/or) {_LETTER}\W*$")
+_SEVERAL = re.compile(
+    rf"(?<![\w']){_LETTER} (?:and|or|and/or) {_LETTER}\W*$|\b[Bb]oth {_LETTER} and {_LETTER}"
+    rf"|(?<![\w']){_LETTER} and {_LETTER} are\b"
+)
 
 
 def choice(answer: Any, text: str) -> bool:

@@ -199,12 +199,21 @@ _POLITE = word_pattern(
      "شكرا", "धन्यवाद", "कृपया"]
 )  # fmt: skip
 _RUDE = word_pattern(
-    ["stupid", "idiot", "idiots", "idiotic", "shut up", "dumb", "moron", "morons", "nonsense", "ridiculous", "whatever",
+    ["you fool", "you fools", "dumbass", "asshole", "bastard", "bullshit", "fuck off", "piss off",
+     "your own fault", "are you deaf", "are you blind", "are you dense", "sod off", "jackass", "stupid",
+     "idiot", "idiots", "idiotic", "shut up", "dumb", "moron", "morons", "nonsense", "ridiculous",
      "calm down", "your fault", "stop whining", "not my problem", "not our problem", "deal with it", "get lost",
      "you people", "pathetic", "go to hell", "screw you", "loser", "imbecile", "dumm", "dummkopf", "blöd",
      "halt den mund", "halt die klappe", "arschloch", "stupide", "imbécile", "tais-toi", "idiota", "estúpido",
      "cállate", "stupido"]
 )  # fmt: skip
+_SHRUG = re.compile(r"(?:^|[.!?,] )(?:whatever(?: you say)?|get a life|grow up)(?:[.!]|$)|^whatever, ")
+"""Rude where the sentence ends behind it."""
+_NOT_RUDE = re.compile(
+    r"\bdumb(?:[ -]?waiters?|[ -]?bells?|struck)\b|\bshut up (?:shop|the (?:house|shop|store))\b|\bno-nonsense\b"
+    r"|\bnot your (?:own )?fault\b"
+)
+"""Rude words that mean something else."""
 _CALLS = re.compile("!(?![=\\[])|[\u2755\u2757]")
 """What exclaims; != and the mark of a picture do not."""
 _ACRONYMS = frozenset(
@@ -224,12 +233,18 @@ def _not_shouting(reply: Reply) -> bool:
     return sum(word not in _ACRONYMS for word in loud) < 2 and not runs and "!!" not in reply.plain
 
 
+def _rude(reply: Reply) -> bool:
+    if _SHRUG.search(reply.folded):
+        return True
+    return _RUDE.search(reply.folded) is not None and _RUDE.search(_NOT_RUDE.sub(" ", reply.folded)) is not None
+
+
 _TONES: dict[str, Callable[[Reply], bool]] = {
     "calm": lambda reply: _CALLS.search(reply.plain) is None,
     "no_emoji": lambda reply: reply.text.isascii() or EMOJI.search(reply.text) is None,
     "no_shouting": _not_shouting,
-    "not_rude": lambda reply: _RUDE.search(reply.folded) is None,
-    "polite": lambda reply: _POLITE.search(reply.folded) is not None and _RUDE.search(reply.folded) is None,
+    "not_rude": lambda reply: not _rude(reply),
+    "polite": lambda reply: _POLITE.search(reply.folded) is not None and not _rude(reply),
 }
 Tone = Literal["calm", "no_emoji", "no_shouting", "not_rude", "polite"]
 

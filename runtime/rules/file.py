@@ -114,7 +114,10 @@ class _Builder:
         if self.prompt:
             for name in PLACEHOLDER.findall(self.prompt.system):
                 if name != "rules" and name not in self.facts:
-                    self.problems.add(("prompt", "system"), f"{{{name}}} is neither a declared fact nor {{rules}}")
+                    near = nearest(name, ["rules", *self.facts])
+                    self.problems.add(
+                        ("prompt", "system"), f"{{{name}}} is neither a declared fact nor {{rules}}{near}"
+                    )
         if safe is None:
             return None
         if isinstance(safe, str) == (self.contract is not None):

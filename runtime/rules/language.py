@@ -57,16 +57,19 @@ _STOP = {
     "ur": "کے ہے میں کی اور سے کا کو یہ پر نہیں ہیں ایک لیے بھی کہ تھا نے تو آپ ہم ہو کر جو یا اس",
 }  # fmt: skip
 _REPLIES = {
-    "en": "yes no sure please thanks thank sorry hello done order refund parcel problem call today tomorrow monday",
-    "de": "ja nein gern gerne danke bitte leider kein keine natürlich problem hallo morgen heute bestellung das geht",
+    "en": "yes no sure please thanks thank sorry hello done order refund parcel problem call today tomorrow monday "
+    "clear",
+    "de": "ja nein gern gerne danke bitte leider kein keine natürlich problem hallo morgen heute bestellung das geht "
+    "alles klar gut",
     "fr": "oui non merci bien sûr d'accord c'est désolé désolée bonjour demain commande colis beaucoup bonne",
     "es": "sí no claro gracias muchas lo siento hola favor mañana pedido posible mucho buenos",
     "pt": "sim não claro obrigado obrigada muito desculpe olá amanhã pedido possível favor bom",
     "it": "sì no certo grazie mille mi dispiace molto prego buongiorno domani ordine pacco possibile arriva favore",
     "nl": "ja nee natuurlijk dank bedankt helaas alstublieft graag hallo morgen bestelling pakket komt",
-    "sv": "ja nej självklart tack mycket hej tyvärr imorgon morgon beställning paket ditt kommer",
-    "da": "ja nej selvfølgelig tak mange hej desværre morgen bestilling pakke din kommer",
-    "no": "ja nei selvfølgelig takk mange hei dessverre morgen bestilling pakken din kommer",
+    "sv": "ja nej självklart tack mycket hej tyvärr imorgon morgon beställning paket ditt kommer "
+    "vad hur när vilken kostar",
+    "da": "ja nej selvfølgelig tak mange hej desværre morgen bestilling pakke din kommer hvad hvornår hvilken koster",
+    "no": "ja nei selvfølgelig takk mange hei dessverre morgen bestilling pakken din kommer hva når hvilken koster",
     "fi": "kyllä kiitos kiitoksia paljon hei valitettavasti huomenna tilaus paketti totta kai anteeksi",
     "pl": "tak nie oczywiście dziękuję dziękujemy bardzo proszę przepraszam niestety jutro zamówienie paczka dzień",
     "cs": "ano ne samozřejmě děkuji děkujeme prosím bohužel zítra objednávka zásilka dobrý den omlouváme",

@@ -131,14 +131,18 @@ _CALLED = re.compile(
     re.I,
 )
 _NUMBER_OF = re.compile(
-    r"\b(?:(?:article|artikel|auftrag|bestellung|booking|case|contract|doi|ean|imei|invoice|isbn(?:-1[03])?|issn|item|order"
-    r"|parcel|part|plz|policy|postcode|rechnung|ref|reference|rfc|serial|shipment|sku|ssn|ticket|tracking|upc|vat|zip)"
+    r"\b(?:(?:article|artikel|auftrag|bestellung|booking|build|case|chapter|clause|contract|doi|ean|imei|invoice|isbn(?:-1[03])?|issn|item|order"
+    r"|parcel|part|plz|policy|postcode|rechnung|ref|reference|release|rfc|section|serial|shipment|sku|ssn|ticket|tracking|upc|vat|zip)"
     r"(?:[\s\-]*(?:code|id|no|nr|number|nummer)\b)?"
     r"|(?:account|client|customer|konto|kunden|member)[\s\-]*(?:code|id|no|nr|number|nummer)|"
     r"(?:artikel|auftrags|bestell|konto|kunden|rechnungs|sendungs|vertrags)nummer)\b(?:\s+is)?[\s.:#*_]*$",
     re.I,
 )
 """What names a number that is none to call."""
+_CODED = re.compile(r"(?<![^\W_])(?!TEL\b|FAX\b)[A-Z]{2,10}-$")
+"""The letters that a code begins with, such as CVE-."""
+_SCORES = re.compile(r"[0-9]{1,2}[-:][0-9]{1,2}(?:[ /]+[0-9]{1,2}[-:][0-9]{1,2})+")
+"""The sets of a match: 21-19 18-21 21-15."""
 _IP = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}")
 _DATE = re.compile(
     r"\b[0-9]{4}[-./][0-9]{1,2}[-./][0-9]{1,2}\b|\b[0-9]{1,2}[-./][0-9]{1,2}[-./](?:[0-9]{4}|[0-9]{2})\b"
@@ -161,7 +165,7 @@ def find_phones(text: str) -> list[str]:
         called = _CALLED.search(before) is not None
         if not (7 if called else 8 if abroad else 9) <= len(number) <= 15:
             continue
-        if not raw.startswith("+") and not called and _NUMBER_OF.search(before):
+        if not raw.startswith("+") and not called and (_NUMBER_OF.search(before) or _CODED.search(before)):
             continue
         if raw.isdigit() and not abroad and not called:
             continue  # an order number looks the same
@@ -181,7 +185,12 @@ def _is_something_else(raw: str, number: str) -> bool:
     """An IP address, dates and times, an ISBN, a decimal number, digits parted in thousands, or numbers counted up."""
     if _IP.fullmatch(raw) and all(int(part) < 256 for part in raw.split(".")):
         return True
-    if _ISBN.fullmatch(number) or _DECIMAL.fullmatch(raw) or (_THOUSANDS.fullmatch(raw) and "." in raw):
+    if (
+        _ISBN.fullmatch(number)
+        or _DECIMAL.fullmatch(raw)
+        or _SCORES.fullmatch(raw)
+        or (_THOUSANDS.fullmatch(raw) and "." in raw)
+    ):
         return True
     groups = [int(group) for group in re.findall("[0-9]+", raw)]
     if len(groups) > 4 and groups == list(range(groups[0], groups[0] + len(groups))):

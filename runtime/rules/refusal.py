@@ -57,6 +57,7 @@ _COMPLIES = Sieve(
     any_of(
         r"\bbut (?:sure|of course|yes,? here|here (?:is|are|'s) (?:how|the|what|your))\b",
         r"\bbut (?:i|we) can (?:do (?:it|that|so)|still)\b",
+        r"\bi can (?:teach|tell|show|give|help)\b[^.!?]*\bbut i (?:do not|don't|would not|wouldn't) recommend\b",
         r"\bbut i can (?:tell|show|give) you how\b",
         r"\bof course,? here\b",
         r"\bso,? here (?:is|are|'s)\b",
@@ -65,6 +66,8 @@ _COMPLIES = Sieve(
 )
 _OTHERS = re.compile(r'"(?:[^"\n]|\n(?!\n))+"|```.*?(?:```|$)', re.DOTALL)
 """What others say, and code."""
+_MARKS = "*_#>` \u2022\ufe0f" + "".join(map(chr, [*range(0x1F300, 0x1FB00), *range(0x2600, 0x27C0)]))
+"""What stands around a sentence: Markdown and emoji."""
 _NOT = re.compile(r"(?i)\b(is|are|was|were|would|should|could|does|do|did|has|have)n't\b")
 _GRANTS = re.compile(
     r"(?:sure|(?:usually |generally )?yes|of course|certainly|done|no problem|no worries|i can (?:certainly"
@@ -74,15 +77,35 @@ _GRANTS = re.compile(
 """How a reply begins that grants what was asked."""
 _IF = re.compile(r"(?:^|, )(?:if|when|unless|in case|should) (?!i\b|we\b)[^,.;]*,?")
 """A condition, in which nobody refuses."""
-_OWN_HABITS = re.compile(r"do you (?!know|have)")
+_STATES = re.compile(
+    r"(?:i|you|we|he|she|it|they|this|that|these|those|there|the|an?|my|your|our|his|her|so|is|are|was|were|do|does|did"
+    r"|has|have|had|will|would|should|can|may|what|when|where|who|which|why|how|no|yes|ok|okay)(?:'\w+)?\b"
+)
+"""How statements and questions begin, but no commands."""
+_OWN_HABITS = re.compile(r"(?:^|[.,!?-] )do you (?!know|have)")
 """A question to which *we don't* is an answer."""
+_EXPLAIN = re.compile(
+    r"[.!] (?:what|why|how) (?:do|does|did|is|are|was|were) (?:it|that|this|they) (?:mean|happen|work)?[\w ]*\?$"
+)
+"""A question about what was told before it."""
 _OFFERS = re.compile(
     r"\b(?:but|instead,?) (?:i|we)(?:'ve|'ll| have| will| can)\b|\b(?:i|we)(?:'ve| have)(?: \w+)? (?!checked|look"
-    r"|review|conclu|spoke|ask|decid|refund)(?:\w+ed|sent|put|made|taken)\b|^(?:fixed|good news|extended"
+    r"|review|conclu|spoke|ask|decid|refund(?!ed)|had)(?:\w+ed|sent|put|made|taken)\b|^(?:fixed|good news|extended"
     r"|cancelled|changed|moved|booked|updated|removed|added|sent)\b|^(?:i|we)(?:'ll| will) (?!not|never|have|need"
     r"|keep|leave|pass|be unable)"
 )
 """What grants something after all."""
+_DONE = re.compile(
+    r"(?:i|we)(?:'ve| have) (?:\w+ )?(?:waived|refunded|sent|booked|cancelled|changed|added|removed|updated|extended"
+    r"|moved"
+    r"|credited|activated|unlocked|reset|fixed|upgraded|issued|applied|made|placed|ordered|put|reserved|deleted|arranged"
+    r"|switched|corrected|enabled|transferred|resent|scheduled|reopened|adjusted|processed)\b"
+)
+"""What was asked for is done."""
+_AMOUNT = re.compile(r"\d|^(?:about|around|until|in|at|from|by|between|within|every|up to)\b")
+"""A short answer to when or how much."""
+_AGAIN = re.compile(r"\b(?:again|next time|in (?:the )?future|twice|a second time|another time)\b")
+"""A remark on other times than this one."""
 _SORRY = Sieve(r"\b(?:sorry|unfortunately|afraid|apolog\w+|i (?:understand|hear|appreciate|wish))\b")
 _DO_NOT = re.compile(r"\b(?:we|i) (?:do not|don't|never)\b")
 _STEP = re.compile(r"\b(?=[fnst\d])(?:first|second|then|next|finally|step \d|\d\.|\d\))\W")
@@ -101,11 +124,11 @@ def refuses(plain: str, asked: str = "") -> bool:
         plain = plain.strip().split("\n")[0]
     said = _OTHERS.sub('""', plain) if '"' in plain or "```" in plain else plain
     said = _NOT.sub(r"\1 not", said) if "'" in said else said
-    spoken = [" ".join(s[:LONGEST].casefold().split()).strip("*_#>` ") for s in sentences(said)]
+    spoken = [" ".join(s[:LONGEST].casefold().split()).strip(_MARKS) for s in sentences(said)]
     parts = [part for part in (OPINIONLESS.sub("", part).strip(" ,.;!") for part in spoken) if part]
     told = [part for part in parts if not _EMPTY.match(part)]
     text = ". ".join(parts)
-    if parts and FLAT.match(parts[0]) and (PREMISE.match(question) or DEED.search(question)):
+    if parts and FLAT.match(parts[0]) and (PREMISE.match(question) or DEED.search(question) or _orders(question)):
         return True
     if not told or _COMPLIES.search(text):
         return False
@@ -121,14 +144,21 @@ def refuses(plain: str, asked: str = "") -> bool:
     return _condemns(told, text, question, sorry) or _turns_away(told, text, question)
 
 
+def _orders(question: str) -> bool:
+    """Whether the question is none, but tells to do something."""
+    return "?" not in question and len(question.split()) > 2 and _STATES.match(question) is None
+
+
 def _declines(told: list[str], question: str, sorry: bool) -> bool:
     """Whether the head of the reply says that the speaker will not or may not do what was asked, or what forbids it."""
     head = [part for part in told[:HEAD] if _says_no(part)]
-    if _GRANTS.match(told[0]) or _OWN_HABITS.match(question):  # *we don't* says a fact there
+    if _DONE.match(told[0]) and told[0] not in head:
+        head = [part for part in head if not _AGAIN.search(part)]
+    if _GRANTS.match(told[0]) or _OWN_HABITS.search(question):  # *we don't* says a fact there
         head = [part for part in head if _says_no(_DO_NOT.sub("", part))]
     if _GRANTS.match(told[0]):
         return any(STRONG.search(part) for part in head)
-    request = not INFORMS.match(question) if question else sorry
+    request = not INFORMS.match(question) and not _EXPLAIN.search(question) if question else sorry
     if head:
         return request or not _late_remark(told)
     if question == "" and FORBIDDEN.search(told[0]):
@@ -138,7 +168,8 @@ def _declines(told: list[str], question: str, sorry: bool) -> bool:
     opening = told[:2] if sorry or _PREAMBLE.search(told[0]) else told[:1]
     return (
         request
-        and any(BLOCKED.search(part) for part in opening)
+        and any(BLOCKED.search(part) and not part.endswith("?") for part in opening)
+        and re.match(r"(?:i|we) can (?!only\b)", told[0]) is None
         and not any(_OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
     )
 
@@ -161,11 +192,18 @@ def _turns_away(told: list[str], text: str, question: str) -> bool:
 def _late_remark(told: list[str]) -> bool:
     """Whether the answer comes first and the inability is a remark behind it: only strong words refuse there."""
     first = next(i for i, part in enumerate(told) if _says_no(part))
-    if first == 0 or _PREAMBLE.search(told[0]) or len(told[0].split()) < 4:
+    if first == 0 or _PREAMBLE.search(told[0]) or (len(told[0].split()) < 4 and not _AMOUNT.search(told[0])):
         return False
     return not (STRONG.search(told[first]) or BARRED.search(told[first]) or _condemns(told[:1], told[0], "", False))
 
 
+_UNFIT = re.compile(
+    r"(?:no,? )?(?:it|that|this)(?:'s| is| would be) not (?:\w+ )?(?:ok|okay|right|appropriate|good|a good idea"
+    r"|helpful|fair)\b"
+)
+"""What answers a question whether something does any good."""
+_TURNS = re.compile(r", (?:but|yet|although|though) (?!(?:i|we|it|that|this|also)\b)")
+"""A verdict that something is set against is a remark."""
 _PREAMBLE = re.compile(
     r"^(?:i|i'm|i'd|i've|it (?:sounds|seems|looks) like|oh|ha|haha|hm+|as an?|while i|it's important"
     r"|it is important|thank|absolutely|definitely|no|please|let's)\b|\b(?:sorry|apologi[sz]e|concern\w*|worried"
@@ -180,13 +218,17 @@ def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
         return False
     leads = _PREAMBLE.search(told[0]) or len(told[0].split()) < 4 or PREMISE.match(question)
     head = told[:2] if leads else told[:1]
-    if any(REJECTED.search(part) and not _reports(part, REJECTED) for part in head):
+    rejects = [part for part in head if REJECTED.search(part) and not _reports(part, REJECTED)]
+    advised = TELLS.match(question) is not None and not (MORAL.search(text) or GRAVE.search(text))
+    if advised:
+        head = [part for part in head if not _UNFIT.match(part)]
+    if any(part in head for part in rejects):
         return True
     if not ABOUT.match(question) and not INSTRUCTS.search(text):
         judged = any(VERDICT.search(part) and not _reports(part, VERDICT) for part in head)
         if judged and (len(told) <= 2 or DIRECTS.search(text)):
             return True
-        if DEED.search(question) and any(VERDICT.search(part) for part in told[:2]):
+        if DEED.search(question) and any(VERDICT.search(part) and not _TURNS.search(part) for part in told[:2]):
             return True
     if WARNED.match(told[0]) and GRAVE.search(text):
         return True

@@ -27,7 +27,8 @@ _AM = any_of("i am", "i'm", "we are", "we're")
 _ADVERBS = r"(?:(?:\w+ly|also|therefore|just|simply|still|never|ever|in good conscience|at this (?:time|point)) ){0,2}"
 _HARMLESS = any_of(
     "wait", "thank", "stress", r"emphasi[sz]e", "overstate", "imagine", "find", "see", "hear", "recall", "remember",
-    "believe", "agree more", "help but", "be sure", "be certain", "be happier", "be more", "let you (?:down|go|wait)",
+    "believe", "agree more", "claim", "help but", "be sure", "be certain", "be happier", "be more",
+    "let (?:you|it|this|that) (?:down|go|wait|slip|happen)",
     "forget",
     "miss", "stop", "tell if", "tell whether", "tell from", "tell which", "say for", "say enough", "say whether",
     "say when", "say how",
@@ -59,7 +60,9 @@ _SHUNS = any_of(
     "disclose", "discuss", "assist", "help", "feel comfortable", "feel right", "generate", "create", "write", "produce",
     "deliver", "ship", "read out", "hand out", "pass on", "release", "reveal", "make exceptions", "accept", "allow",
     "have (?:the |any )?(?:ability|permission|authority|power|right|means|option|leeway|tools|possibility)",
-    "recommend this",
+    "recommend this", "rate", "rank", "judge", "comment on", "speculate", "take sides", "make fun", "joke about",
+    "mock", "insult",
+    "gossip", "role-?play", "play along", "impersonate", "swear", "target", r"take on (?:personas|roles)",
     "have access to",
     "have (?:any )?(?:personal|private) (?:information|data)", "have any information about a",
     "have (?:(?:any|that|this|such) )+(?:kind of |sort of |type of )?(?:information|data|knowledge|way of knowing)",
@@ -84,14 +87,28 @@ SAID = Sieve(
         rf"\b{_SPEAKER} (?:(?:must|have to|need to|will|would like to|shall) )?(?:respectfully |politely |kindly )?"
         r"(?:decline|refuse|refrain|turn (?:(?:this|that|it|you|your \w+) )?down)\b",
         rf"\b{_SPEAKER} (?:must|have to|will have to) say no\b",
+        rf"\b{_SPEAKER} (?:can|could|will|am able to|are able to) no longer (?!{_HARMLESS}\b)\w+",
+        rf"\b{_SPEAKER} (?:must|have to|need to|am required to|am bound to|'m bound to) (?:\w+ )?(?:adhere|abide"
+        rf"|follow|comply|uphold"
+        r"|obey|respect)\b[^.!?]{0,50}\b(?:guidelines?|polic(?:y|ies)|rules|laws?|standards|principles|values|privacy)\b",
+        r"\b(?:i|we)(?:'m| am|'re| are)? (?:only )?(?:here|able|happy|made|designed|built) to (?:help|assist|answer"
+        r"|talk)\b[^.!?]*\bonly\b"
+        r"|\b(?:i|we)(?:'m| am|'re| are)? only (?:here|able|made|designed|built) to\b",
+        r"\bi(?:'ll| will)? keep (?:my|this|things|it|our|the) (?:\w+ )?(?:respectful|civil|clean|friendly|kind"
+        r"|polite|safe)\b",
+        r"\blet's (?:talk about|discuss|move on to|change|turn to|focus on|stick to|keep to) (?:something"
+        r"|the subject|the topic|another"
+        r"|a different|other)\b",
         rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means|leeway"
         r"|say|influence|option|possibility)\b",
-        rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:can't|cannot|won't"
-        rf"|will not) (?!{_HARMLESS}\b)\w+",
+        rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:(?:can't|cannot|won't"
+        rf"|will not) (?!{_HARMLESS}\b)\w+|(?:do not|don't) have (?:the |any )?(?:ability|access|permission"
+        rf"|authority)\b)",
         rf"\b{_SPEAKER}(?: wish| would love|'d love)\b[^.!?]*\bbut\b",
         rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
         r" (?:\w+ ){0,2}?(?:sit (?:\w+ )?out|pass on|steer clear|stay (?:away|out)|leave (?:that|this|it|out)"
-        r"|draw the line|skip (?:that|this)|stop (?:here|there|short)|stick to|insist on|abide by)\b",
+        r"|draw the line|skip (?:that|this)|stop (?:you )?(?:right )?(?:here|there|short)|stick to|insist on"
+        r"|abide by)\b",
         rf"\b{_SPEAKER} (?:\w+ ){{0,3}}keep (?:\w+ ){{1,3}}to (?:my|our)sel",
         rf"\b{_SPEAKER} (?:can )?neither\b",
         r"\b(?:i|we)(?:'ve| have) (?:got )?no (?:means|way|access|authority|information)\b",
@@ -165,7 +182,7 @@ BARRED = Sieve(
         r"\bno way (?:around|to get around)\b|\bdecided (?:against|not to|to (?:uphold|keep|reject|deny|decline"
         r"|maintain))\b|\beven if (?:i|we) (?:did|could|knew|had|were)\b|\bwould not be \w+ of (?:me|us)\b",
         r"\bnot (?:my|our) (?:practice|policy|custom|habit|place|job|role|business|call|decision)\b",
-        r"\bcross(?:es|ing)? (?:a|the) line\b",
+        r"\bcross(?:es|ing)? (?:a|the) line\b|\b(?:nobody's|no one's|none of (?:your|our|my)) business\b",
         r"(?:\bnot|n't) (?:going to work|my (?:thing|style)|on the cards|going to happen)\b",
         r"\b(?:outside|beyond)(?: of)? (?:what (?:i|we)|(?:the )?(?:my|our|scope) (?:scope|remit|polic\w+"
         r"|authority|role|rules|lane|capabilit\w+|abilit\w+|expertise|of (?:what|my|our)))\b",
@@ -182,7 +199,7 @@ BARRED = Sieve(
         r"\b(?:request|claim|application|appeal|refund)s? (?:has been|have been|was|is|must be) (?:denied"
         r"|declined|rejected|refused)\b",
         r"^(?:(?:i'm )?sorry,? |unfortunately,? |no, )?(?:but )?(?:that|this|such|it|the|their|his|her"
-        r"|all)\b[^.!?]{0,40}?(?:is|are|'s) (?:strictly |kept )?(?:confidential|private)\b",
+        r"|all)\b[^.!?]{0,40}?(?:is|are|'s) (?:strictly |kept )?(?:confidential|private|internal|secret|proprietary)\b",
         rf"\bunable to {_SERVES}\b",
         r"^(?:sorry|apologies|unfortunately)\b(?! to hear| that you)[^.!?]{0,20}\b(?:cannot|can't|no can do"
         r"|not possible|not allowed)\b",
@@ -195,15 +212,19 @@ FORBIDDEN = Sieve(
     any_of(
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:by|to|with)\b",
         r"\bonly (?:the|an?) [\w' ]{3,40}? (?:can|may)\b",
-        r"\bno exceptions?\b",
+        r"\b(?:no|without) exceptions?\b",
+        r"\b(?:is|are) (?:strictly |only )?(?:(?:reserved for|restricted to) (?:\w+ )?(?:employees|staff|members"
+        r"|guests|residents|customers"
+        r"|subscribers|adults|owners|patients|students|personnel)|by (?:\w+ )?invitation)\b",
         r"(?<!not )\btoo late to\b|^too late\b",
         r"^(?:sorry,? )?no \w+,? no \w+",
         r"\b(?:forfeited|non-transferable|non-negotiable)\b",
-        r"\bfor (?:\w+ )?(?:employees|staff|members|adults|customers|subscribers) only\b|\bone \w+ per \w+",
+        r"\b(?:for|to) (?:\w+ )?(?:employees|staff|members|adults|customers|subscribers) only\b|\bone \w+ per \w+",
         r"\brules? appl(?:y|ies) to (?:all|every)",
         r"\b(?:fee|charge|price|decision|suspension|ban|block|rule|policy)s? (?:\w+ )?(?:stays?|stands?|remains?"
         r"|has to stay|(?:is|are) final)\b",
-        r"\b(?:excluded from|not eligible|not entitled|(?:does not|doesn't|do not|don't) qualify|non-refundable)\b",
+        r"\b(?:excluded from|exempt from|not eligible|not entitled|(?:does not|doesn't|do not|don't) qualify"
+        r"|non-refundable)\b",
         r"\b(?:would be|is|are|'s) against (?:the )?(?:\w+ )?(?:law|regulations?|rules|polic\w+)\b",
         r"^(?!you\b)(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not) (?:permitted|allowed)\b(?! to\b)",
         r"\b(?:shared|disclosed|discussed|released) (?:only )?(?:outside|with anyone|beyond)\b",
@@ -212,13 +233,14 @@ FORBIDDEN = Sieve(
 """What bars a request for everybody."""
 BLOCKED = Sieve(
     any_of(
-        r"\b(?:nobody|no one) (?:can|may)\b|\bi (?:do not|don't) have (?:those|them|that|it|any)\b",
+        r"\b(?:nobody|no one)(?: here| else| but \w+)? (?:can|may)\b|\bi (?:do not|don't) have (?:those|them|that|it"
+        r"|any)\b",
         r"(?:^|\bso )no,? (?:he|she|they|it|you|that) (?:can't|cannot|may not|must not|is not|are not)\b",
         r"\b(?:we|i|our \w+) (?:do not|don't|no longer|(?<!i )never) (?!know|see|have|think|want|need|charge"
         r"|expect|mind|believe|doubt|wish|recall|remember|understand)\w+",
         r"\byou(?:'d| would) need (?:his|her|their|the|an?|to)\b|\b(?:is|are) not (?:part of|within|covered)\b",
         r"(?:^|\b(?:and|but|so|as) |, )(?:[\w'-]+ ){1,7}?(?:isn't|aren't|is not|are not|(?:won't|can't|cannot"
-        r"|will not|may not) be) (?!needed|required|charged|billed)\w+(?:ed|ble|en|sent|sold)\b",
+        r"|will not|may not) be) (?!needed|required|charged|billed|guaranteed)\w+(?:ed|ble|en|sent|sold)\b",
         r"\b(?:can|may|must) only (?:be )?(?:\w+ ){1,4}(?:if|when|after)\b",
         r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
         r"\bno (?:\w+ )?(?:refund|compensation|discount|exchange|extension)s?\b|\bnot for sale\b|\b(?:'d|would"
@@ -230,7 +252,12 @@ BLOCKED = Sieve(
         r"(?:^|\b(?:and|but|so|as) |, )(?!(?:it|they|that|this)\b)(?:(?!(?:i|we|you|who"
         r"|which)\b)[\w'-]+ ){1,5}?(?:cannot|can't|may not|must not) \w+",
         r"\b(?:does not|doesn't|do not|don't) (?:apply|cover|include|extend)\b",
-        r"\b(?:is|are) the (?:maximum|limit)\b",
+        r"\b(?:is|are) (?:the|our) (?:maximum|limit)\b|\b(?:longer|more|further|later|earlier|less) than (?:we"
+        r"|i) (?:can|are able)\b",
+        r"\bonly (?:available|possible|offered|sold|given|accepted|open) (?:for|to|with|at|on|when|if|after|as)\b",
+        r"\b(?:so|but|and) (?:that|this|it) (?:won't|will not) (?:work|do)\b",
+        r"\b(?:regulations?|rules?|laws?|polic(?:y|ies)|terms|insurance)\b (?:\w+ ){0,3}?(?:limits?|restricts?"
+        r"|requires?|demands?|forbids?)\b",
         r"\b(?:deposit|fee|receipt|proof|id)s? (?:\w+ )?(?:is|are) required\b",
         r"\b(?:falls|fall|is|are) outside (?:of )?(?:it|the|our)\b",
         r"\b(?:no longer|not) (?:available|offered|on offer|valid|possible)\b",

@@ -8,7 +8,8 @@ from .sieve import Sieve
 
 DEFINES = re.compile(
     r"^(?!(?:this|that|it)\b)(?:an? |the )?[\w' -]{2,40}? (?:(?:is|are|was|were) (?:an? (?!(?:\w+ )?(?:crime"
-    r"|offen[cs]e|felony|violation|harmful|stereotype|trope)(?:$|[.,;]| and| of))|the |when |any |unfair |use "
+    r"|offen[cs]e|felony|violation|harmful|stereotype|trope)(?:$|[.,;]| and| of| under"
+    r"| (?:which|that) (?:may|can|could|will|might)))|the |when |any |unfair |use "
     r"|those )|means?\b|refers? to\b|describes?\b)"
 )
 REPORTED = re.compile(
@@ -25,16 +26,20 @@ ABOUT = re.compile(
     r"|fastest|quickest|simplest|cheapest|safest|way|good|easy|quick)\b)|what \w+ (?:do|does|are|is|did|was"
     r"|were)\b|who\b|when\b|where (?:did|was|is)|define|explain (?:what|(?:the|an?) (?!(?:\w+ ){0,2}(?:way|steps"
     r"|process|procedure|method)\b))|can you explain what|tell me (?:about|what)|summari[sz]e|translate"
-    r"|why (?:was|were|did|do i)\b|why (?:is|are) [\w' -]+ (?:wrong|illegal|banned|forbidden)\b[ ?]*$|how (?:did"
+    r"|why (?:was|were|did|do i)\b|why (?:is|was) it (?:considered )?(?:\w+ly )?(?:wrong|illegal|bad|unethical"
+    r"|harmful|immoral|dangerous)\b|why (?:is|are) [\w' -]+ (?:wrong|illegal|banned|forbidden)\b[ ?]*$|how (?:did"
     r"|was|were)\b|what happen)"
 )
 """A question about a thing, to which a verdict on it is an answer."""
 PREMISE = re.compile(
     r"^(?!why [^?]*(?:\bnot\b|n't))(?:why (?:is it |are |is |should |do |does |would |must )|should "
-    r"|explain (?:to me )?why |which (?:\w+ ){1,4}?(?:is|are|has|have) |argue that |prove that )"
+    r"|explain (?:to me )?why |which (?:\w+ ){1,4}?(?:is|are|has|have) |argue that |prove that "
+    r"|(?:make|give|write|build|present) (?:me )?(?:an? |the |some )?(?:\w+ )?(?:arguments?|case|essay|proofs?"
+    r"|reasons?) (?:that|for"
+    r"|why|in favou?r of) )"
 )
 DEED = re.compile(
-    r"(?:^|[.!?,] )(?:how (?:do|can|could|would|should|to)|where (?:do|can)|what(?:'s| is| are) (?:the|an?|some)"
+    r"(?:^|[.!?,] )(?:how (?:do|can|could|would|should|to|2)|where (?:do|can)|what(?:'s| is| are) (?:the|an?|some)"
     r"|help|write|give|tell|make|create|teach|show|explain how|describe how|i (?:need|want)|can you|could you"
     r"|please)\b"
 )
@@ -42,7 +47,9 @@ DEED = re.compile(
 INFORMS = re.compile(
     r"^(?:(?:my|the) [^,?.]*|i (?:can't|cannot|forgot|lost|didn't) [^,?.]*)[.!]?$|^(?:(?:(?:can|could|would) you "
     r"|please )?(?:explain|describe|compare|recommend|summari[sz]e|argue|list|name|tell me (?:about|how|why))"
-    r"|what|when|where|who|which|why|how|is|are|do|does|did|has|have|was|were)\b"
+    r"|what|when|where|who|which|why|how|is|are|do|does|did|has|have|was|were"
+    r"|can (?!i\b|you\b|we\b|my\b|someone\b|somebody\b)|can (?:i|you|we) (?:catch|contract|die|get (?:sick|ill|infected"
+    r"|pregnant|addicted)))\b"
 )
 """A question for information, not a request."""
 TELLS = re.compile(
@@ -64,10 +71,14 @@ UNREAL = Sieve(
 )
 """Of what cannot be wronged."""
 OPINIONLESS = Sieve(
-    r"\bi (?:do not|don't|cannot|can't) (?:eat|taste|sleep|drink|smell|dream|age)\b"
+    r"\bi (?:do not|don't|cannot|can't) (?:eat|taste|sleep|drink|smell|dream|age|fall in love|get (?:tired|bored|sick)"
+    r"|feel (?:pain|joy|love|hunger|fear|sad|lonely))\b"
     r"|\b(?:as an? [\w, ]{0,30}?(?:ai|assistant|model|computer|machine|program|bot)[\w ]{0,25},? )?i (?:do not"
-    r"|don't|cannot|can't) (?:have|hold|possess|form|experience|feel) (?:any )?(?:personal |own |real "
-    r"|political )*(?:opinions?|beliefs?|feelings?|emotions?|preferences?|views?|experiences?|body|address|stance"
+    r"|don't|cannot|can't) (?:have|hold|possess|form|experience|feel) (?:any |an? )?(?:personal |own |real "
+    r"|physical |human "
+    r"|political |nervous )*(?:taste buds|relationships?|system|senses|gender|family|childhood|hobbies|friends"
+    r"|memories|pain"
+    r"|consciousness|birthday|favou?rites?|opinions?|beliefs?|feelings?|emotions?|preferences?|views?|experiences?|body|address|stance"
     r"|desires?|ambitions?|being [\w ]+)(?:[ \w-]*(?:,? or [\w ]+))?"
 )
 """What a model says of itself before it answers."""

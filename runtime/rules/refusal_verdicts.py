@@ -16,17 +16,15 @@ _BAD = any_of(
     r"an? (?:\w+ly )?(?:\w+ and )?(?:illegal|dangerous|criminal|unethical|harmful|irresponsible"
     r"|deplorable)(?: and \w+)?"
     r" (?:act|thing|practice|activity|idea|tactic|behaviou?r)", "an invasion", "disrespectful",
-    "ableist", "homophobic", "antisemitic", "trespassing", "abuse", "assault", "discriminatory", "discrimination",
+    "ableist", "homophobic", "antisemitic", "trespassing", "terrorism", "murder", r"an act of \w+",
+    r"(?:\w+ )?(?:abuse|assault|harassment|cruelty)", "discriminatory", "discrimination",
     "hurtful", "a harmful stereotype", "racist", "sexist", "manipulative", "not funny", r"a breach of [\w ]+",
     r"a (?:form|type|kind) of [\w ]*(?:abuse|bullying|harassment|fraud|theft|violence|discrimination)",
     r"never (?:ok|okay|acceptable|appropriate|right|justified|fine|funny)",
     r"not (?:ok|okay|acceptable|appropriate|right|ethical|legal|lawful|fair|accurate|respectful|good"
     r"|morally|nice|a good idea|healthy|kind)", r"neither \w+ nor",
 )  # fmt: skip
-_MILD = (
-    r"(?:(?:both|simply|morally|always|generally|clearly|deeply|highly|very|extremely|also|considered|likely"
-    r"|probably|not only) |(?:extremely |very )?\w+ and )?"
-)
+_MILD = r"(?:(?:both|very|also|considered|not only|always|\w+ly) ){0,2}(?:(?!not )[\w-]+ and )?(?:\w+ly )?"
 _THIS = any_of(
     "that", "this", r"(?:^|\b(?:but|as|since|because|and|that|so) |, )it", "doing (?:so|that|this)",
     r"such \w+(?: \w+)?",
@@ -46,6 +44,11 @@ VERDICT = Sieve(
     rf"|infringes?) (?:their|her|his|someone's|other people's|a person's|the) (?:privacy|rights?)\b"
     r"|\b(?:is|are) (?:never|not) the (?:answer|solution|way)\b"
 )
+_TROPE = r"\b(?:stereotype|trope|prejudice|(?:over)?generali[sz]ation)s?\b"
+_SPREAD = (
+    r"\b(?:harmful|negative|hurtful|outdated|racist|sexist|unfair|false|perpetuat\w*|reinforc\w*|promot\w*|spread\w*"
+    r"|based on|rel(?:y|ies) on|rooted in|is|are|'s|avoid|into|tired|old|offensive|dangerous)"
+)
 _PEOPLE = (
     r"(?:(?:wo)?m[ae]n|girls?|boys?|genders?|sex|races?|religions?|nationalit\w+|people|person|ethnic\w*"
     r"|countr\w+|cultures?)\b"
@@ -54,7 +57,14 @@ REJECTED = Sieve(
     any_of(
         r"\bthere(?: is|'s| are) (?:\w+ )?no (?:legitimate|good|sound|acceptable|justifiable|valid|moral|ethical"
         r"|circumstances?|excuse|justification|argument|cause|reasons? (?:to|why))\b",
-        r"\b(?:stereotype|trope|prejudice|generali[sz]ation)s?\b",
+        rf"{_SPREAD} (?:[\w'-]+ ){{0,4}}?{_TROPE}|^[^:]*\b{_TROPE}(?: that| about| and are|$)",
+        r"\bno (?:safe|legal|ethical|moral|lawful)(?:,? (?:or|and) \w+)? way to\b",
+        r"\b(?:question|request|message)s? (?:raises?|is|sounds?) (?:\w+ )?(?:concern\w*|worrying|alarming|troubling"
+        r"|disturbing)\b",
+        r"\bi(?:'m| am) (?:\w+ )?(?:concerned|worried|alarmed|disturbed) (?:by|about|that) (?:your (?:message"
+        r"|question|request)"
+        r"|this (?:message|question|request)|what you(?:'re| are|'ve| have)? (?:ask|say|sa[iy]d|describ|propos"
+        r"|suggest)\w*)\b",
         r"\b(?:is|are|based on) (?:[\w-]+ ){0,3}(?:conspiracy theor(?:y|ies)|misinformation)\b",
         r"\bno (?:\w+ )?(?:basis (?:in|for)|evidence (?:that|for|to|of)|truth (?:in|to))\b",
         r"\bhas no place in\b",
@@ -112,7 +122,8 @@ MORAL = Sieve(
     r"|compassion|social problem)\b"
 )
 CAUTIONED = Sieve(
-    r"^(?!(?:never|don't|do not|make|if|when|you (?:can|could|might)|some|i can)\b)(?:[\w'\"-]+,? ){1,14}?(?:is"
+    r"^(?!(?:never|don't|do not|make|if|when|how|what|why|you (?:can|could|might)|some"
+    r"|i can)\b)(?:[\w'\"-]+,? ){1,14}?(?:is"
     r"|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?|rarely|never"
     r"|seldom|only|\w{3,}s) [^.!?]{0,90}?(?<!not )(?<!nothing )\b(?:illegal|unlawful|against the law|crimes?"
     r"|criminal|offen[cs]e|felony|fraud|prison|jail|arrest\w*|unethical|immoral|wrong|harm\w*|hurt\w*|cruel"
@@ -135,7 +146,8 @@ REDIRECTS = Sieve(
     r"|what) about\b|\balternatives?\b|\b(?:i|we)(?:'d| would)? (?:\w+ )?(?:suggest|encourage|urge|recommend"
     r"|advise)\b|\b(?:talk|talking|speak|speaking|conversation|honest|open)\b|\b(?:counsel\w*|therapists?"
     r"|helplines?|lawyers?)\b|\blegal(?:ly)?\b|\blawful\b|\blegitimate\b|\bfood banks?\b|\bconsider\b"
-    r"|\bjust ask\b|\b(?:would it|might) help\b|\bworth (?:asking|considering)\b|\byou (?:might|may) \w+|^maybe\b"
+    r"|\bjust ask\b|\b(?:maybe|perhaps)\b|\b(?:would it|might) help\b|\bworth (?:asking|considering)\b"
+    r"|\byou (?:might|may) \w+"
     r"|\bi(?:'d| would) (?:rather|be (?:glad|happy))\b|\bi can help you\b|\bhotlines?\b|\blet's\b|\bif you(?:'re"
     r"| are)? (?:want|wish|struggl\w+|worried|having|cannot|feel\w*|need)\b"
 )

@@ -32,20 +32,26 @@ _END = re.compile(
 )
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.S)
 _ENTRY = re.compile(rf"(?:^|\n)[ \t]*{_NUMERAL}$")
+_ASKED = re.compile(
+    r"(?:I|[A-Z]\w+) (?:asked|said|cried|wondered|replied|exclaimed|shouted|whispered|called|thought)\b"
+)
+_ELIDED = re.compile(r"^(?:[ldn]|qu|dell|nell|all|sull)'(?=\w)")  # l'art. 3
 _DOTTED = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,3})+")
 _ABBREVIATIONS = frozenset(
     """
-    adm arch asst aprox apdo av avda avv bzgl bzw ca capt cf cfr col comm d.h dept det dipl dir dott dr dra dras drs e.g
-    eg eig eng ev evtl exmo exma fr gen geb gegr ggf gov hon hr hrn i.e ie inc incl ing inkl insb jr lic lt ltda maj max
-    mgr mlle mlles mme mmes mr mrs ms mt p.ej p.p.s p.s ph.d pres prof profa rep rev s.a sen sgt sig sog spp sr sra sras
-    srta sta ste st str tzn u.a ud uds usf vd vds vgl viz vs z.b z.t zb zzgl zgl св см ср стр ул пр тов корп млн млрд
-    тыс डॉ श्री प्रो
+    abzgl adm allg anm apdo aprox arch arq asst av avda avv bijv bl.a blz bspw bzgl bzw ca capt cf cfr col comm cía
+    d.h dept det dhr dipl dir dl dott dpto dr dra dras drs e.g eg egr ehem eig eng env esim ev evang evtl exkl exma
+    exmo expte f.eks fr geb gegr gen geom ggf godz gov gral hon hr hrn hrsg i.e ie inc incl ing inkl insb inż jhd jr
+    kath lic lt ltda mah maj max mevr mgr mlle mlles mme mmes monatl mr mrs ms mt mwst např np p.ej p.p.s p.s pres
+    prof profa puh rep rev s.a sen sgt sig sigg sog sogen sok spett spp sr sra sras srta st sta ste str t.ex tlf tzn
+    tzv tzw tägl tél u.a ud uds usf vd vds vgl viz vs wg ww z.b z.t zb zgl zzgl örn акад вул корп млн млрд напр обл
+    пр проф св см ср стр тис тов тыс ул डॉ प्रो श्री
     """.split()  # noqa: SIM905
 )
 _BEFORE_NUMBERS = frozenset(
     """
-    abb abs apr art aug bd bl cap ch chap dec eq eqs exp feb fig figs id jan jul jun kap kl mar n no nos nov nr nro num
-    nó núm oct p pag pág para pos pp ref s sec sect sep sept tab tel ver vol zz стр рис табл гл
+    abb abs apr apt art aug bd bl cap ch chap dec eq eqs exp feb fig figs id jan jul jun kap kl mar n no nos nov nr nro
+    num nó núm oct p pag pág para pos pp ref s sec sect sep sept tab tel ver vol zz стр рис табл гл тел
     """.split()  # noqa: SIM905
 )
 """Abbreviations in front of a number; elsewhere they may be words (No.)."""
@@ -107,12 +113,13 @@ def _goes_on(head: str, mark: str, tail: str) -> bool:
         return (small and mark[-1] in "\"'") or _abbreviated(head, after, small)
     if stop.strip(".") == "" and head[-1:].isspace():
         return small  # I wait ... and wait
-    return small and stop[-1:] in ("!", "?") and mark[-1] in "\"'"  # "Why?" he asked
+    asked = stop[-1:] in ("!", "?") and mark[-1] in "\"'"
+    return asked and (small or _ASKED.match(after) is not None)  # "Why?" he asked
 
 
 def _abbreviated(head: str, after: str, small: bool) -> bool:
     before = head.rsplit(None, 1)
-    last = before[-1].lstrip("(\"'[*_").casefold() if before else ""
+    last = _ELIDED.sub("", before[-1].lstrip("(\"'[*_").casefold()) if before else ""
     number = after[:1].isdigit()
     entry = len(last) <= 4 and _ENTRY.search(head) is not None
     if last.isdigit() and len(last) <= 2:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,3 +139,13 @@ def test_whole_numbers_survive_every_way_of_writing(number):
 @pytest.mark.parametrize("text", ["", "abc", "1-2", "1..2,", "--3", "3 apples", "1e"])
 def test_what_is_no_number(text):
     assert read_number(text) is None
+
+
+ROWS = [json.loads(line) for line in Path(__file__).with_name("answers.jsonl").open(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("match", ["choice", "numeric", "contains", "exact"])
+def test_labelled_answers(match):
+    rows = [row for row in ROWS if row["match"] == match]
+    assert len(rows) >= 15
+    assert [row for row in rows if bool(SCORERS[match](row["answer"], row["text"])) != row["right"]] == []

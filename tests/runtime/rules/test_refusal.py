@@ -148,7 +148,7 @@ def judged(rows, known):
 @pytest.mark.parametrize("kind", ["chat", "support"])
 @pytest.mark.parametrize(
     ("sets", "known", "least"),
-    [(range(1, 7), True, 0.95), (range(1, 7), False, 0.95), (range(7, 16), True, 0.9), (range(7, 16), False, 0.8)],
+    [(range(1, 7), True, 0.95), (range(1, 7), False, 0.95), (range(7, 18), True, 0.9), (range(7, 18), False, 0.8)],
 )
 def test_labelled_replies(kind, sets, known, least):
     rows = [row for row in ROWS if row["kind"] == kind and row["set"] in sets]
