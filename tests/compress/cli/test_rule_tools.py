@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from compress.cli.app import app
+from compress.cli.rule_tools import read_reply
+from compress.errors import UsageError
 
 RULES = """
 version: 1
@@ -176,3 +178,8 @@ def test_what_is_not_in_force_says_what_it_wants_and_sources_are_known(file):
 def test_the_schema_is_printed():
     done = run("schema")
     assert json.loads(done.stdout)["title"] == "Rule file"
+
+
+def test_a_reply_file_that_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="--reply @"):
+        read_reply(f"@{tmp_path / 'none.txt'}")
