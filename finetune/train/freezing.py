@@ -8,6 +8,7 @@ more slowly. All goes by the names of the weights, so adapters freeze as the blo
 from __future__ import annotations
 
 import fnmatch
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from typing import Any
 from compress.errors import UsageError
 from finetune.train.params import Unfreeze
 
+log = logging.getLogger(__name__)
+WRAPPED = "base_model.model."
+"""What peft puts in front of the names of a model that has adapters."""
 _BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -41,6 +45,11 @@ def depth(name: str, blocks: int) -> int:
     return 0 if re.search(r"embed|wte|wpe", name) else blocks + 1
 
 
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern means a weight: by the name that it has in the model's own files, or by peft's."""
+    return any(fnmatch.fnmatchcase(known, pattern) for known in (name, name.removeprefix(WRAPPED)))
+
+
 def plan(
     names: Sequence[str],
     blocks: int,
@@ -57,22 +66,27 @@ def plan(
     Raises UsageError for a pattern that matches nothing, more blocks than there are, or if nothing is left to learn.
     """
     for pattern in freeze:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            shown = ", ".join(sorted(names)[:: max(1, len(names) // 3)][:3])
+        if not any(_matches(name, pattern) for name in names):
+            shown = ", ".join(name.removeprefix(WRAPPED) for name in sorted(names)[:: max(1, len(names) // 3)][:3])
             what = f"freeze: {pattern!r} matches no weight that is trained"
             raise UsageError(what, next=f"names look like {shown}")
     if freeze_blocks > blocks:
         raise UsageError(f"freeze_blocks is {freeze_blocks}; the model has {blocks} blocks", next="lower it")
     starts: dict[str, int] = {}
+    never = 0
     for name in names:
         place = depth(name, blocks)
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in freeze) or (freeze_blocks and place <= freeze_blocks):
+        if any(_matches(name, pattern) for pattern in freeze) or (freeze_blocks and place <= freeze_blocks):
             continue
         start = 0 if unfreeze is None else unfreeze.steps(epoch) * max(0, blocks + 1 - unfreeze.first - place)
         if start < steps:
             starts[name] = start
+        else:
+            never = max(never, start)
     if not any(start == 0 for start in starts.values()):
         raise UsageError("every weight is frozen at the start", next="loosen freeze, freeze_blocks or unfreeze")
+    if never:
+        log.warning("unfreeze: the lowest weights would join at step %d of %d, so they stay as they are", never, steps)
     return Plan(starts, {name: decay ** max(0, blocks - depth(name, blocks)) for name in names})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -28,8 +29,8 @@ WHOLE = "whole.json"
 
 
 def recent_loss(history: Sequence[Mapping[str, Any]]) -> float:
-    """Mean loss of the last ``INTERVAL`` steps."""
-    losses = [float(entry["loss"]) for entry in history if "loss" in entry][-INTERVAL:]
+    """Mean loss of the last ``INTERVAL`` steps that have one which is a number."""
+    losses = [loss for entry in history if math.isfinite(loss := float(entry.get("loss", "nan")))][-INTERVAL:]
     return sum(losses) / len(losses) if losses else float("nan")
 
 

@@ -13,6 +13,8 @@ from compress.stage import Params
 
 COMBINED = 1000
 """Combinations of the ends of a search's ranges that are tried before it starts."""
+INSIDE = 0.381966
+"""Share of a range behind its low end: no whole number where the ends are whole."""
 
 
 class Adapter(Params):
@@ -56,11 +58,19 @@ class Space(Params):
             raise ValueError("takes low and high, or of")
         if self.low is not None and self.high is not None and (self.low >= self.high or (self.log and self.low <= 0)):
             raise ValueError("low must be below high, and above 0 with log")
+        if self.log and self.of is not None:
+            raise ValueError("log goes with low and high, not with of")
         return self
 
     def ends(self) -> list[Any]:
         """Values that must all be valid."""
         return [self.low, self.high] if self.of is None else self.of
+
+    def samples(self) -> list[Any]:
+        """Values of every kind that may come: the ends, and where one is no whole number, one between them."""
+        if self.low is None or self.high is None or (isinstance(self.low, int) and isinstance(self.high, int)):
+            return self.ends()
+        return [*self.ends(), float(f"{self.low + INSIDE * (self.high - self.low):.6g}")]
 
     def distribution(self, optuna: Any) -> Any:
         """As Optuna knows it; a value that is a list or an object goes as its JSON."""
@@ -208,7 +218,7 @@ class TuningParams(Params):
         for name, space in self.search.over.items():
             if name.split(".")[0] in ("search", "cross_validation", "validation", "held_out", "pairs"):
                 raise ValueError(f"search.over: {name} must stay the same, or trials cannot be compared")
-            for value in space.ends():
+            for value in space.samples():
                 self._try({name: value})
         ends = [space.ends() for space in self.search.over.values()]
         for values in itertools.islice(itertools.product(*ends), COMBINED):

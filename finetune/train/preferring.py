@@ -72,6 +72,7 @@ class Preferring(Objective):
         import torch
 
         self.trainer = trainer
+        without_dropout(trainer.model)
         place = self.job.scratch / REFERENCE
         if not together.smallest(place.is_file()):
             rows = [*self.flat, *self.held_rows, *self.more_rows()]
@@ -131,6 +132,18 @@ class Preferring(Objective):
         interval = binomtest(right, n).proportion_ci(method="wilson")
         share = {"agrees": right, "n": n, "low": round(interval.low, 4), "high": round(interval.high, 4)}
         return {**self.facts, "held_out": share}
+
+
+def without_dropout(model: Any) -> None:
+    """Switch dropout off, as trl does by default where replies are compared: the model before training has none, so
+    what GPT-2's would change is no preference."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import random
@@ -15,6 +16,8 @@ from finetune.train.objective import GROUP
 from runtime.rules import load_rules
 
 log = logging.getLogger(__name__)
+ANCHORS = ("\n", "a", ")", "0")
+"""Signs with which few texts share a token."""
 Row = augment.Row
 Tokens = dict[str, Any]
 """``input_ids``, ``labels`` of the same length (-100 where there is no loss), and ``GROUP``."""
@@ -73,7 +76,7 @@ def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = Fals
     fulls = _split(tokenizer, wholes)
     labels = [[-100] * len(ids) for ids in fulls]
     places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, every_turn)]
-    _mark(tokenizer, rows, places, fulls, labels)
+    _mark(tokenizer, rows, places, wholes, fulls, labels)
     return [
         {"input_ids": ids, "labels": marks, GROUP: asked(row)}
         for row, ids, marks in zip(rows, fulls, labels, strict=True)
@@ -115,24 +118,98 @@ def _mark(
     tokenizer: Any,
     rows: Sequence[Row],
     places: Sequence[tuple[int, int]],
-    fulls: Sequence[Sequence[int]],
-    labels: Sequence[list[int]],
+    wholes: Sequence[str],
+    fulls: list[list[int]],
+    labels: list[list[int]],
 ) -> None:
-    """Label the tokens between a turn's generation prompt and its end."""
+    """Label the tokens between a turn's generation prompt and its end. Rows in which a token would reach over either
+    are split there, for a prompt is read alone when the model answers it."""
     owners = [rows[n] for n, _ in places]
-    heads = _split(tokenizer, _render(tokenizer, owners, [rows[n]["messages"][:i] for n, i in places], opened=True))
-    ends = _split(
-        tokenizer, _render(tokenizer, owners, [rows[n]["messages"][: i + 1] for n, i in places], opened=False)
-    )
-    for (n, i), head, end in zip(places, heads, ends, strict=True):
+    heads = _render(tokenizer, owners, [rows[n]["messages"][:i] for n, i in places], opened=True)
+    ends = _render(tokenizer, owners, [rows[n]["messages"][: i + 1] for n, i in places], opened=False)
+    apart: dict[int, list[tuple[int, int]]] = {}
+    for (n, i), head, end, told, said in zip(
+        places, heads, ends, _split(tokenizer, heads), _split(tokenizer, ends), strict=True
+    ):
+        apart.setdefault(n, []).append(_span(rows[n], i, wholes[n], head, end))
         full = fulls[n]
-        if full[: len(head)] != head or full[: len(end)] != end or len(end) <= len(head):
-            named, hint = f"row {rows[n].get('id')!r}", "use a template whose generation prompt opens the answer"
-            what = f"messages[:{i}] of {named} are not the beginning of the whole conversation"
-            if len(end) <= len(head):
-                what, hint = f"writes nothing of messages[{i}] of {named}", "use a template that writes replies"
-            raise DataError("chat template", None, what, next=hint)
-        labels[n][len(head) : len(end)] = full[len(head) : len(end)]
+        if full[: len(told)] != told or full[: len(said)] != said or len(said) <= len(told):
+            labels[n] = []
+        elif labels[n]:
+            labels[n][len(told) : len(said)] = full[len(told) : len(said)]
+    for n, spans in apart.items():
+        if not labels[n]:
+            fulls[n], labels[n] = _pieces(tokenizer, rows[n], wholes[n], spans)
+
+
+def _span(row: Row, i: int, whole: str, head: str, end: str) -> tuple[int, int]:
+    """Where the reply ``messages[i]`` begins and ends in the conversation's text. What only a last turn has behind it
+    (Phi-3's end of text) is left to that. Raises DataError where the template writes turns otherwise together."""
+    named = f"messages[{i}] of row {row.get('id')!r}"
+    if len(end) <= len(head):
+        hint = "use a template that writes replies"
+        raise DataError("chat template", None, f"writes nothing of {named}", next=hint)
+    stop = _common(whole, end)
+    content = str(row["messages"][i].get("content") or "").strip()
+    if not whole.startswith(head) or (stop < len(end) and (not content or content not in whole[len(head) : stop])):
+        what = f"messages[:{i}] of row {row.get('id')!r} are not the beginning of the whole conversation"
+        raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
+    return len(head), stop
+
+
+def _pieces(tokenizer: Any, row: Row, whole: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """(tokens, labels) of a conversation that is read in pieces: one ends wherever a token would reach into a reply."""
+    cuts = [0]
+    while True:
+        edges = list(itertools.pairwise([*cuts, len(whole)]))
+        pieces = {start: _tokens(tokenizer, row, whole, start, stop) for start, stop in edges}
+        over = next((at for at, _ in spans if _place(tokenizer, row, whole, pieces, at) is None), None)
+        if over is None:
+            break
+        cuts = sorted([*cuts, over])
+    ids = [token for start in cuts for token in pieces[start]]
+    labels = [-100] * len(ids)
+    for start, stop in spans:
+        first, last = (_place(tokenizer, row, whole, pieces, at, short=at == stop) for at in (start, stop))
+        labels[first:last] = ids[first:last]
+    return ids, labels
+
+
+def _place(
+    tokenizer: Any, row: Row, whole: str, pieces: dict[int, list[int]], at: int, *, short: bool = False
+) -> int | None:
+    """Tokens in front of the place ``at`` of the text; None where one reaches over it, unless ``short``: then without
+    that one."""
+    start = max(cut for cut in pieces if cut <= at)
+    piece, part = pieces[start], _tokens(tokenizer, row, whole, start, at)
+    same = _common(piece, part)
+    if same < len(part) and not short:
+        return None
+    return sum(len(pieces[cut]) for cut in pieces if cut < start) + same
+
+
+def _tokens(tokenizer: Any, row: Row, whole: str, start: int, stop: int) -> list[int]:
+    if start:
+        return _behind(tokenizer, row, whole[start:stop])
+    found: list[int] = _split(tokenizer, [whole[:stop]])[0]
+    return found
+
+
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many signs or tokens two begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _behind(tokenizer: Any, row: Row, text: str) -> list[int]:
+    """The tokens of a text that stands behind another one: without the space that some tokenizers put in front."""
+    for anchor in ANCHORS if text else ():
+        before, both = _split(tokenizer, [anchor, anchor + text])
+        if both[: len(before)] == before:
+            return both[len(before) :]
+    if text:
+        what = f"the tokenizer reads {text[:20]!r} of row {row.get('id')!r} together with what stands in front of it"
+        raise DataError("training data", None, what, next="use a template whose turns begin with special tokens")
+    return []
 
 
 def _render(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import launch
-from compress.errors import HoldfastError
+from compress.errors import HoldfastError, UsageError
 from compress.extras import need
 from compress.json_files import write_json
 from finetune.train.starting import known
@@ -68,15 +68,19 @@ class Study:
         spaces = {name: space.distribution(optuna) for name, space in self.how.over.items()}
         for trial in self.trials:
             done = trial.state == "done"
-            study.add_trial(
-                kept.create_trial(
+            try:
+                past = kept.create_trial(
                     state=kept.TrialState.COMPLETE if done else kept.TrialState.PRUNED,
                     params={name: self.how.over[name].given(value) for name, value in trial.values.items()},
                     distributions=spaces,
                     value=trial.value if done else None,
                     intermediate_values={int(step): value for step, value in trial.measured},
                 )
-            )
+            except (KeyError, ValueError):
+                what = f"{self.place} holds a search over other values: a trial had {trial.values}"
+                hint = f"remove {self.place.parent}, or give the search.over it began with"
+                raise UsageError(what, next=hint) from None
+            study.add_trial(past)
         self.running = study.ask(spaces)
         self.measured: list[list[float]] = []
         return {name: self.how.over[name].value(given) for name, given in self.running.params.items()}

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ALIASES = {"adamw": "adamw_torch", "constant": "constant_with_warmup"}
 """Optimizers and schedules that transformers' trainer calls otherwise."""
+POLYNOMIAL_END = 1e-7
+"""The rate at which transformers' polynomial schedule ends; a peak below it would be refused."""
 STARTED = "started"
 """Folder of an adapter's first values."""
 
@@ -57,7 +59,7 @@ def train(
     torch, p = need("torch"), job.params
     for module in ("peft", "trl", "bitsandbytes", "datasets"):
         need(module)
-    from transformers import AutoTokenizer, set_seed
+    from transformers import AutoTokenizer, TrainerState, set_seed
 
     set_seed(job.seed)
     quiet()
@@ -80,10 +82,14 @@ def train(
     starting.require_ids(tokenizer, model, examples)
     trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit)
     last = hooks.last_checkpoint(job.scratch)
-    watch.begin(int(last.name.split("-")[1]) if last else 0)
+    begun = int(last.name.split("-")[1]) if last else 0
+    watch.begin(begun)
     started = time.monotonic()
     objective.begin(trainer)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if last is not None and watch.stopped:  # it had ended there; the best weights are on disk
+        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     facts = watch.end(trainer)
     adapter = job.scratch / "adapter"
     if p.method != "full" and launch.place().leads:
@@ -96,7 +102,7 @@ def train(
     together.leave()
     seconds, steps = time.monotonic() - started, int(trainer.state.global_step)
     mean = sum(map(length, examples)) / len(examples)
-    done = steps - (int(last.name.split("-")[1]) if last else 0)
+    done = steps - begun
     probes = [example[0]["input_ids"] for example in examples[:64]]
     loss = hooks.recent_loss(trainer.state.log_history)
     tokens = objective.seen or int(mean * p.batch * done)
@@ -299,6 +305,7 @@ def _arguments(
         learning_rate=rate,
         optim=ALIASES.get(p.optimizer, p.optimizer),
         lr_scheduler_type=ALIASES.get(p.schedule, p.schedule),
+        lr_scheduler_kwargs={"lr_end": 0.0} if p.schedule == "polynomial" and rate <= POLYNOMIAL_END else None,
         warmup_steps=warmup_steps(p.warmup, steps),
         weight_decay=0.0,
         adam_beta2=0.99,

@@ -116,7 +116,11 @@ def folds(stage: Trained, job: Job[Any]) -> dict[str, Any]:
     for number in range(len(done), count):
         folder = job.scratch / f"fold-{number}"
         params = job.params.model_copy(update={"validation": None, "cross_validation": None})
-        _, facts = stage.tune(_inside(job, folder, f"fold {number + 1} of {count}", params), fold=(number, count))
+        label = f"fold {number + 1} of {count}"
+        try:
+            _, facts = stage.tune(_inside(job, folder, label, params), fold=(number, count))
+        except Diverged as error:
+            raise Diverged(f"{label}: {error.what}", next="lower rate") from None
         names = {"loss": "validation_loss", "agreement": "validation_agreement", "n": "validation_n"}
         done.append({name: facts[key] for name, key in names.items() if facts.get(key) is not None})
         if launch.place().leads:

@@ -65,12 +65,14 @@ class Watch:
         self.stopped: str | None = None
 
     def begin(self, step: int) -> None:
-        """Forget what was measured after ``step``, from which training goes on."""
+        """Forget what was measured after ``step``, from which training goes on, unless it was ``stopped`` there."""
         place = self.job.scratch / MEASURED
         if place.is_file():
             found = known(place)
             self.measured = [entry for entry in found["measured"] if entry[0] <= step]
             self.rules = {rule: [e for e in entries if e[0] <= step] for rule, entries in found["rules"].items()}
+            at, why = found.get("stopped") or (None, None)
+            self.stopped = why if at == step else None
         for at, value, agrees, _ in self.measured:
             if self.judge is not None:
                 self.judge(at, value, agrees)
@@ -79,15 +81,15 @@ class Watch:
         """Whether training should go on after ``step``, of which ``logged`` tells the loss and what else is known."""
         loss = float(logged["loss"])
         if not math.isfinite(loss):
-            self._lost(f"the loss of step {step} is {loss}")
+            self._lost(f"the loss of step {step} is {loss}", step)
             return False
         told = {f"train/{name}": float(logged[name]) for name in TOLD if name in logged}
-        if self.how is None or step % min(self.how.every, trainer.state.max_steps):
+        if self.how is None or (step % self.how.every and step < trainer.state.max_steps):
             self.logs.write(step, told)
             return True
         value, agrees, n, rules = measure(trainer, self.objective, self.held, self.job.params.batch)
         if not math.isfinite(value):
-            self._lost(f"the validation loss of step {step} is {value}")
+            self._lost(f"the validation loss of step {step} is {value}", step)
             return False
         best = min((entry[1] for entry in self.measured), default=math.inf)
         self.measured.append([step, round(value, 6), agrees, n])
@@ -95,8 +97,7 @@ class Watch:
             self.rules.setdefault(rule, []).append([step, *found])
         told |= {"validation/loss": value} | ({} if agrees is None else {"validation/agreement": agrees})
         self.logs.write(step, told | {f"rules/{rule}": right / count for rule, (right, count) in rules.items()})
-        if launch.place().leads:
-            write_json(self.job.scratch / MEASURED, {"measured": self.measured, "rules": self.rules})
+        self._keep(step)
         if self.judge is not None:
             self.judge(step, value, agrees)
         if self.how.patience is None:
@@ -107,14 +108,24 @@ class Watch:
         since = len(self.measured) - 1 - min(range(len(self.measured)), key=lambda i: self.measured[i][1])
         if since >= self.how.patience:
             self.stopped = f"no better validation loss in {since} measurements"
+            self._keep(step)
         return self.stopped is None
 
-    def _lost(self, what: str) -> None:
+    def _keep(self, step: int) -> None:
+        """Write down what was measured, and that training ends with ``step`` if it does."""
+        stopped = [step, self.stopped] if self.stopped else None
+        if launch.place().leads:
+            found = {"measured": self.measured, "rules": self.rules, "stopped": stopped}
+            write_json(self.job.scratch / MEASURED, found)
+
+    def _lost(self, what: str, step: int | None = None) -> None:
         kept = (self.job.scratch / BEST).is_file()
         if not kept:
             hint = "lower rate, or set validation: {patience: 3} to keep the best weights"
             raise Diverged(f"{what}: training has diverged", next=hint)
         self.stopped = what
+        if step is not None:
+            self._keep(step)
         log.warning("%s; the best weights measured so far are kept", self.stopped)
 
     def end(self, trainer: Any) -> dict[str, Any]:
@@ -136,7 +147,7 @@ class Watch:
             facts |= {} if agrees is None else {"validation_agreement": agrees}
         if self.stopped:
             facts["stopped"] = self.stopped
-        steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+        steps = [entry for entry in trainer.state.log_history if math.isfinite(entry.get("loss", math.nan))]
         history = {
             "loss": [round(float(entry["loss"]), 6) for entry in steps],
             "learning_rate": [float(f"{entry['learning_rate']:.6g}") for entry in steps],

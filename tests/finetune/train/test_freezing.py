@@ -65,6 +65,24 @@ def test_a_plan_that_cannot_be_meant_is_refused(how, what):
         freezing.plan(NAMES, 4, **{**NOTHING, **how})
 
 
+def test_weights_that_would_never_join_are_told_of(caplog):
+    freezing.plan(NAMES, 4, **{**NOTHING, "unfreeze": Unfreeze(every=25)})
+    assert "unfreeze: the lowest weights would join at step 100 of 100" in caplog.text
+    caplog.clear()
+    freezing.plan(NAMES, 4, **{**NOTHING, "unfreeze": Unfreeze(every=24)})
+    assert not caplog.text
+
+
+def test_a_pattern_means_an_adapter_by_the_name_of_what_it_stands_in():
+    names = [f"base_model.model.model.layers.{i}.mlp.up.lora_A.default.weight" for i in range(4)]
+    for pattern in ("model.layers.0.*", "*.layers.0.*", "base_model.model.model.layers.0.*"):
+        found = freezing.plan(names, 4, **{**NOTHING, "freeze": [pattern]})
+        assert sorted(found.starts) == names[1:]
+    with pytest.raises(UsageError, match="matches no weight") as caught:
+        freezing.plan(names, 4, **{**NOTHING, "freeze": ["layers.0.*"]})
+    assert caught.value.next.startswith("names look like model.layers.0.mlp.up")
+
+
 def test_gpt2_is_read_by_its_own_names():
     names = [
         "transformer.wte.weight",

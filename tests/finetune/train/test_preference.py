@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 pytest.importorskip("trl")
 
 from compress.artifact import seal  # noqa: E402
@@ -22,6 +23,7 @@ from finetune.train import dpo, pairs, preference, simpo  # noqa: E402
 from finetune.train.kto import crossed  # noqa: E402
 from finetune.train.loss import IGNORED, reply_logps  # noqa: E402
 from finetune.train.params import DpoParams, KtoParams, SimpoParams, UlmaParams  # noqa: E402
+from finetune.train.preferring import without_dropout  # noqa: E402
 from finetune.world import stage as world  # noqa: E402
 from runtime.rules import load_rules  # noqa: E402
 
@@ -151,6 +153,22 @@ def test_losses_equal_those_of_trl():
     fake.beta = 0.25
     ratio = ORPOTrainer.odds_ratio_loss(fake, chosen, rejected)[0]
     assert preference.orpo(replies(), weight=0.25).tolist() == pytest.approx((-chosen - ratio).tolist(), rel=1e-5)
+
+
+def test_dropout_is_no_preference():
+    config = transformers.GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, resid_pdrop=0.5, attn_pdrop=0.5)
+    model = transformers.GPT2LMHeadModel(config).train()
+    other = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, attention_dropout=0.5,
+        )
+    ).train()  # fmt: skip
+    ids = torch.arange(12)[None]
+    for it in (model, other):
+        assert not torch.equal(it(ids).logits, it(ids).logits)
+        without_dropout(it)
+        assert torch.equal(it(ids).logits, it(ids).logits)
 
 
 def test_a_crossed_row_is_one_prompt_with_another_reply():

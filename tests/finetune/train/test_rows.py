@@ -57,6 +57,31 @@ def test_the_last_turn_or_all_carry_the_loss(tokenizer):
     assert learnt(tokenizer, ROW, every_turn=True) == "two<|im_end|>\nfour<|im_end|>\n"
 
 
+def test_a_reply_is_read_apart_where_a_token_would_reach_into_it():
+    signs = {sign: i for i, sign in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))}
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.BPE({**signs, "]{": 256, "}\u010a": 257}, [("]", "{"), ("}", "\u010a")])
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    turns = (
+        "{% for m in messages %}{{ '[Q]' + m.content + '[A]' if m.role == 'user' else m.content + '\n' }}{% endfor %}"
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=turns)
+    row = {**ROW, "messages": [*ROW["messages"][:-1], {"role": "assistant", "content": '{"ok": 1}'}]}
+    ((example,),) = tokenise(tokenizer, [row], 512)
+    prompt = tokenizer(tokenizer.apply_chat_template(row["messages"][:-1], tokenize=False))["input_ids"]
+    assert example["input_ids"] == [*prompt, *tokenizer('{"ok": 1}\n')["input_ids"]]
+    assert learnt(tokenizer, row) == '{"ok": 1}\n'
+    assert learnt(tokenizer, row, every_turn=True) == 'two\n{"ok": 1}\n'
+
+
+def test_what_only_the_last_turn_has_behind_it_is_left_to_it(tokenizer):
+    tokenizer.chat_template = CHATML + "{%- if not add_generation_prompt %}{{ 'THE END' }}{%- endif %}"
+    assert learnt(tokenizer, ROW) == "four<|im_end|>\nTHE END"
+    assert learnt(tokenizer, ROW, every_turn=True) == "two<|im_end|>\nfour<|im_end|>\nTHE END"
+
+
 def test_turns_of_weight_0_carry_none(tokenizer):
     messages = [{**m, **({"weight": 0} if m["content"] == "two" else {})} for m in ROW["messages"]]
     assert learnt(tokenizer, {**ROW, "messages": messages}, every_turn=True) == "four<|im_end|>\n"

@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 from pydantic import ValidationError
 
 from compress.artifact import seal
-from compress.errors import HoldfastError
+from compress.errors import HoldfastError, UsageError
 from compress.registry import load_stage
 from compress.stage import Job
 from finetune.train import trials
@@ -77,6 +77,14 @@ def test_an_interrupted_study_proposes_what_it_would_have(tmp_path):
     assert texts[0] == texts[1]
 
 
+def test_a_search_over_other_values_is_named(tmp_path):
+    pytest.importorskip("optuna")
+    searched(Search(over=OVER, trials=2), tmp_path / "a.json", 2, loss)
+    for over in ({**OVER, "rank": {"low": 64, "high": 65}}, {"rank": {"low": 4, "high": 32}}):
+        with pytest.raises(UsageError, match=r"a\.json holds a search over other values: a trial had .*rank"):
+            Study(Search(over=over), tmp_path / "a.json", seed=7).ask()
+
+
 def test_lists_are_tried_as_they_are(tmp_path):
     pytest.importorskip("optuna")
     choices = [["q_proj"], ["q_proj", "v_proj"], []]
@@ -95,6 +103,11 @@ def test_lists_are_tried_as_they_are(tmp_path):
         ({"over": {"rank": {"low": 0, "high": 8}}}, "search.over: rank cannot be 0"),
         ({"over": {"rank": {"low": 8, "high": 4}}}, "low must be below high"),
         ({"over": {"rank": {"low": 8}}}, "takes low and high, or of"),
+        (
+            {"over": {"rank": {"low": 4.0, "high": 8.0}}},
+            r"rank cannot be 5\.52786 \(rank: Input should be a valid integer",
+        ),
+        ({"over": {"rank": {"of": [4, 8], "log": True}}}, "log goes with low and high, not with of"),
         ({"over": {"adapter.kind": {"of": ["lora", "pissa"]}}}, "adapter.kind cannot be 'pissa'"),
         ({"over": {"validation.share": {"low": 0.1, "high": 0.2}}}, "validation.share must stay the same"),
         ({"over": {"rank": {"of": [4]}}, "measure": "held_out"}, "needs held_out"),
@@ -198,6 +211,12 @@ def test_cross_validation_measures_every_part_once(small_base, tmp_path):
     assert run(small_base, tmp_path / "b", "dpo", cross_validation={"folds": 3}) == facts
     whole = run(small_base, tmp_path / "c", "dpo")
     assert {key: facts[key] for key in whole} == whole
+
+
+def test_the_fold_that_diverges_is_named(small_base, tmp_path):
+    with pytest.raises(HoldfastError, match=r"fold 1 of 3: .* training has diverged") as caught:
+        run(small_base, tmp_path, cross_validation={"folds": 3}, method="full", rate=1e30, steps=4)
+    assert caught.value.next == "lower rate"
 
 
 def test_values_that_contradict_each_other_are_refused_before_the_search():

@@ -16,7 +16,7 @@ from compress.errors import HoldfastError, UsageError  # noqa: E402
 from compress.json_files import write_json  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
-from finetune.train import hooks, watching  # noqa: E402
+from finetune.train import hooks, objective, watching  # noqa: E402
 from finetune.train.rows import asked  # noqa: E402
 from finetune.world import stage as world  # noqa: E402
 from runtime.rules import load_rules  # noqa: E402
@@ -68,6 +68,51 @@ def test_training_stops_early_and_keeps_the_best(small_base, tmp_path, monkeypat
     assert (facts["best_step"], facts["validation_loss"], facts["steps"]) == (4, 1.0, 8)
     assert len(kept) == 2
     assert len(history["loss"]) == 8
+
+
+def test_a_training_that_had_stopped_does_not_go_on(small_base, tmp_path, monkeypatch):
+    how = {"validation": {"share": 0.2, "every": 2, "patience": 2}}
+    losses = [3.0, 1.0, 2.0, 2.5, 0.5, 0.4]
+    ran = []
+    for root in ("whole", "killed"):
+        values = iter(losses)
+        monkeypatch.setattr(watching, "measure", lambda *given, values=values: (next(values), None, 8, {}))
+        with monkeypatch.context() as patched:
+            if root == "killed":
+                patched.setattr(watching.Watch, "end", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+                with pytest.raises(KeyboardInterrupt):
+                    run(small_base, tmp_path / root, **how)
+        ran.append(run(small_base, tmp_path / root, **how))
+    assert ran[0] == ran[1]
+    assert ran[1][0]["stopped"] == "no better validation loss in 2 measurements"
+    files = [tmp_path / root / "out" / "model.safetensors" for root in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_loss_that_is_no_number_leaves_the_best_weights(small_base, tmp_path, monkeypatch):
+    plain, seen = objective.Labels.loss, []
+
+    def loss(self, model, inputs):
+        seen.append(model.training)
+        return plain(self, model, inputs) * (float("nan") if sum(seen) == 7 else 1)
+
+    monkeypatch.setattr(objective.Labels, "loss", loss)
+    how = {"validation": {"share": 0.2, "every": 4, "patience": 3}, "method": "full", "rate": 1e-4}
+    facts, history = run(small_base, tmp_path, **how)
+    assert facts["stopped"] == "the loss of step 7 is nan"
+    assert (facts["best_step"], facts["steps"], len(history["loss"])) == (4, 7, 6)
+    assert facts["loss"] == pytest.approx(sum(history["loss"]) / 6, abs=1e-4)
+
+
+def test_the_model_that_is_kept_is_measured(small_base, tmp_path):
+    facts, history = run(small_base, tmp_path, steps=6, validation={"share": 0.2, "every": 4})
+    assert [entry[0] for entry in history["validation"]] == [4, 6]
+    assert facts["validation_loss"] == history["validation"][-1][1]
+
+
+def test_a_polynomial_schedule_takes_any_rate(small_base, tmp_path):
+    _, history = run(small_base, tmp_path, steps=4, warmup=0, schedule="polynomial", rate=4e-8, method="full")
+    assert history["learning_rate"] == pytest.approx([4e-8, 3e-8, 2e-8, 1e-8])
 
 
 @pytest.mark.slow
