@@ -1,4 +1,5 @@
-"""Rows of a data file with the line each stands on: JSONL, JSON, CSV/TSV, Parquet, plain or gzipped; a folder of text.
+"""Rows of a data file with the line each stands on: JSONL, JSON, CSV/TSV, Parquet, plain or gzipped; folders of
+``datasets`` or of text.
 
 JSONL, CSV and Parquet are read row by row: a file may be larger than the memory. A row that cannot be read is a
 ``DataError`` with file and line in place of the row, so that the reader may go on after it.
@@ -12,10 +13,11 @@ import html.parser
 import importlib
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from compress.errors import DataError
 from compress.extras import need
@@ -41,26 +43,56 @@ def read_rows(path: Path, split: str = "train") -> Iterator[NumberedRow]:
     Raises DataError where the rest of the file cannot be read either.
     """
     if path.is_dir():
-        yield from _folder(path)
+        shards = shards_of(path, split)
+        numbered = (row for shard in shards for _, row in READERS[shard.suffix](shard))
+        yield from enumerate(numbered, 1) if shards else _folder(path)
         return
     if not path.is_file():
         raise DataError(path, None, "there is no such file", next="check the path under data: in the pipeline file")
     inner, packed = Path(path.name.lower().removesuffix(".gz")).suffix, path.suffix.lower()
-    if inner not in READERS or (packed == ".gz" and inner == ".parquet"):
+    if inner not in READERS or (packed == ".gz" and inner in (".parquet", ".arrow")):
         hint = "unpack it first, or pack it with gzip" if packed in PACKED else "use " + ", ".join(READERS)
         raise DataError(path, None, f"files ending in {packed or 'nothing'} are not read here", next=hint)
     yield from _json(path, split) if inner == ".json" else READERS[inner](path)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their ends, decoded."""
+def shards_of(path: Path, split: str) -> list[Path]:
+    """The files of a split in a folder of Hugging Face's ``datasets``, in their order: as ``save_to_disk`` writes it
+    (one split or several), or Parquet files with the split in their names; none where it is another folder."""
+    for part in ("", *PARTS[split]):
+        state = path / part / "state.json"
+        if state.is_file():
+            try:
+                return [state.with_name(Path(one["filename"]).name) for one in parse(state.read_text())["_data_files"]]
+            except (ValueError, KeyError, TypeError, OSError):
+                what = "does not name the files of a data set"
+                raise DataError(state, None, what, next="write the folder again with save_to_disk") from None
+    files = sorted(path.rglob("*.parquet"))
+    named = {file: set(re.split(r"[^a-z]+", file.relative_to(path).as_posix().lower())) for file in files}
+    for part in PARTS[split]:
+        found = [file for file in files if part in named[file]]
+        if found:
+            return found
+    every = {part for parts in PARTS.values() for part in parts}
+    return [] if any(words & every for words in named.values()) else files
+
+
+@overload
+def _lines(path: Path) -> Iterator[tuple[int, str]]: ...
+@overload
+def _lines(path: Path, *, go_on: Literal[True]) -> Iterator[tuple[int, str | DataError]]: ...
+def _lines(path: Path, *, go_on: bool = False) -> Iterator[tuple[int, Any]]:
+    """Lines with their ends, decoded. One that is no text ends it, or with ``go_on`` is the error in its place."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as handle:
             for number, raw in enumerate(handle, 1):
                 try:
-                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text: Any = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError:
-                    raise _no_text(path, number, raw) from None
+                    text = _no_text(path, number, raw)
+                    if not go_on or (number == 1 and raw.startswith(tuple(start for start, _, _ in MAGIC))):
+                        raise text from None
+                yield number, text
     except (OSError, EOFError) as error:
         raise DataError(path, None, f"cannot be read: {error}", next="check or fetch the file again") from None
 
@@ -74,8 +106,10 @@ def _no_text(path: Path, number: int, raw: bytes) -> DataError:
 
 
 def _jsonl(path: Path) -> Iterator[NumberedRow]:
-    for line, text in _lines(path):
-        if text.strip():
+    for line, text in _lines(path, go_on=True):
+        if isinstance(text, DataError):
+            yield line, text
+        elif text.strip():
             try:
                 row = parse(text)
             except (ValueError, RecursionError) as error:
@@ -217,6 +251,22 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
         raise DataError(path, None, what, next="check or fetch the file again") from None
 
 
+def _arrow(path: Path) -> Iterator[NumberedRow]:
+    """A file that ``datasets`` keeps its rows in."""
+    need("datasets")  # brings pyarrow
+    arrow = importlib.import_module("pyarrow")
+    number = 0
+    try:
+        with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as batches:
+            for batch in batches:
+                for row in batch.to_pylist(maps_as_pydicts="lossy"):
+                    number += 1
+                    yield number, {name: _given(value) for name, value in row.items()}
+    except (arrow.ArrowException, OSError) as error:
+        what = f"is not an Arrow file of datasets ({' '.join(str(error).split())})"
+        raise DataError(path, None, what, next="write the folder again with save_to_disk") from None
+
+
 def _given(value: Any) -> Any:
     """A value without the nulls with which Parquet fills up objects that lack a key others have."""
     if isinstance(value, dict):
@@ -225,13 +275,16 @@ def _given(value: Any) -> Any:
 
 
 READERS = {
-    ".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet, ".tsv": _tsv
+    ".arrow": _arrow, ".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet,
+    ".tsv": _tsv,
 }  # fmt: skip
 PACKED = (".7z", ".bz2", ".gz", ".lz4", ".tar", ".tgz", ".xz", ".zip", ".zst")
 MAGIC = (
     (b"\x1f\x8b", "gzip", "let its name end in .gz"),
     (b"PK\x03\x04", "ZIP or Excel", "unpack it, or save the table as CSV"),
     (b"PAR1", "Parquet", "let its name end in .parquet"),
+    (b"\xff\xfe", "UTF-16", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16", "save it as UTF-8"),
 )
 """First bytes of a file, what it is, and what to do with it."""
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from compress.costs import WORKER, Work
 from compress.errors import DataError, UsageError
@@ -26,7 +26,7 @@ from compress.rows import check_parts, kind, question_of
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
 from finetune.data.fingerprint import digest, fingerprint
-from finetune.data.readers import read_rows
+from finetune.data.readers import read_rows, shards_of
 from runtime.rules import RuleBook, Turn, load_rules
 from runtime.rules.instructions import expected_problems
 
@@ -53,6 +53,16 @@ class FilesParams(Params):
     """How a row becomes a conversation; ``auto`` goes by the names of the columns."""
     columns: Mapping[str, str] = Field(default_factory=dict)
     """Where the file names its columns otherwise: ``{text: utterance, category: intent}``."""
+
+    @field_validator("columns")
+    @classmethod
+    def _names_are_known(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
+        for name in columns:
+            near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8)
+            if near and name not in COLUMNS:
+                raise ValueError(f"no adapter has a column {name!r} (did you mean {near[0]!r}?)")
+        return columns
+
     overlap: Literal["error", "drop", "keep"] = "error"
     """What to do with an evaluation row whose question is in training too."""
     on_bad_row: Literal["fail", "skip"] = "fail"
@@ -71,13 +81,20 @@ class FilesData(Stage[FilesParams]):
     uses = frozenset({"rules"})
 
     def check(self, job: Job[FilesParams]) -> None:
-        given = [path for path in (job.params.train, job.params.calibration, job.params.eval) if path]
+        p = job.params
+        named = (("train", p.train), ("calibration", p.calibration), ("eval", p.eval))
+        given = [(split, path) for split, path in named if path]
         if not given:
             raise UsageError("data names no file", next="give train:, calibration: or eval: under data:")
-        for path in given:
-            if not path.is_file() and not (path.is_dir() and path == job.params.calibration):
+        for split, path in given:
+            read = path.is_dir() and (path == p.calibration or shards_of(path, split))
+            if not path.is_file() and not read:
                 what = (
-                    "is a folder" if path.is_dir() else "is no plain file" if path.exists() else "there is no such file"
+                    "is a folder, and not one of datasets"
+                    if path.is_dir()
+                    else "is no plain file"
+                    if path.exists()
+                    else "there is no such file"
                 )
                 raise DataError(path, None, what, next="check the path under data: in the pipeline file")
 

@@ -10,6 +10,7 @@ import shutil
 from contextlib import suppress
 
 import pytest
+from pydantic import ValidationError
 
 from compress.errors import DataError, UsageError
 from compress.stage import Job
@@ -106,6 +107,45 @@ def test_parquet_and_gzip_are_read(tmp_path):
     facts, splits = run(tmp_path, train=tmp_path / "t.parquet", eval=packed)
     assert splits["train"][0]["messages"][1]["content"] == "b"
     assert facts["evaluation"] == 1
+
+
+@pytest.mark.parametrize("kind", ["one split", "several splits", "Parquet files"])
+def test_folders_of_datasets_are_read(tmp_path, kind):
+    datasets = pytest.importorskip("datasets")
+    train = datasets.Dataset.from_list([{"utterance": f"a{i}", "category": "b"} for i in range(3)])
+    held = datasets.Dataset.from_list([{"utterance": "c", "category": "d"}])
+    place = tmp_path / "set"
+    given = {"train": place, "columns": {"text": "utterance"}}
+    if kind == "one split":
+        train.save_to_disk(place, num_shards=2)
+    elif kind == "several splits":
+        datasets.DatasetDict({"train": train, "validation": held}).save_to_disk(place)
+    else:
+        (place / "data").mkdir(parents=True)
+        for i in range(2):
+            train.shard(2, i).to_parquet(place / "data" / f"train-{i:05}-of-00002.parquet")
+        held.to_parquet(place / "data" / "test-00000-of-00001.parquet")
+    _, splits = run(tmp_path, **given, **({} if kind == "one split" else {"eval": place}))
+    assert [row["messages"][0]["content"] for row in splits["train"]] == ["a0", "a1", "a2"]
+    assert [row["id"] for row in splits["train"]] == ["set:1", "set:2", "set:3"]
+    assert [row["messages"][0]["content"] for row in splits.get("eval", [])] == ["c"] * (kind != "one split")
+
+
+def test_a_folder_that_holds_no_split_is_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(DataError, match="plain: is a folder, and not one of datasets"):
+        run(tmp_path, train=tmp_path / "plain")
+    shutil.rmtree(tmp_path / "out")
+    datasets.Dataset.from_list([{"text": "a", "category": "b"}]).save_to_disk(tmp_path / "set")
+    (file,) = (tmp_path / "set").glob("*.arrow")
+    file.write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"\.arrow: is not an Arrow file"):
+        run(tmp_path, train=tmp_path / "set")
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "set" / "state.json").write_text("[]")
+    with pytest.raises(DataError, match=r"state\.json: does not name the files"):
+        run(tmp_path, train=tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +253,11 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.jsonl").write_bytes(b'{"prompt": "a", "completion": "b"}\n\xff\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2: is not UTF-8"):
         run(tmp_path, train=tmp_path / "bad.jsonl")
+    for order in ("utf-16-le", "utf-16-be"):
+        shutil.rmtree(tmp_path / "out")
+        (tmp_path / "wide.jsonl").write_bytes(("\ufeff" + json.dumps(chat("a", "b"))).encode(order))
+        with pytest.raises(DataError, match=r"wide\.jsonl: is a UTF-16 file"):
+            run(tmp_path, train=tmp_path / "wide.jsonl", on_bad_row="skip")
     with pytest.raises(DataError, match="there is no such file"):
         data.FilesData().check(
             Job(params=data.FilesParams(train=tmp_path / "no.jsonl"), out=tmp_path, scratch=tmp_path)
@@ -230,6 +275,20 @@ def test_evaluation_rows_in_training_are_an_error_or_dropped(tmp_path):
     facts, splits = run(tmp_path, train=train, eval=held, overlap="drop")
     assert facts["overlap"] == 1
     assert [row["messages"][0]["content"] for row in splits["eval"]] == ["new"]
+
+
+def test_a_line_that_is_no_text_can_be_left_out(tmp_path, caplog):
+    lines = [json.dumps(chat(word, "b"), ensure_ascii=False) for word in ("a", "café", "c")]
+    (tmp_path / "t.jsonl").write_bytes("\n".join(lines).encode("latin-1"))
+    _, splits = run(tmp_path, train=tmp_path / "t.jsonl", on_bad_row="skip")
+    assert [row["id"] for row in splits["train"]] == ["t.jsonl:1", "t.jsonl:3"]
+    assert "1 rows cannot be used" in caplog.text
+
+
+def test_a_column_that_is_mapped_to_nothing_is_named():
+    with pytest.raises(ValidationError, match=r"no adapter has a column 'qustion' \(did you mean 'question'"):
+        data.FilesParams(columns={"qustion": "q"})
+    assert data.FilesParams(columns={"system": "s", "question": "q"})
 
 
 def test_bad_rows_and_twins_are_left_out_and_counted(tmp_path, caplog):
