@@ -25,7 +25,7 @@ class Reinforce(Tuning[ReinforceParams]):
     """Learns from its own replies."""
 
     Params = ReinforceParams
-    version = 3
+    version = 4
     uses = frozenset({"rules", "train", "eval"})
     modules = Tuning.modules | {"gguf", "llama_cpp"}
     libraries = Tuning.libraries | {"gguf", "llama-cpp-python"}

@@ -99,7 +99,7 @@ class Watch:
         self.logs.write(step, told | {f"rules/{rule}": right / count for rule, (right, count) in rules.items()})
         self._keep(step)
         if self.judge is not None:
-            self.judge(step, value, agrees)
+            self.judge(*self.measured[-1][:3])  # as it is read again after a kill
         if self.how.patience is None:
             return True
         if value < best:
