@@ -52,10 +52,26 @@ def read_row(path: Path, number: int, line: bytes, shape: str, prefix: str = "")
     try:
         row = parse(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(path, number, f"{prefix}not a line of JSON in UTF-8 ({error})", next=shape) from None
+        what, hint = _other_format(path, line) if number == 1 else ("", "")
+        what = what or f"{prefix}not a line of JSON in UTF-8 ({error})"
+        raise DataError(path, number, what, next=hint or shape) from None
     if not isinstance(row, dict):
-        raise DataError(path, number, f"{prefix}{kind(row)}, not an object", next=shape)
+        hint = _other_format(path, line)[1] if number == 1 else ""
+        raise DataError(path, number, f"{prefix}{kind(row)}, not an object", next=hint or shape)
     return row
+
+
+def _other_format(path: Path, line: bytes) -> tuple[str, str]:
+    """What a file is whose first line shows that it is no JSON Lines at all, and the next step; two empty texts."""
+    for found, what, hint in (
+        (line.startswith(b"\x1f\x8b"), "packed with gzip", f"unpack it: gunzip -k {path.name}"),
+        (line.startswith((b"\xff\xfe", b"\xfe\xff")), "in UTF-16", "save it in UTF-8"),
+        (path.suffix.lower() in (".csv", ".tsv"), "a table", "write one JSON object a line, a key for each column"),
+        (line.lstrip().startswith(b"["), "one JSON list", f"write one row a line: jq -c '.[]' {path.name}"),
+    ):
+        if found:
+            return f"the file is {what}, not JSON Lines", hint
+    return "", ""
 
 
 def parse(text: str) -> Any:

@@ -192,8 +192,14 @@ def validate(
 PLANNED = "With --plan: "
 
 
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
 @app.command()
 def gate(
+    context: typer.Context,
     baseline: Annotated[Optional[Path], typer.Option("--baseline", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
     candidate: Annotated[Optional[Path], typer.Option("--candidate", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
     rules: Rules = None,
@@ -220,8 +226,9 @@ def gate(
 ) -> None:
     """Gate recorded replies of any two systems, or plan how many it takes."""
     with console.errors(debug=debug):
-        from compress.cli.commands import gate_replies, plan_replies
+        from compress.cli.commands import check_gate_options, gate_replies, plan_replies
 
+        check_gate_options([name for name in context.params if _given(context, name)], plan=plan)
         if plan:
             assumed = {"discordance": discordance, "difference": difference, "violations": violations, "power": power}
             assumed |= {"cluster_size": cluster_size, "icc": icc}

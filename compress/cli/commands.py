@@ -295,6 +295,22 @@ def validate_artifact(
     return verdict
 
 
+JUDGING = ("baseline", "candidate", "to")
+PLANNING = ("data", "hard", "soft", "margin", "discordance", "difference", "violations", "power", "cluster_size", "icc")
+
+
+def check_gate_options(given: Sequence[str], *, plan: bool) -> None:
+    """Raise UsageError for an option of ``compress gate`` that was given and would be ignored."""
+    idle = ", ".join(f"--{name.replace('_', '-')}" for name in (JUDGING if plan else PLANNING) if name in given)
+    if idle and plan:
+        raise UsageError(f"{idle}: not read with --plan, which judges nothing", next="leave it out")
+    if idle:
+        hint = "add --plan, or leave it out; a rule's margin stands in the rule file (margin:)"
+        raise UsageError(f"{idle}: read with --plan only", next=hint)
+    if plan and "rules" in given and {"hard", "soft"} & set(given):
+        raise UsageError("--hard and --soft count rules without a rule file", next="leave them or --rules out")
+
+
 def gate_replies(
     baseline: Path | None, candidate: Path | None, rules: Path | None, *, to: Sequence[Path], as_json: bool
 ) -> str:

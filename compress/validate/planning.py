@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 from compress.errors import UsageError
@@ -31,6 +31,9 @@ class Assumed:
 
     def check(self) -> None:
         """Raises UsageError naming the first value that cannot be."""
+        for name, value in asdict(self).items():
+            if not isfinite(value):
+                raise UsageError(f"{name} is {value}", next="give a number")
         for name in ("discordance", "violations", "icc"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}", next="give a share from 0 to 1")
@@ -116,7 +119,7 @@ def _compared(what: str, where: str, margin: float, unit: str, tests: int, power
 
 def _limited(what: str, tests: int, power: float, assumed: Assumed) -> Demand:
     found = hard_size(assumed.violations, power)
-    n, note = None, f"{100 * assumed.violations:g} % of violations are no fewer than the limit"
+    n, note = None, f"{100 * assumed.violations:g} % of violations are too many to be shown below the limit"
     if found:
         n, before = found
         all_pass = before[1] ** tests

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from compress.cli.app import app
@@ -31,3 +32,27 @@ def test_files_are_asked_for():
     assert ended.exit_code == 2
     assert "--baseline, --candidate: missing" in ended.output
     assert "--plan" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("--margin", "rule=0.01"), "--margin: read with --plan only"),
+        (("--power", "0.9", "--hard", "0"), "--hard, --power: read with --plan only"),
+        (("--plan", "--hard", "1", "--to", "v.html"), "--to: not read with --plan"),
+        (("--plan", "--hard", "1", "--baseline", "b.jsonl"), "--baseline: not read with --plan"),
+        (("--plan", "--hard", "1", "--rules", "r.yaml"), "--hard and --soft count rules without a rule file"),
+        (("--plan", "--hard", "1", "--cluster-size", "nan"), "cluster_size is nan"),
+        (("--plan", "--hard", "1", "--difference", "nan"), "difference is nan"),
+    ],
+)
+def test_an_option_that_would_be_ignored_or_is_no_number_is_refused(words, what):
+    """A margin that the gate does not read would be believed to have counted."""
+    ended = ask(*words)
+    assert ended.exit_code == 2
+    assert what in " ".join(ended.output.split())
+
+
+def test_a_rate_just_below_the_limit_is_not_said_to_be_above_it():
+    planned = ask("--plan", "--hard", "1", "--violations", "0.0099")
+    assert "0.99 % of violations are too many to be shown below the limit" in " ".join(planned.output.split())

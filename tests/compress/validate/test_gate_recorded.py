@@ -1,6 +1,7 @@
 # ruff: noqa: E501  (tables are read by the row)
 """The gate on two files of recorded replies."""
 
+import gzip
 import json
 import os
 import signal
@@ -243,6 +244,26 @@ BAD = [
     ("json without object", [row(0, expected={"answer": 1, "match": "json"})], ONE, "must be an object"),
     ("numeric without number", [row(0, expected={"answer": "x", "match": "numeric"})], ONE, "is not a number"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what", "step"),
+    [
+        ("b.jsonl.gz", gzip.compress(ONE), "b.jsonl.gz:1: the file is packed with gzip", "gunzip -k b.jsonl.gz"),
+        ("b.csv", b"id,messages,reply\n1,Hi,Hello\n", "b.csv:1: the file is a table", "one JSON object a line"),
+        ("b.json", b"[\n  {}\n]\n", "b.json:1: the file is one JSON list", "jq -c '.[]' b.json"),
+        ("b.json", b"[{}]\n", "b.json:1: a list, not an object", "jq -c '.[]' b.json"),
+        ("b.jsonl", ONE.decode().encode("utf-16"), "b.jsonl:1: the file is in UTF-16", "UTF-8"),
+    ],
+)
+def test_a_file_of_another_format_is_called_that(tmp_path, name, data, what, step):
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "c.jsonl").write_bytes(ONE)
+    (tmp_path / "rules.yaml").write_text(RULES)
+    with pytest.raises(DataError) as caught:
+        gate_files(tmp_path / name, tmp_path / "c.jsonl", tmp_path / "rules.yaml")
+    assert what in str(caught.value)
+    assert step in str(caught.value)
 
 
 @pytest.mark.parametrize(("baseline", "candidate", "message"), [r[1:] for r in BAD], ids=[r[0] for r in BAD])
