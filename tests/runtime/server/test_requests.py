@@ -501,7 +501,8 @@ def test_a_fault_is_told_without_words(bare: Session, caplog: pytest.LogCaptureF
     monkeypatch.setattr(bare, "turn", broken)
     status, told = ask(bare)
     assert (status, told["error"]["type"]) == (500, "server_error")
-    line = json.loads(JsonLines().format(caplog.records[-1]))
+    [fault] = [record for record in caplog.records if record.levelname == "ERROR"]
+    line = json.loads(JsonLines().format(fault))
     assert line["error"] == "RuntimeError"
     assert "broken" in line["at"][-1]
     assert "zebra" not in json.dumps(line)
