@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -148,16 +148,12 @@ def serve(
         if find_spec(module) is None:
             raise MissingExtra(module, "serve")
     from .isolated import Loading
-    from .server.fallback import Budget, Fallback, WithFallback, reasons_of
     from .server.keys import Keys
     from .server.limits import Limits
     from .server.logs import to_stderr
     from .server.origins import origins
 
-    reasons, cors = reasons_of(fallback_for), origins(cors or ())
-    url = None if fallback is None else _fallback_url(fallback, fallback_model)
-    if fallback is None and (fallback_for or fallback_model or fallback_budget):
-        raise UsageError("it is said how to ask a fallback, and not whom", next="give --fallback BUNDLE or URL")
+    cors, with_fallback = origins(cors or ()), _fallback(fallback, fallback_model, fallback_for, fallback_budget)
     if logs:
         to_stderr()
     given = Keys(keys or os.environ.get(KEYS_VARIABLE, "").split(","), file=key_file)
@@ -172,14 +168,8 @@ def serve(
 
         opened = loading.result()
         stack.callback(opened.close)
-        session: Host = opened
-        if fallback is not None:
-            if not opened.info.rules:
-                log.warning("the model has no rules: the fallback is never asked")
-            target = url or _bundle(Path(fallback), stack)
-            session = WithFallback(session, Fallback(target, reasons, Budget(fallback_budget)))
         run_server(
-            session,
+            with_fallback(opened, stack),
             host=host,
             port=port,
             fd=fd,
@@ -199,6 +189,28 @@ def _open(bundle: Path, how: Loading, *, isolate: bool) -> IsolatedSession | Ses
     from .session import load
 
     return load(bundle, **how)
+
+
+def _fallback(
+    given: str | None, model: str | None, names: list[str] | None, budget: int | None
+) -> Callable[[Host, ExitStack], Host]:
+    """Puts the fallback around a session, or nothing; what is wrong with its options is said before anything loads."""
+    from .server.fallback import Budget, Fallback, WithFallback, reasons_of
+
+    reasons = reasons_of(names)
+    if given is None:
+        if names or model or budget:
+            raise UsageError("it is said how to ask a fallback, and not whom", next="give --fallback BUNDLE or URL")
+        return lambda session, _: session
+    url = _fallback_url(given, model)
+
+    def around(session: Host, stack: ExitStack) -> Host:
+        if not session.info.rules:
+            log.warning("the model has no rules: the fallback is never asked")
+        target = url or _bundle(Path(given), stack)
+        return WithFallback(session, Fallback(target, reasons, Budget(budget)))
+
+    return around
 
 
 def _fallback_url(given: str, model: str | None) -> Target | None:
@@ -240,13 +252,8 @@ def verify(bundle: Path, *, as_json: bool = False, test: bool = True) -> None:
     print(f"proof: {report.verdict}" if report.proved else "proof: none (packaged without a gate)")
 
 
-def parse_facts(facts: list[str]) -> dict[str, Any]:
-    """``name=value`` pairs; a value that is JSON is taken as such."""
-    return {name: from_text(value, "number") for name, value in fact_texts(facts).items()}
-
-
-def fact_texts(facts: list[str]) -> dict[str, str]:
-    """``name=value`` pairs as they stand."""
+def parse_facts(facts: list[str]) -> dict[str, str]:
+    """``name=value`` pairs; what the values mean is up to the rule file (`from_text`)."""
     found: dict[str, str] = {}
     for fact in facts:
         name, separator, value = fact.partition("=")
@@ -287,7 +294,7 @@ def chat_command(
     chat(
         bundle,
         message=message,
-        facts=fact_texts(fact or []),
+        facts=parse_facts(fact or []),
         system=system,
         max_tokens=max_tokens,
         enforce=enforce,

@@ -12,6 +12,7 @@ from compress.errors import UsageError
 from compress.rows import numbered_rows
 from runtime.rules import Rule, RuleBook, Turn, Verdict, load_rules
 from runtime.rules.review import lacking, review
+from runtime.values import from_text
 
 SCHEMA = Path(runtime.rules.__file__).with_name("rules.schema.json")
 GROUPS = ("pass", "fail", "inactive")
@@ -98,11 +99,13 @@ def explain_reply(
 ) -> dict[str, Any]:
     """Which rules are in force for a message (and why others are not), what they decide, and what each says of a reply.
 
-    ``sources`` are ``id=text``. Raises UsageError for what the rule file does not know.
+    ``sources`` are ``id=text``; facts that are texts are read as the rule file declares them. Raises UsageError for
+    what the rule file does not know.
     """
     book = load_rules(path)
     messages = [{"role": "user", "content": user}] if user else []
-    turn = Turn(tuple(messages), dict(facts), tuple(labels), tuple(map(_source, sources)), tuple(prompted))
+    known = {name: from_text(value, book.facts.get(name, "text")) for name, value in facts.items()}
+    turn = Turn(tuple(messages), known, tuple(labels), tuple(map(_source, sources)), tuple(prompted))
     problems = book.turn_problems(turn)
     if problems:
         raise UsageError("; ".join(problems), next="see facts:, labels and rules of the rule file")

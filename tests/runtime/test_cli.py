@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from runtime.cli import app, chat, parse_facts
 from runtime.errors import UsageError
+from runtime.values import from_text
 
 
 def holdfast(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -98,11 +99,14 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in holdfast("--debug", "verify", "nowhere").stderr
 
 
-def test_facts_are_typed() -> None:
-    assert parse_facts(["tier=gold", "turn=3", "vip=true", "x=a=b"]) == {
+def test_facts_are_read_as_declared() -> None:
+    given = parse_facts(["tier=gold", "turn=3", "vip=true", "policy=7", "x=a=b"])
+    declared = {"tier": ("gold", "basic"), "turn": "integer", "vip": "bool", "policy": "text", "x": "text"}
+    assert {name: from_text(value, declared[name]) for name, value in given.items()} == {
         "tier": "gold",
         "turn": 3,
         "vip": True,
+        "policy": "7",
         "x": "a=b",
     }
     with pytest.raises(UsageError):

@@ -86,6 +86,11 @@ def test_without_a_reply_it_says_what_is_in_force(file):
     assert run("explain", file, "--user", "hi", "--fact", "tier=iron").exit_code == 2
 
 
+def test_a_fact_declared_as_text_stays_one(file):
+    file.write_text(RULES.replace("tier: [gold, basic]", "tier: [gold, basic], order: text"))
+    assert run("explain", file, "--user", "hi", "--fact", "order=4821").exit_code == 0
+
+
 LOOSE = """
 version: 1
 labels: [vip]
