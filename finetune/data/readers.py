@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -235,17 +235,13 @@ def _tsv(path: Path) -> Iterator[NumberedRow]:
 def _parquet(path: Path) -> Iterator[NumberedRow]:
     need("datasets")  # brings pyarrow
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    number = 0
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             doubled = next((name for name in names if names.count(name) > 1), None)
             if doubled is not None:
                 raise DataError(path, None, f"has the column {doubled!r} twice", next="give every column its own name")
-            for batch in file.iter_batches(PARQUET_ROWS):
-                for row in batch.to_pylist(maps_as_pydicts="lossy"):
-                    number += 1
-                    yield number, {name: _given(value) for name, value in row.items()}
+            yield from _numbered(file.iter_batches(PARQUET_ROWS))
     except (arrow.ArrowException, OSError) as error:
         what = f"is not a Parquet file ({' '.join(str(error).split())})"
         raise DataError(path, None, what, next="check or fetch the file again") from None
@@ -255,16 +251,19 @@ def _arrow(path: Path) -> Iterator[NumberedRow]:
     """A file that ``datasets`` keeps its rows in."""
     need("datasets")  # brings pyarrow
     arrow = importlib.import_module("pyarrow")
-    number = 0
     try:
         with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as batches:
-            for batch in batches:
-                for row in batch.to_pylist(maps_as_pydicts="lossy"):
-                    number += 1
-                    yield number, {name: _given(value) for name, value in row.items()}
+            yield from _numbered(batches)
     except (arrow.ArrowException, OSError) as error:
         what = f"is not an Arrow file of datasets ({' '.join(str(error).split())})"
         raise DataError(path, None, what, next="write the folder again with save_to_disk") from None
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator[NumberedRow]:
+    """The rows of Arrow's record batches, counted from 1."""
+    rows = itertools.chain.from_iterable(batch.to_pylist(maps_as_pydicts="lossy") for batch in batches)
+    for number, row in enumerate(rows, 1):
+        yield number, {name: _given(value) for name, value in row.items()}
 
 
 def _given(value: Any) -> Any:
