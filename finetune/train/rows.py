@@ -127,19 +127,20 @@ def _mark(
     owners = [rows[n] for n, _ in places]
     heads = _render(tokenizer, owners, [rows[n]["messages"][:i] for n, i in places], opened=True)
     ends = _render(tokenizer, owners, [rows[n]["messages"][: i + 1] for n, i in places], opened=False)
-    apart: dict[int, list[tuple[int, int]]] = {}
-    for (n, i), head, end, told, said in zip(
-        places, heads, ends, _split(tokenizer, heads), _split(tokenizer, ends), strict=True
-    ):
-        apart.setdefault(n, []).append(_span(rows[n], i, wholes[n], head, end))
+    split = set()
+    told_all, said_all = _split(tokenizer, heads), _split(tokenizer, ends)
+    for (n, _), told, said in zip(places, told_all, said_all, strict=True):
         full = fulls[n]
         if full[: len(told)] != told or full[: len(said)] != said or len(said) <= len(told):
-            labels[n] = []
-        elif labels[n]:
+            split.add(n)
+        else:
             labels[n][len(told) : len(said)] = full[len(told) : len(said)]
+    apart: dict[int, list[tuple[int, int]]] = {n: [] for n in sorted(split)}
+    for (n, i), head, end in zip(places, heads, ends, strict=True):
+        if n in split:
+            apart[n].append(_span(rows[n], i, wholes[n], head, end))
     for n, spans in apart.items():
-        if not labels[n]:
-            fulls[n], labels[n] = _pieces(tokenizer, rows[n], wholes[n], spans)
+        fulls[n], labels[n] = _pieces(tokenizer, rows[n], wholes[n], spans)
 
 
 def _span(row: Row, i: int, whole: str, head: str, end: str) -> tuple[int, int]:
