@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -61,8 +61,7 @@ def chat(
     if message is not None and not (message := message.strip()):
         raise UsageError("nothing was asked", next="give a question by -m or on stdin")
     with load(bundle, slots=1, template=template) as session:
-        declared = session.info.facts
-        facts = {name: from_text(value, declared.get(name, "text")) for name, value in (facts or {}).items()}
+        facts = as_declared(facts or {}, session.info.facts)
         head = [{"role": "system", "content": system}] if system else []
         if message is not None:
             reply = session.chat([*head, {"role": "user", "content": message}], facts, **options)
@@ -252,8 +251,13 @@ def verify(bundle: Path, *, as_json: bool = False, test: bool = True) -> None:
     print(f"proof: {report.verdict}" if report.proved else "proof: none (packaged without a gate)")
 
 
+def as_declared(facts: Mapping[str, Any], declared: Mapping[str, Sequence[Any] | str]) -> dict[str, Any]:
+    """Facts that came as texts, as a rule file declares them; what it does not declare stays a text."""
+    return {name: from_text(value, declared.get(name, "text")) for name, value in facts.items()}
+
+
 def parse_facts(facts: list[str]) -> dict[str, str]:
-    """``name=value`` pairs; what the values mean is up to the rule file (`from_text`)."""
+    """``name=value`` pairs; what the values mean is up to the rule file (`as_declared`)."""
     found: dict[str, str] = {}
     for fact in facts:
         name, separator, value = fact.partition("=")

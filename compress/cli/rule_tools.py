@@ -10,9 +10,9 @@ import runtime.rules
 from compress.cli import console
 from compress.errors import UsageError
 from compress.rows import numbered_rows
+from runtime.cli import as_declared
 from runtime.rules import Rule, RuleBook, Turn, Verdict, load_rules
 from runtime.rules.review import lacking, review
-from runtime.values import from_text
 
 SCHEMA = Path(runtime.rules.__file__).with_name("rules.schema.json")
 GROUPS = ("pass", "fail", "inactive")
@@ -104,7 +104,7 @@ def explain_reply(
     """
     book = load_rules(path)
     messages = [{"role": "user", "content": user}] if user else []
-    known = {name: from_text(value, book.facts.get(name, "text")) for name, value in facts.items()}
+    known = as_declared(facts, book.facts)
     turn = Turn(tuple(messages), known, tuple(labels), tuple(map(_source, sources)), tuple(prompted))
     problems = book.turn_problems(turn)
     if problems:

@@ -12,9 +12,8 @@ from tiny_bundle import write_ruled_bundle
 from tiny_gguf import write_tiny_gguf
 from typer.testing import CliRunner
 
-from runtime.cli import app, chat, parse_facts
+from runtime.cli import app, as_declared, chat, parse_facts
 from runtime.errors import UsageError
-from runtime.values import from_text
 
 
 def holdfast(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -102,7 +101,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_facts_are_read_as_declared() -> None:
     given = parse_facts(["tier=gold", "turn=3", "vip=true", "policy=7", "x=a=b"])
     declared = {"tier": ("gold", "basic"), "turn": "integer", "vip": "bool", "policy": "text", "x": "text"}
-    assert {name: from_text(value, declared[name]) for name, value in given.items()} == {
+    assert as_declared(given, declared) == {
         "tier": "gold",
         "turn": 3,
         "vip": True,
