@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .reply import Reply
     from .server.fallback import Target
     from .server.host import Host
+    from .server.keys import Keys
     from .session import Session
 
 app = typer.Typer(
@@ -147,7 +148,6 @@ def serve(
         if find_spec(module) is None:
             raise MissingExtra(module, "serve")
     from .isolated import Loading
-    from .server.keys import Keys
     from .server.limits import Limits
     from .server.logs import to_stderr
     from .server.origins import origins
@@ -155,9 +155,7 @@ def serve(
     cors, with_fallback = origins(cors or ()), _fallback(fallback, fallback_model, fallback_for, fallback_budget)
     if logs:
         to_stderr()
-    given = Keys(keys or os.environ.get(KEYS_VARIABLE, "").split(","), file=key_file)
-    if not given.required and host not in ("127.0.0.1", "::1", "localhost"):
-        log.warning("serving on %s without API keys: anybody who reaches it may ask", host)
+    given = _keys(keys, key_file, host)
     how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template, kv=kv)
     bounds = Limits(**{name: value for name, value in limits.items() if value is not None})
     with ExitStack() as stack:
@@ -178,6 +176,15 @@ def serve(
             grace=grace,
             started=_announce,
         )
+
+
+def _keys(given: list[str] | None, file: Path | None, host: str) -> Keys:
+    from .server.keys import Keys
+
+    keys = Keys(given or os.environ.get(KEYS_VARIABLE, "").split(","), file=file)
+    if not keys.required and host not in ("127.0.0.1", "::1", "localhost"):
+        log.warning("serving on %s without API keys: anybody who reaches it may ask", host)
+    return keys
 
 
 def _open(bundle: Path, how: Loading, *, isolate: bool) -> IsolatedSession | Session:

@@ -246,10 +246,13 @@ BAD = [
 ]  # fmt: skip
 
 
+PACKED = gzip.compress(ONE, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "what", "step"),
     [
-        ("b.jsonl.gz", gzip.compress(ONE, mtime=0), "b.jsonl.gz:1: the file is packed with gzip", "gunzip -k b.jsonl.gz"),
+        ("b.jsonl.gz", PACKED, "b.jsonl.gz:1: the file is packed with gzip", "gunzip -k b.jsonl.gz"),
         ("b.csv", b"id,messages,reply\n1,Hi,Hello\n", "b.csv:1: the file is a table", "one JSON object a line"),
         ("b.json", b"[\n  {}\n]\n", "b.json:1: the file is one JSON list", "jq -c '.[]' b.json"),
         ("b.json", b"[{}]\n", "b.json:1: a list, not an object", "jq -c '.[]' b.json"),
