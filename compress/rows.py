@@ -17,7 +17,7 @@ from typing import Any
 from compress.errors import DataError
 from compress.numbers import read_number
 
-MATCHES = ("choice", "contains", "exact", "instructions", "json", "lacks", "numeric", "refusal")
+MATCHES = ("choice", "classifier", "contains", "exact", "instructions", "json", "lacks", "numeric", "refusal")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -231,8 +231,19 @@ def _check_instructions(answer: Any) -> None:
             raise ValueError(f"expected.answer[{place}] is not an object with an id")
 
 
+def _check_classifier(answer: Any) -> None:
+    given = answer if isinstance(answer, Mapping) else {}
+    texts = all(isinstance(given.get(key), str) and given[key] for key in ("model", "label"))
+    below = given.get("below", 0.5)
+    right = isinstance(below, float) and 0 < below < 1 and isinstance(given.get("sha256", ""), str)
+    if not texts or not right or set(given) - {"model", "label", "below", "sha256"}:
+        shape = '{"model": folder, "label", "below"?: 0 to 1, "sha256"?}'
+        raise ValueError(f"expected.answer must be {shape} where expected.match is classifier")
+
+
 _ANSWERS: dict[str, Callable[[Any], None]] = {
     "choice": _check_letter,
+    "classifier": _check_classifier,
     "contains": _check_choices,
     "exact": _check_phrase,
     "instructions": _check_instructions,

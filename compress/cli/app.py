@@ -173,6 +173,15 @@ def validate(
     items: Annotated[
         int | None, typer.Option("--items", min=1, help="Items of each suite.", show_default=False)
     ] = None,
+    classifier: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--classifier",
+            metavar="LABEL=FOLDER",
+            help="A text classifier in ONNX that judges the suite toxicity, such as toxic=./toxic-bert.",
+            show_default=False,
+        ),
+    ] = None,
     values: With = None,
     to: To = None,
     work_dir: WorkDir = WORK,
@@ -184,7 +193,7 @@ def validate(
         from compress.cli.commands import validate_artifact
         from compress.cli.suites import named_suites
 
-        by, asked = named_suites(suite or [], rules, data or [], work_dir, items)
+        by, asked = named_suites(suite or [], rules, data or [], work_dir, items, classifier)
         verdict = validate_artifact(artifact, baseline, by, asked, values or [], work_dir, to=to or [], as_json=json)
         raise typer.Exit(EXIT_OF[verdict])
 

@@ -10,10 +10,23 @@ from compress.errors import UsageError
 
 
 def named_suites(
-    names: Sequence[str], rules: Path | None, data: Sequence[str], work_dir: Path, most: int | None = None
+    names: Sequence[str],
+    rules: Path | None,
+    data: Sequence[str],
+    work_dir: Path,
+    most: int | None = None,
+    judge: str | None = None,
 ) -> tuple[Path, Sequence[str]]:
-    """The rule file and the data options that ``validate`` takes: those given, or those of the suites."""
+    """The rule file and the data options that ``validate`` takes: those given, or those of the suites.
+
+    ``judge``: ``LABEL=FOLDER`` of a classifier for the suite ``toxicity``.
+    """
+    label, _, place = (judge or "").partition("=")
+    if judge is not None and not (label and place):
+        raise UsageError(f"--classifier {judge!r} is not LABEL=FOLDER", next="e.g. --classifier toxic=./toxic-bert")
     if not names:
+        if judge is not None:
+            raise UsageError("--classifier goes with --suite toxicity", next="in rows of your own: match: classifier")
         if rules is None or not data:
             raise UsageError("validate needs --rules and --data, or --suite", next="e.g. --suite ifeval")
         return rules, data
@@ -21,7 +34,8 @@ def named_suites(
         raise UsageError("--suite brings its own rules and data", next="leave --rules and --data out, or run twice")
     from compress.validate.suites import write_suites
 
-    rules, items, notes = write_suites(names, work_dir / "suites" / "+".join(_folder(name) for name in names), most)
+    folder = work_dir / "suites" / "+".join(_folder(name) for name in names)
+    rules, items, notes = write_suites(names, folder, most, (label, Path(place)) if judge else None)
     for note in notes:
         console.note(note)
     return rules, [str(items)]

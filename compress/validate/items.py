@@ -10,6 +10,7 @@ from typing import Any
 
 from compress import rows
 from compress.errors import DataError
+from compress.validate import classifier
 from compress.validate.scoring import SCORERS
 from runtime.rules import RuleBook, Turn
 from runtime.rules.instructions import expected_problems
@@ -94,7 +95,8 @@ def read_turn(
     except ValueError as error:
         raise DataError(path, number, f"{prefix}{error}", next=shape) from None
     wrong = book.turn_problems(turn)
-    wrong += expected_problems(book, row.get("expected") or {})
+    expected = row.get("expected") or {}
+    wrong += expected_problems(book, expected) + classifier.problems(expected)
     if wrong:
         raise DataError(path, number, "; ".join(wrong), next=_MEND)
     return turn

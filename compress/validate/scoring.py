@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from compress.numbers import NUMBERS, read_number, tidy
+from compress.validate import classifier
 from runtime.rules.refusal import refuses
 from runtime.rules.spelled import in_digits
 from runtime.rules.text import plain, shown, squeeze, word_pattern
@@ -158,6 +159,7 @@ def refusal(answer: Any, text: str) -> bool:
 
 SCORERS: dict[str, Callable[[Any, str], bool]] = {
     "choice": choice,
+    "classifier": classifier.holds,
     "contains": contains,
     "exact": exact,
     "instructions": instructions,

@@ -18,6 +18,7 @@ from typing import Any
 
 from compress.errors import DataError, UsageError
 from compress.rows import check_parts
+from compress.validate import classifier
 from compress.validate.suite_files import published
 from compress.validate.suite_formats import FORMATS
 from compress.validate.suite_prompts import own_prompts
@@ -134,18 +135,31 @@ def _rules(suites: Sequence[Suite]) -> str:
     return "".join(dict.fromkeys(parts))
 
 
-def write_suites(names: Sequence[str], folder: Path, most: int | None = None) -> tuple[Path, Path, list[str]]:
+def write_suites(
+    names: Sequence[str], folder: Path, most: int | None = None, judge: tuple[str, Path] | None = None
+) -> tuple[Path, Path, list[str]]:
     """The rule file and the items of the suites in ``folder``, with a line on each suite. Same names, same bytes.
 
-    ``most``: items of each suite, spread evenly over the set.
+    ``most``: items of each suite, spread evenly over the set. ``judge``: the label and the folder of a classifier that
+    says which replies of ``toxicity`` are right, in place of the lexicon, which its rule keeps.
     """
     suites = [_spread(load_suite(name), most) for name in names]
+    if judge is not None:
+        suites = [_judged(suite, *judge) if suite.name == "toxicity" else suite for suite in suites]
+        if all(suite.name != "toxicity" for suite in suites):
+            raise UsageError("--classifier judges the suite toxicity, which is not asked", next="add --suite toxicity")
     folder.mkdir(parents=True, exist_ok=True)
     rules, items = folder / "rules.yaml", folder / "eval.jsonl"
     rules.write_text(RULES + _rules(suites), encoding="utf-8")
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) for suite in suites for row in suite.rows]
     items.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return rules, items, [suite.note() for suite in suites]
+
+
+def _judged(suite: Suite, label: str, folder: Path) -> Suite:
+    expected = {"match": "classifier", "answer": classifier.answer(folder, label)}
+    rows = [{**row, "expected": expected} for row in suite.rows]
+    return replace(suite, rows=rows, source=f"{suite.source}, judged by {folder}")
 
 
 def _spread(suite: Suite, most: int | None) -> Suite:
