@@ -54,6 +54,7 @@ def measure(
     texts: dict[bool, list[str]] = {True: [], False: []}
     tokens, seconds = {True: 0, False: 0}, {True: 0.0, False: 0.0}
     for number, row in enumerate(data):
+        ask(session, row, {**how, "max_tokens": 1}, False, processor)  # then both ways find the prompt read
         for lookup in (number % 2 == 0, number % 2 == 1):
             text, count, spent = ask(session, row, how, lookup, processor)
             texts[lookup].append(text)
