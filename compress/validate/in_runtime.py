@@ -33,6 +33,7 @@ class RuntimeRunner(Runner):
 
         self.session = load(self.path, context=context)
         self.session.clock = STILL
+        self.session.engine.keep_threads()
         self.vocabulary = self.session.engine.n_vocab
         self.context = self.session.engine.context
 

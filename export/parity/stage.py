@@ -70,7 +70,7 @@ class ExportParity(Stage[ParityParams]):
     """Writes ``parity.json``, or fails with the first difference."""
 
     Params = ParityParams
-    version = 6
+    version = 5
     accepts = frozenset({"gguf", "gptq", "hf", "onnx"})
     produces = "parity"
     many = True

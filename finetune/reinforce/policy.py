@@ -55,6 +55,7 @@ class Policy:
         file = self.place / FILE
         self.vocabulary = write_snapshot(folder, file, self.p.type, vocabulary=self.vocabulary, threads=self.threads)
         session = load(file, context=context, slots=slots_for(self.base, context))
+        session.engine.keep_threads()
         try:
             yield session
         finally:

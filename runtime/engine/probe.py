@@ -41,14 +41,16 @@ class Probe:
 
     def step(self, slots: Sequence[Slot]) -> bool:
         """Measure one width at the end of what some free slot holds; False when there is nothing to do."""
-        slot = max(slots, key=lambda slot: len(slot.held), default=None)
+        most = min(self._backend.context, self._backend.alike)
+        fit = (slot for slot in slots if len(slot.held) <= most)
+        slot = max(fit, key=lambda slot: len(slot.held), default=None)
         if not self._left or slot is None or max(len(slot.held), len(self.text)) < 2 * WIDEST:
             return False
         if len(slot.held) < 2 * WIDEST:
             if len(self.text) >= self._backend.context:
                 return False
             self._cut(slot, 0)
-            self._decode(slot, self.text)
+            self._decode(slot, self.text[:most])
             return True
         width, base = self._left[0], len(slot.held) - self._left[0]
         text, singles, spent = slot.held[base:], [], []

@@ -87,7 +87,8 @@ def _down(schema: str) -> dict[str, Any]:
 
 
 def _chat_answer() -> dict[str, Any]:
-    events = {"text/event-stream": {"schema": {**_TEXT, "description": "chat.completion.chunk events, then [DONE]"}}}
+    # without a type: OpenAPI 3.1 cannot say whether it would be that of the stream or of an event
+    events = {"text/event-stream": {"schema": {"description": "chat.completion.chunk events, then [DONE]"}}}
     return {
         "description": "The completion, or with stream: true its chunks",
         "content": {"application/json": {"schema": _ref("ChatCompletion")}, **events},

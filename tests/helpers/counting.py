@@ -22,7 +22,7 @@ class Counting:
 
     name, version, chat = "counting", "1", Chat()
     clock = staticmethod(time.perf_counter)
-    n_vocab, context, batch, memory_bytes = N_VOCAB, 600, 512, 0
+    n_vocab, context, alike, batch, memory_bytes = N_VOCAB, 600, 600, 512, 0
     stops, controls, added, shares, grammars, folds, drafts, keeps = (
         frozenset({STOP}),
         (),

@@ -77,6 +77,11 @@ class Backend(Protocol):
     """Whether `constraint` works."""
     drafts: bool
     """Whether several tokens of one sequence, with logits for each, may cost less than one after another."""
+
+    @property
+    def alike(self) -> int:
+        """Tokens of a sequence up to which a step of several tokens may round as single ones do."""
+
     clock: Callable[[], float]
     """Seconds by which steps are compared: the thread's processor time where the processor decodes, which other work on
     the machine does not stretch."""
@@ -98,6 +103,9 @@ class Backend(Protocol):
 
         The array may be overwritten by the next call.
         """
+
+    def keep_threads(self) -> None:
+        """Decode with the same threads from now on, whatever other programs do: replies stay the same."""
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make ``target`` hold the first ``length`` tokens of ``source``."""

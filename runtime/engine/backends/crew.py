@@ -20,7 +20,7 @@ class Crew:
     """Of one backend, used by its decode thread only."""
 
     def __init__(self, threads: int) -> None:
-        self._most = self.threads = threads
+        self.most = self.threads = threads
         self._wall = self._used = self._until = 0.0
         self._hold, self._trying = HOLD, False
 
@@ -37,7 +37,7 @@ class Crew:
             self._until, self._trying = now + self._hold, False
             self.threads //= 2
             return True
-        self._trying = not waited and self.threads < self._most and now >= self._until
+        self._trying = not waited and self.threads < self.most and now >= self._until
         if self._trying:
-            self.threads = min(2 * self.threads, self._most)
+            self.threads = min(2 * self.threads, self.most)
         return self._trying

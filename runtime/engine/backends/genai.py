@@ -50,7 +50,7 @@ class GenaiBackend:
             ) from None
         self.n_vocab = int(settings["vocab_size"])
         trained = int(settings["context_length"])
-        self.context = min(context or min(trained, 4096), trained)
+        self.context = self.alike = min(context or min(trained, 4096), trained)
         self.slots, self.batch = slots, max(512, slots)
         eos = settings["eos_token_id"]
         self._pad = settings.get("pad_token_id")
@@ -108,6 +108,9 @@ class GenaiBackend:
 
     def copy(self, source: int, target: int, length: int) -> NoReturn:
         raise UsageError("onnxruntime-genai cannot copy a sequence")
+
+    def keep_threads(self) -> None:
+        """They stay as they are."""
 
     def cut(self, slot: int, length: int) -> None:
         if length == 0:

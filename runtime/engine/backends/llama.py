@@ -84,12 +84,11 @@ LONGEST = 8192
 _ENDLESS = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
 
 
+TOGETHER = 256
+"""Tokens of a sequence whose attention one thread computes whole. Of longer ones, over a float16 cache, the threads of
+a step with a single token of a single sequence take a part each, whose sums are rounded apart."""
 KV_TYPES = {"f16": (1, (1, 2)), "q8_0": (8, (32, 34))}
 """Types of keys and values in the cache: ggml's number of the type, and its values per block and bytes per block."""
-SCORES = 80_000_000
-"""Bytes of attention scores of a batch, up to which they are computed without flash attention. On a CPU that is no
-faster, it is less exact (KL .0001 against .000002 at 1,500 tokens of SmolLM2 in F16), and with one reply running, its
-sums over a float16 cache depend on the number of threads."""
 
 
 class LlamaBackend:
@@ -113,6 +112,7 @@ class LlamaBackend:
 
         self.version: str = llama_cpp.__version__
         self.clock = time.perf_counter if lib.llama_supports_gpu_offload() else time.thread_time
+        self.cache = f"llama-cpp-python {self.version} KV {kv}"
         params = lib.llama_model_default_params()
         params.use_extra_bufts = not _amx()
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
@@ -126,12 +126,9 @@ class LlamaBackend:
         self.context: int = min(context or min(trained, 4096), trained)
         self.slots = self._affordable(slots)
         self.batch = 512
-        scores = 4 * lib.llama_model_n_head(self._model) * self.context * self.batch
-        self._splits = kv == "f16" and (scores > SCORES or bool(lib.llama_supports_gpu_offload()))
-        self.cache = f"llama-cpp-python {self.version} KV {kv} flash {self._splits or kv != 'f16'}"
         self._open_context(threads or _threads(lib.llama_model_size(self._model)))
-        own = threads is None and not self._splits and not lib.llama_supports_gpu_offload()
-        self._crew = Crew(self.threads) if own and self.threads > 1 else None
+        yields = threads is None and self.threads > 1 and not lib.llama_supports_gpu_offload()
+        self._crew = Crew(self.threads) if yields else None
         self._read_vocabulary()
         self._grammars = Grammars(self)
         self._door = Door()
@@ -162,7 +159,7 @@ class LlamaBackend:
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = False
         params.type_k = params.type_v = KV_TYPES[self._kv][0]
-        params.flash_attn_type = self._attention()
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if self._kv != "f16" else params.flash_attn_type
         params.no_perf = True
         self.threads = threads
         self._context = lib.llama_init_from_model(self._model, params)
@@ -175,12 +172,6 @@ class LlamaBackend:
         self._memory = lib.llama_get_memory(self._context)
         self._views: dict[tuple[int, int], Rows] = {}
         self._make_batch()
-
-    def _attention(self) -> int:
-        """Flash attention where the cache needs it, on a GPU, or where the scores of a batch would take much memory."""
-        if self._kv != "f16":
-            return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
-        return int(lib.LLAMA_FLASH_ATTN_TYPE_AUTO if self._splits else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
     def _make_batch(self) -> None:
         """A batch whose arrays are numpy arrays, so that a chunk is written by slices."""
@@ -281,8 +272,21 @@ class LlamaBackend:
         used, now = time.process_time() - used, time.perf_counter()
         crew = self._crew
         if crew is not None and crew.note(now, now - started, used):
-            lib.llama_set_n_threads(self._context, crew.threads, crew.threads)
+            self._use(crew.threads)
         return code
+
+    def _use(self, threads: int) -> None:
+        self.threads = threads
+        lib.llama_set_n_threads(self._context, threads, threads)
+
+    def keep_threads(self) -> None:
+        if self._crew is not None:
+            self._use(self._crew.most)
+            self._crew = None
+
+    @property
+    def alike(self) -> int:
+        return TOGETHER if self._kv == "f16" and self.threads > 1 else self.context
 
     def _rows(self, count: int) -> Rows:
         """A view of the logits, without a copy; the views of an unmoved buffer are kept."""

