@@ -290,11 +290,12 @@ class Exchange:
                 total_ms=1e3 * (last.finished_at - first.submitted_at),
                 queue_ms=1e3 * max(0.0, first.started_at - first.submitted_at),
             ),
-            logprobs=self._logprobs(last) if raw == last.text else None,
+            logprobs=self._logprobs(last, bare="interventions" in more) if raw == last.text else None,
             **more,
         )
 
-    def _logprobs(self, request: Request) -> tuple[TokenLogprob, ...] | None:
+    def _logprobs(self, request: Request, *, bare: bool) -> tuple[TokenLogprob, ...] | None:
+        """``bare``: without the alternatives, which no rule has checked."""
         if request.chances is None:
             return None
         piece = self._session.engine.piece
@@ -306,7 +307,10 @@ class Exchange:
         def named(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
             return TokenLogprob(piece(token).decode("utf-8", "replace"), piece(token), logprob, top)
 
-        return tuple(named(token, logprob, tuple(named(*other) for other in top)) for token, logprob, top in found)
+        return tuple(
+            named(token, logprob, () if bare else tuple(named(*other) for other in top))
+            for token, logprob, top in found
+        )
 
 
 def _retrieved(pump: asyncio.Future[None]) -> None:

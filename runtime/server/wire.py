@@ -53,7 +53,8 @@ def message_of(reply: Reply, ask: Ask) -> tuple[dict[str, Any], str]:
     if ask.tools is not None:
         words, calls = ask.tools.read(reply)
         if calls:
-            return {"role": "assistant", "content": words, "tool_calls": calls}, "tool_calls"
+            message = {"role": "assistant", "content": words, "tool_calls": calls}
+            return message, reason if reason == "length" else "tool_calls"
         return {"role": "assistant", "content": words}, reason
     if ask.structured and reply.fields is None and any(w.startswith("template:") for w in reply.interventions):
         return {"role": "assistant", "content": None, "refusal": reply.raw}, reason
