@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import HoldfastError, Overloaded, UsageError
+from ..errors import HoldfastError, Overloaded, TooLong, UsageError
 from .gaps import GAPS
 from .lookup import Written
 from .sampling import Chances, Sampler, Sampling
@@ -88,7 +88,7 @@ class Request:
             raise UsageError("the prompt is empty", next="give at least one token")
         room = backend.context - (0 if self.score and not self.reply else 1)
         if len(self.prompt) > room:
-            raise UsageError(
+            raise TooLong(
                 f"the prompt has {len(self.prompt)} tokens; the context holds {backend.context}",
                 next="shorten the conversation, or load with a larger context",
             )

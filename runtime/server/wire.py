@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..engine.text import whole
-from ..errors import HoldfastError, UsageError
+from ..errors import HoldfastError, TooLong, UsageError
 
 if TYPE_CHECKING:
     from ..info import Info
@@ -143,4 +143,5 @@ def model_entry(info: Info, since: int) -> dict[str, Any]:
 def error_body(error: HoldfastError) -> dict[str, Any]:
     """An OpenAI error object."""
     kind = "invalid_request_error" if isinstance(error, UsageError) else "server_error"
-    return {"error": {"message": str(error), "type": kind, "param": None, "code": type(error).__name__}}
+    code = "context_length_exceeded" if isinstance(error, TooLong) else type(error).__name__  # clients look for it
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": code}}

@@ -219,7 +219,7 @@ def test_its_breaker_opens_tries_and_closes(session: Session) -> None:
 
 def test_requests_that_fail_together_open_its_breaker_once() -> None:
     breaker = Breaker(failures=2, pause=10, clock=(clock := Clock()))
-    assert all([breaker.allow() for _ in range(8)])
+    assert [breaker.allow() for _ in range(8)] == [True] * 8
     for _ in range(8):
         breaker.note(well=False)
     clock.now = 10.5
