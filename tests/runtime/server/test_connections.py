@@ -151,6 +151,18 @@ def test_where_it_listens_is_told_for_every_kind_of_socket(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_whoever_is_cut_off_by_a_second_signal_is_told(model: Path) -> None:
+    with served(model, "--slots", "1") as server, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(server.ask, **ENDLESS, response_format=LONG["response_format"], n=8)
+        wait_until(lambda: server.busy == 8, 10)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        told = waiting.result(10)
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "EngineLost")
+
+
+@pytest.mark.slow
 def test_a_stopped_server_lets_everybody_finish(model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as shared, ThreadPoolExecutor(4) as pool:
         how = {"fds": (shared.fileno(),)}
