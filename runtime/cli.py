@@ -151,7 +151,9 @@ def serve(
     from .server.limits import Limits
     from .server.logs import to_stderr
     from .server.origins import origins
+    from .server.sockets import inherited, reserved
 
+    listening = reserved(host, port) if fd is None else inherited(fd)
     cors, with_fallback = origins(cors or ()), _fallback(fallback, fallback_model, fallback_for, fallback_budget)
     if logs:
         to_stderr()
@@ -159,6 +161,7 @@ def serve(
     how = Loading(slots=slots, queue=queue, threads=threads, context=context, template=template, kv=kv)
     bounds = Limits(**{name: value for name, value in limits.items() if value is not None})
     with ExitStack() as stack:
+        stack.callback(listening.close)
         pool = stack.enter_context(ThreadPoolExecutor(1, "holdfast-load"))
         loading = pool.submit(_open, bundle, how, isolate=isolate)
         from .server.serve import run_server  # takes a while, in which the model is loaded
@@ -167,9 +170,7 @@ def serve(
         stack.callback(opened.close)
         run_server(
             with_fallback(opened, stack),
-            host=host,
-            port=port,
-            fd=fd,
+            listening,
             keys=given,
             cors=cors,
             limits=bounds,

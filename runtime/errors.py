@@ -103,6 +103,10 @@ class UsageError(HoldfastError):
     exit_code = EXIT_USAGE
 
 
+class TooLong(UsageError):
+    """A conversation does not fit in the model's context."""
+
+
 class ProblemList(UsageError):
     """Several problems reported at once; each is one line that names its place."""
 

@@ -12,11 +12,12 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .engine.requests import Request
+from .engine.requests import Request, late
 from .engine.text import whole
 from .errors import Cancelled, Overloaded, UsageError
 from .reply import Reply, Settings, Timings, TokenLogprob, Usage
 from .values import check_turn
+from .waiting import next_of
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -106,11 +107,19 @@ class Exchange:
         """One generation that goes on from ``said``, as it comes."""
         pieces: queue.SimpleQueue[str] = queue.SimpleQueue()
         request = self.submit(pieces.put, how, said=said)
-        while piece := pieces.get():
+        while piece := self._within(request, pieces):
             yield piece
         request.wait()
         if request.finish_reason == "cancelled":
             raise Cancelled("the turn was cancelled", next="ask again")
+
+    def _within(self, request: Request, pieces: queue.SimpleQueue[str]) -> str:
+        """The next piece. Overloaded when it does not come before the deadline: a step may take longer."""
+        try:
+            return pieces.get(timeout=request.patience)
+        except queue.Empty:
+            request.cancel()
+            raise late() from None
 
     def _held(self, book: RuleBook) -> Iterator[str]:
         from .guard import CUT, RETRY, SET
@@ -163,10 +172,12 @@ class Exchange:
                 self.cancel()
             return
         try:
-            request = await loop.run_in_executor(None, self.submit, partial(_send, loop, found))
-            while piece := await found.get():
+            request = await self._beside(self.submit, partial(_send, loop, found))
+            while piece := await next_of(found, request.patience):
                 yield piece
             request.wait()
+        except TimeoutError:
+            raise late() from None
         finally:
             self.cancel()
 
@@ -201,7 +212,7 @@ class Exchange:
         """Generate, enforce, and tell how it went. A generation that the caller prepared and submitted is the first."""
         if enforce and not self._requests:
             self.structured()
-        text = self._finish(self._requests[0] if self._requests else self.submit(), self._how)
+        text = self._finish(self._requests[0] if self._requests else self.submit())
         book = self._session.rules
         if book is None:
             return self._reply(text, text, None)
@@ -241,9 +252,9 @@ class Exchange:
     def _cut(self) -> bool:
         return self._requests[-1].finish_reason == "length"
 
-    def _finish(self, request: Request, how: Settings) -> str:
+    def _finish(self, request: Request) -> str:
         try:
-            request.wait(how.timeout + 1 if how.timeout is not None else None)
+            request.wait(request.patience)
         except BaseException:
             request.cancel()
             raise
@@ -254,7 +265,7 @@ class Exchange:
     def _retry(self) -> tuple[str, bool]:
         """A second try, and whether it was cut off."""
         how = self._otherwise()
-        return self._finish(self.submit(how=how), how), self._cut
+        return self._finish(self.submit(how=how)), self._cut
 
     def _otherwise(self) -> Settings:
         """The settings of a second try: some variety, and the contract's grammar where the backend has grammars."""
@@ -279,11 +290,12 @@ class Exchange:
                 total_ms=1e3 * (last.finished_at - first.submitted_at),
                 queue_ms=1e3 * max(0.0, first.started_at - first.submitted_at),
             ),
-            logprobs=self._logprobs(last) if raw == last.text else None,
+            logprobs=self._logprobs(last, bare="interventions" in more) if raw == last.text else None,
             **more,
         )
 
-    def _logprobs(self, request: Request) -> tuple[TokenLogprob, ...] | None:
+    def _logprobs(self, request: Request, *, bare: bool) -> tuple[TokenLogprob, ...] | None:
+        """``bare``: without the alternatives, which no rule has checked."""
         if request.chances is None:
             return None
         piece = self._session.engine.piece
@@ -295,7 +307,10 @@ class Exchange:
         def named(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
             return TokenLogprob(piece(token).decode("utf-8", "replace"), piece(token), logprob, top)
 
-        return tuple(named(token, logprob, tuple(named(*other) for other in top)) for token, logprob, top in found)
+        return tuple(
+            named(token, logprob, () if bare else tuple(named(*other) for other in top))
+            for token, logprob, top in found
+        )
 
 
 def _retrieved(pump: asyncio.Future[None]) -> None:

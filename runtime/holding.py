@@ -13,13 +13,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .engine.text import begun
 from .rules import RuleBook, Turn
 
 _END = re.compile(r"[.!?…:;。！？][\"'”’)\]]*(?=\s)|\n")
 """Where a sentence may end: nothing but white space follows, so no word is cut."""
 _REPLY = re.compile(r'"reply"\s*:\s*"')
-_HALF = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\(?:u[0-9a-fA-F]{0,3})?$|\\u[dD][89abAB][0-9a-fA-F]{2}$")
-"""The beginning of an escape, or of the two that spell one character, at the end of a text."""
 
 
 class Holding:
@@ -80,10 +79,10 @@ class Holding:
             return None
         try:
             head = json.loads(raw[: at.start()].rstrip().rstrip(",") + "}")
-            words = json.loads('"' + _HALF.sub("", raw[at.end() :]) + '"')
         except ValueError:
-            return None  # the words have ended, or this is no such object: `end` will tell
-        return (self._decided(head), words) if isinstance(head, dict) else None
+            return None  # this is no such object: `end` will tell
+        words = begun(raw[at.end() :])  # None: they have ended
+        return (self._decided(head), words) if isinstance(head, dict) and words is not None else None
 
     def _decided(self, fields: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """The fields with what the rules decide set."""

@@ -168,6 +168,7 @@ class IsolatedSession(Talking):
 
     def prompt(self, messages: Messages, facts: Mapping[str, Any] | None = None) -> list[Message]:
         """As `Session.prompt`."""
+        check_turn(messages, facts or {})
         return list(self._call("prompt", {"messages": list(messages), "facts": facts})["messages"])
 
     def _call(self, what: str, ask: Told) -> Told:

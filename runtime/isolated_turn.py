@@ -13,6 +13,7 @@ from .engine_process import Told
 from .errors import Cancelled, EngineLost, HoldfastError
 from .frames import error_from, reply_from
 from .reply import Reply
+from .waiting import next_of
 
 Sink = Callable[[Told], None]
 """Who gets what comes back."""
@@ -94,9 +95,8 @@ class IsolatedTurn:
         loop, found = asyncio.get_running_loop(), asyncio.Queue[Told]()
         self._start(partial(_hand, loop, found), stream=stream, enforce=enforce)
         try:
-            async with asyncio.timeout(self._patience):
-                while (piece := self._read(await found.get())) is not None:
-                    yield piece
+            while (piece := self._read(await next_of(found, self._patience))) is not None:
+                yield piece
         except TimeoutError:
             raise self._stuck() from None
         finally:

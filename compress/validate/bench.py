@@ -25,10 +25,11 @@ from statistics import median
 from typing import Any
 
 from compress.artifact import open_artifact
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, HoldfastError
 from compress.validate.runner import Messages, Probe, Progress, Runner, silent
 from compress.validate.runners import open_runner
 from runtime.engine.backends import BACKENDS
+from runtime.frames import error_from, error_to
 
 TIMES = ("ttft_ms", "ttft_p95_ms", "ttft_cached_ms", "tokens_per_s", "prefill_tokens_per_s")
 PREFILL_TOKENS, PREFILLS = 384, 3
@@ -55,7 +56,7 @@ def bench(
     size_bytes, load_s, note, runs, threads, versions}``; times are None where no kernel for the format is installed
     (GPTQ).
     ``threads`` counts torch's threads; the runtime always uses its own default, as it does when it ships.
-    Raises ArtifactError with the child's last words when it fails.
+    Raises what the child's own work raises; ArtifactError with its last words when it ends otherwise.
     """
     artifact = open_artifact(path, verify=False)
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder:
@@ -86,14 +87,18 @@ def _child(job: Path, path: Path, progress: Progress) -> dict[str, Any]:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         late = threading.Timer(TIMEOUT_S, child.kill)
         late.start()
-        with child:
-            for line in child.stdout or ():
-                told = json.loads(line) if line.startswith("{") else {}
-                if "done" in told:
-                    progress(told["done"], told["total"])
-                else:
-                    found = told or found
-        late.cancel()
+        try:
+            with child:
+                for line in child.stdout or ():
+                    told = json.loads(line) if line.startswith("{") else {}
+                    if "done" in told:
+                        progress(told["done"], told["total"])
+                    else:
+                        found = told or found
+        finally:
+            late.cancel()
+        if "failed" in found:
+            raise error_from(found["failed"])
         if child.returncode or not found:
             errors.seek(0)
             last = (errors.read().strip().splitlines() or ["it ended without a word"])[-1]
@@ -207,7 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=9)
     given = parser.parse_args(arguments)
     if given.path.suffix == ".json":
-        result = measure(json.loads(given.path.read_text()), _tell)
+        try:
+            result = measure(json.loads(given.path.read_text()), _tell)
+        except HoldfastError as error:
+            result = {"failed": error_to(error)}
     else:
         result = bench(given.path, runs=given.runs, threads=given.threads)
     sys.stdout.write(json.dumps(result) + "\n")

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -28,16 +30,18 @@ from starlette.routing import Route
 
 try:
     from holdfast import IsolatedSession, Reply, load_isolated
-    from holdfast.errors import EngineLost, HoldfastError, Overloaded
+    from holdfast.errors import EngineLost, HoldfastError, Overloaded, TooLong
 except ModuleNotFoundError:  # in the toolkit's own checkout, where the package has another name
     from runtime import IsolatedSession, Reply, load_isolated
-    from runtime.errors import EngineLost, HoldfastError, Overloaded
+    from runtime.errors import EngineLost, HoldfastError, Overloaded, TooLong
 
 PAGE = Path(__file__).with_name("page.html")
 CASES, MESSAGES, LETTERS = 500, 100, 4000
 """Cases that are kept, messages of a case, characters of a message."""
 SECONDS, HEARTBEAT = 60.0, 15.0
 """For a reply; between two signs of life to whoever watches."""
+ROOM = 256
+"""Tokens of the context that are a reply's."""
 SAFE = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
@@ -80,7 +84,8 @@ class Desk:
     def __init__(self, session: IsolatedSession) -> None:
         self._session = session
         self._cases: dict[int, Case] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1000 * secrets.randbelow(1000) + 1)
+        """Not those of the run before: a page that is still open must not write into another customer's case."""
         self._watchers: set[asyncio.Queue[Case]] = set()
 
     def app(self) -> Starlette:
@@ -93,6 +98,7 @@ class Desk:
                 Route("/api/cases/{id:int}/messages", self._say, methods=["POST"]),
                 Route("/api/events", self._events),
             ],
+            exception_handlers={HoldfastError: self._refused},
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
         )
 
@@ -109,6 +115,8 @@ class Desk:
         facts = told.get("facts") if isinstance(told, dict) else None
         if not isinstance(facts, dict):
             return _error(400, "facts must be an object")
+        asked = [{"role": "user", "content": "-"}]
+        await asyncio.to_thread(self._session.prompt, asked, facts)  # an error for facts that the rules do not know
         while len(self._cases) >= CASES:
             del self._cases[min(self._cases)]
         case = Case(next(self._numbers), facts)
@@ -125,23 +133,35 @@ class Desk:
             return _error(400, f"a message has 1 to {LETTERS} characters")
         if case.busy or len(case.said) >= MESSAGES:
             return _error(409, "the case is being answered, or is full")
-        said = [*case.said, {"role": "user", "content": text}]
         case.busy = True
         try:
-            reply = await self._session.achat(said, case.facts, timeout=SECONDS)
-        except (EngineLost, Overloaded) as error:
-            return _error(
-                503, "the assistant is busy; ask again in a moment", {"Retry-After": str(round(error.retry_after))}
-            )
-        except HoldfastError as error:
-            return _error(400, error.what)
+            reply, case.said = await self._answer([*case.said, {"role": "user", "content": text}], case.facts)
         finally:
             case.busy = False
-        case.said = said
         case.shown.append({"who": "customer", "text": text})
         case.answered(reply)
         self._tell(case)
         return JSONResponse(case.board())
+
+    async def _answer(self, said: list[dict[str, str]], facts: Mapping[str, Any]) -> tuple[Reply, list[dict[str, str]]]:
+        """The reply, and what the model was shown: of a long conversation the end that leaves room for a reply."""
+        context = self._session.info.context
+        room = min(ROOM, context // 2)
+        while True:
+            try:
+                reply = await self._session.achat(said, facts, timeout=SECONDS)
+                if reply.usage.prompt_tokens + room <= context or len(said) < 3:
+                    return reply, said
+            except TooLong:
+                if len(said) < 3:
+                    raise
+            said = said[2:]
+
+    async def _refused(self, _: Request, error: Exception) -> Response:
+        if isinstance(error, EngineLost | Overloaded):
+            after = str(max(1, round(error.retry_after)))
+            return _error(503, "the assistant is busy; ask again in a moment", {"Retry-After": after})
+        return _error(400, error.what if isinstance(error, HoldfastError) else "")
 
     def _tell(self, case: Case) -> None:
         for watcher in self._watchers:
@@ -169,10 +189,12 @@ class Desk:
 
 
 async def _read(request: Request) -> Any:
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise HTTPException(415, "send JSON")  # what pages of other origins may send without asking is something else
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > 8 * LETTERS:
+        if size > 16 * LETTERS:
             return None
         parts.append(part)
     try:
@@ -194,6 +216,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="decode threads")
     given = parser.parse_args()
     try:
+        listening = socket.create_server(("127.0.0.1", given.port))
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        parser.exit(1, f"error: port {given.port} cannot be listened on ({why})\n  next: choose another --port\n")
+    try:
         session = load_isolated(given.bundle, slots=given.slots, threads=given.threads)
     except HoldfastError as error:
         parser.exit(error.exit_code, f"error: {error}\n")
@@ -202,7 +229,6 @@ def main() -> None:
             parser.exit(
                 2, f"error: {given.bundle} has no rules with a contract\n  next: make one with `compress pipeline`\n"
             )
-        listening = socket.create_server(("127.0.0.1", given.port))
         print(f"help desk on http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         config = uvicorn.Config(Desk(session).app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
         uvicorn.Server(config).run([listening])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import HoldfastError, Overloaded, UsageError
+from ..errors import HoldfastError, Overloaded, TooLong, UsageError
 from .gaps import GAPS
 from .lookup import Written
 from .sampling import Chances, Sampler, Sampling
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 GREEDY = Sampling()
+MOMENT = 0.1
 
 
 @dataclass(eq=False)
@@ -55,6 +56,8 @@ class Request:
 
     done: threading.Event = field(default_factory=threading.Event)
     cancelled: bool = False
+    leave: Callable[[Request], None] | None = None
+    """Tells the scheduler, while it has the request, that it was cancelled."""
     error: HoldfastError | None = None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
@@ -85,7 +88,7 @@ class Request:
             raise UsageError("the prompt is empty", next="give at least one token")
         room = backend.context - (0 if self.score and not self.reply else 1)
         if len(self.prompt) > room:
-            raise UsageError(
+            raise TooLong(
                 f"the prompt has {len(self.prompt)} tokens; the context holds {backend.context}",
                 next="shorten the conversation, or load with a larger context",
             )
@@ -98,8 +101,10 @@ class Request:
         return [*(self.prompt[-lacking:] if lacking > 0 else ()), *self.tokens[-count:]]
 
     def cancel(self) -> None:
-        """Stop at the next step; the reply so far stays readable."""
+        """Stop at once; the reply so far stays readable."""
         self.cancelled = True
+        if (leave := self.leave) is not None:
+            leave(self)
 
     @property
     def over(self) -> bool:
@@ -110,7 +115,13 @@ class Request:
         """Finish reason and error of a request that is `over`."""
         if self.cancelled:
             return "cancelled", None
-        return "error", Overloaded("the deadline passed before the reply was complete")
+        return "error", late()
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds for which to wait for a sign of it: until a moment after the deadline, which the scheduler sees
+        only between two steps."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) + MOMENT
 
     def speak(self, data: bytes, *, final: bool = False) -> None:
         """Add the bytes of a token to the text, and tell the listener what is certain of it."""
@@ -123,6 +134,7 @@ class Request:
 
     def conclude(self, reason: str, error: HoldfastError | None, piece: Callable[[int], bytes]) -> None:
         """End the request. Never raises, and whoever waits is woken in any case."""
+        self.leave = None
         try:
             if self.stream is not None:
                 self.speak(b"", final=True)
@@ -149,9 +161,14 @@ class Request:
         """Block until done; raise what went wrong."""
         if not self.done.wait(timeout):
             self.cancel()
-            raise Overloaded("the reply did not come in time")
+            raise late()
         if self.error is not None:
             raise self.error
+
+
+def late() -> Overloaded:
+    """The error of a request whose deadline passed."""
+    return Overloaded("the deadline passed before the reply was complete")
 
 
 def as_error(error: Exception) -> HoldfastError:

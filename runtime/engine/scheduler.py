@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import HoldfastError, Overloaded
-from .backends.base import Backend, Span
+from .backends.base import Backend, Interrupted, Span
+from .brake import Brake
 from .door import same_process
 from .lookup import LONGEST, NOTHING, Draft, Drafts, Written
-from .pace import CHUNK, SCORED_CHUNK, Pace
+from .pace import CHUNK, FIRST, SCORED_CHUNK, Pace
 from .probe import Probe
 from .requests import Counters, Request, as_error, what_of
 from .sampling import Sampler
@@ -57,6 +58,7 @@ class Scheduler:
         self._probe = Probe(backend, self._drafts, lambda: bool(self._waiting) or self._closing)
         self._wants_drafts = False
         self._pace = Pace()
+        self._brake = Brake(backend)
         self._even, self._running = False, 0  # whether the step holds no prompt; the replies that go on in it
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._loop, name="holdfast-decode", daemon=True)
@@ -78,9 +80,20 @@ class Scheduler:
                 self.counters.rejected += len(requests)
                 raise Overloaded(f"the queue is full ({self._limit} requests wait)", retry_after=1)
             for request in requests:
-                request.submitted_at = now
+                request.submitted_at, request.leave = now, self._leave
             self._waiting.extend(requests)
             self._wake.notify()
+
+    def _leave(self, request: Request) -> None:
+        """A request was cancelled: it need not wait for the step that is being computed."""
+        with self._wake:
+            queued = request in self._waiting
+            if queued:
+                self._waiting.remove(request)
+        if queued:
+            self._conclude(request, *request.over_why())
+        else:
+            self._brake.pull()
 
     def prepare(self, text: Sequence[int]) -> None:
         """Find out what drafts cost from now on, whenever nobody waits; on ``text`` as long as nobody has asked."""
@@ -162,12 +175,16 @@ class Scheduler:
     def _admit(self) -> None:
         """Give free slots to the first waiting requests."""
         self._sweep()
-        while self._waiting:
-            request = self._waiting[0]
-            if (request.fresh and self._slots.live) or not self._slots.free:
-                return
-            self._waiting.popleft()
+        while (request := self._next()) is not None:
             self._start(request)
+
+    def _next(self) -> Request | None:
+        """The first waiting request, taken out of the queue, where there is room for it."""
+        free = self._slots.free
+        with self._wake:
+            if not self._waiting or not free or (self._waiting[0].fresh and self._slots.live):
+                return None
+            return self._waiting.popleft()
 
     def _sweep(self) -> None:
         """Send away, from anywhere in the queue, whom nobody waits for any more."""
@@ -201,27 +218,39 @@ class Scheduler:
 
     def _step(self) -> None:
         """Decode one batch and hand out its tokens."""
-        for slot in self._slots.live[:]:
-            request = slot.request
-            assert request is not None
-            if (request.cancelled or request.deadline is not None) and request.over:
-                self._finish(slot, *request.over_why())
-        work = self._plan()
-        if not work:
-            return
-        started = self._backend.clock()
-        try:
-            rows = self._backend.decode([span for _, span in work])
-        except Exception as error:
-            log.warning("a batch of %d could not be decoded: %s", len(work), error)
-            self._decode_apart(work)
-        else:
+        with self._brake:
+            self._dismiss()
+            work = self._plan()
+            if not work:
+                return
+            started = self._backend.clock()
+            fault: Exception | None = None
+            try:
+                rows = self._backend.decode([span for _, span in work])
+            except Exception as error:
+                fault = error
+        self._brake.pulled = isinstance(fault, Interrupted)
+        if fault is None:
             self._advance(work, rows)
             spent, width = self._backend.clock() - started, sum(len(span.tokens) for _, span in work)
             if self._even and (self._running == 1 or width == self._running):
                 self._drafts.timed(width, spent)
             if not self._even or width == self._running:
                 self._pace.note(self._running, width - self._running, spent)
+        elif self._brake.pulled:
+            for slot, _ in work:
+                self._slots.restore(slot)
+        else:
+            log.warning("a batch of %d could not be decoded: %s", len(work), fault)
+            self._decode_apart(work)
+
+    def _dismiss(self) -> None:
+        """End the replies that nobody waits for any more."""
+        for slot in self._slots.live[:]:
+            request = slot.request
+            assert request is not None
+            if (request.cancelled or request.deadline is not None) and request.over:
+                self._finish(slot, *request.over_why())
 
     def _decode_apart(self, work: list[tuple[Slot, Span]]) -> None:
         """A batch failed: decode each part alone, so that only the requests at fault fail. Raises what the engine
@@ -266,6 +295,8 @@ class Scheduler:
             if work:
                 read = any(slot.request is not None and slot.request.read for slot in running)
                 room = min(room - len(work), self._pace.room(len(running)) if read else CHUNK)
+            if self._brake.pulled:  # this step is not stopped: it is to be a short one
+                room = min(room, FIRST)
             for slot in live:
                 if slot.next < 0 and room > 0 and self._slots.ready(slot):
                     span = self._chunk(slot, room)

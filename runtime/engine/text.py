@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Callable, Sequence
 
@@ -52,6 +53,18 @@ def half_character(text: str) -> int | None:
     """Position of a lone surrogate (half an emoji, which no encoding knows), or None."""
     found = None if text.isascii() else _HALVES.search(text)
     return found.start() if found else None
+
+
+_HALF_ESCAPE = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\(?:u[0-9a-fA-F]{0,3})?$|\\u[dD][89abAB][0-9a-fA-F]{2}$")
+"""The beginning of an escape, or of the two that spell one character, at the end of a text."""
+
+
+def begun(inside: str) -> str | None:
+    """What a JSON string says of which this is the inside, up to where it was cut off; None where it has ended."""
+    try:
+        return str(json.loads('"' + _HALF_ESCAPE.sub("", inside) + '"'))
+    except ValueError:
+        return None
 
 
 def whole(text: str) -> str:

@@ -166,6 +166,11 @@ class Server:
         except Exception as error:
             cancel(turns)
             return self._failed(error, record)
+        except asyncio.CancelledError:
+            cancel(turns)
+            if not self.draining:
+                raise
+            return self._failed(EngineLost("the server was stopped"), record)
 
     def _begin(self, ask: Ask) -> list[Turn]:
         """Set up the turns: templates and grammars may take a while, so away from the event loop."""
@@ -250,6 +255,7 @@ class Named:
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id")
+        scope["path"] = scope["path"].rstrip("/") or "/"  # else a redirect, behind which clients leave the body out
         name = scope.setdefault("state", {})["request_id"] = request_id(given.decode("latin-1") if given else None)
 
         async def named(message: Message) -> None:

@@ -27,6 +27,8 @@ OUTCOMES = ("answered", "broke_rules", "failed", "open", "over_budget")
 """How asking ended; ``open``: the circuit breaker was."""
 REASONS = ("escalated", "refused", "safe")
 HOUR = 3600.0
+MOST_TOKENS = 1 << 48
+"""That a server may say it took."""
 Clock = Callable[[], float]
 
 
@@ -85,10 +87,12 @@ class Breaker:
 
     def note(self, *, well: bool) -> None:
         """How a request went."""
-        self._trying = False
         if well:
-            self._failed, self._open_until, self._wait = 0, None, 0.0
+            self._failed, self._open_until, self._wait, self._trying = 0, None, 0.0, False
             return
+        if self._open_until is not None and not self._trying:
+            return  # one of several that were under way when it opened
+        self._trying = False
         self._failed += 1
         if self._failed >= self.failures:
             self._wait = min(max(self.pause, 2 * self._wait), self.longest)
@@ -197,7 +201,7 @@ def _usage_in(told: Any) -> Usage | None:
     """The tokens that a server says it took, where it does."""
     found = told if isinstance(told, dict) else {}
     counts: list[Any] = [found.get("prompt_tokens"), found.get("completion_tokens")]
-    return Usage(*counts) if all(type(count) is int and count >= 0 for count in counts) else None
+    return Usage(*counts) if all(type(count) is int and 0 <= count < MOST_TOKENS for count in counts) else None
 
 
 @dataclass
@@ -235,9 +239,11 @@ class Fallback:
         most = how.get("max_tokens", Settings().max_tokens)
         if self.budget.left() < (dear := reply.usage.prompt_tokens + most):
             return "over_budget", None
+        left = (how.get("timeout") or float("inf")) - reply.timings.total_ms / 1e3
+        if left <= 0:
+            return "failed", None
         if not self.breaker.allow():
             return "open", None
-        left = (how.get("timeout") or float("inf")) - reply.timings.total_ms / 1e3
         spending, started = self.budget.spend(dear), time.perf_counter()
         well: bool | None = None  # nothing is known of it when the client leaves
         try:
@@ -289,6 +295,8 @@ class _Turn:
 
     async def areply(self, *, enforce: bool = True) -> Reply:
         reply = await self.inner.areply(enforce=enforce)
+        if self.cancelled:  # while the reply was on its way here
+            raise Cancelled("the turn was cancelled", next="ask again")
         self.task = asyncio.ensure_future(self.ask(reply))
         try:
             self.reply = await self.task

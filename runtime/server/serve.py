@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +13,10 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import HoldfastError, UsageError
+from ..errors import UsageError
 from .app import Server
 from .limits import Limits
+from .sockets import listen, url_of
 from .wire import as_json, error_body
 
 if TYPE_CHECKING:
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 75
 """Seconds for which an idle connection stays open: longer than clients keep theirs, so that they close first."""
-BACKLOG = 2048
-"""Connections that may wait to be taken."""
 SETTLE = 1.0
 """Seconds for which a server that stops keeps idle connections: a request may be on its way on them."""
-_FD = "have the parent process listen, and give the number under which the socket is inherited"
 
 
 def _no_http() -> list[h11.Event]:
@@ -98,11 +95,9 @@ def patient(limits: Limits) -> type[H11Protocol]:
 
 
 def run_server(
-    host_session: Host,
+    host: Host,
+    listening: socket.socket,
     *,
-    host: str,
-    port: int,
-    fd: int | None = None,
     keys: Keys | Sequence[str] = (),
     limits: Limits | None = None,
     cors: Sequence[str] = (),
@@ -113,12 +108,11 @@ def run_server(
     """Serve until SIGTERM or Ctrl-C, then let what runs finish (at most ``drain`` seconds).
 
     ``grace``: seconds for which, after SIGTERM, connections are still taken while ``/readyz`` is 503, so that a load
-    balancer can look. ``fd``: a listening socket that somebody else holds open (systemd, a parent process): what waits
-    in it when this process stops is taken by the next one. ``started`` is called with the base URL once the port is
-    open (``port`` 0 takes a free one).
+    balancer can look. ``listening``: see `sockets`; what waits in one that is inherited (from systemd, a parent
+    process) is taken by the next one when this process stops. ``started`` is called with the base URL.
     """
     limits = limits or Limits()
-    server = Server(host_session, keys=keys, limits=limits, cors=cors)
+    server = Server(host, keys=keys, limits=limits, cors=cors)
     config = uvicorn.Config(
         server.app(),
         http=patient(limits),
@@ -131,7 +125,7 @@ def run_server(
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(drain),
     )
-    listening = _at_once(_bound(host, port) if fd is None else _inherited(fd))
+    listen(listening)
     with suppress(KeyboardInterrupt):
         _Uvicorn(config, server, grace, started).run([listening])
 
@@ -150,7 +144,7 @@ class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is optional
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started and self._told is not None:
-            self._told(_url_of(sockets[0]))
+            self._told(url_of(sockets[0]))
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self._stopping is not None:  # asked twice
@@ -172,39 +166,3 @@ class _Uvicorn(uvicorn.Server):  # type: ignore[misc]  # uvicorn is optional
         connections = self.server_state.connections
         expected = any(one.cycle is None for one in connections)  # until their time for a head is up
         return not connections or (now > self._closed + SETTLE and not expected)
-
-
-def _at_once(listening: socket.socket) -> socket.socket:
-    """Its connections send small pieces when they are written (asyncio sees to that only where the socket names its
-    protocol): the body behind its head would wait 40 ms for the other side's acknowledgement."""
-    if listening.family in (socket.AF_INET, socket.AF_INET6):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
-def _url_of(listening: socket.socket) -> str:
-    """Its base URL; a socket in the file system is written as nginx's ``proxy_pass`` takes it."""
-    bound = listening.getsockname()
-    if not isinstance(bound, tuple):
-        return f"http://unix:{os.fsdecode(bound)}:"
-    return f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"
-
-
-def _inherited(fd: int) -> socket.socket:
-    try:
-        found = socket.socket(fileno=fd)
-    except OSError as error:
-        raise UsageError(f"file descriptor {fd} is no socket ({error.strerror})", next=_FD) from None
-    if found.type != socket.SOCK_STREAM:
-        found.detach()
-        raise UsageError(f"file descriptor {fd} is no stream socket", next=_FD)
-    return found
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        what = f"{host}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error})"
-        raise HoldfastError(what, next="choose another --host or --port") from None

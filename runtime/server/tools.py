@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..engine.text import begun
 from ..errors import UsageError
 from ..schema import remade
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..reply import Reply
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_CALL = re.compile(r'\{"name":"([A-Za-z0-9_-]{1,64})","arguments":(.*)', re.DOTALL)
+_WORDS = re.compile(r'\{"reply":"(.*)', re.DOTALL)
 _HOW = """You can use these functions. Each line is one of them as JSON:
 {tools}
 To use one, write {{"name": its name, "arguments": its arguments}} and nothing else."""
@@ -90,11 +93,20 @@ class ToolUse:
             return reply.raw, [_call(name, "{}") for name in reply.tools if name in names]
         try:
             said = json.loads(reply.raw)
-        except ValueError:  # cut off
-            return reply.raw, []
+        except ValueError:
+            return _cut(reply.raw)
         if isinstance(said, dict) and isinstance(said.get("name"), str):
             return None, [_call(said["name"], json.dumps(said.get("arguments", {}), ensure_ascii=False))]
         return (str(said["reply"]) if isinstance(said, dict) and "reply" in said else reply.raw), []
+
+
+def _cut(raw: str) -> tuple[str | None, list[dict[str, Any]]]:
+    """What there is of a reply that ran into the token limit: a call with the beginning of its arguments, as other
+    servers give it, or the beginning of the words."""
+    if (call := _CALL.match(raw)) is not None:
+        return None, [_call(call[1], call[2])]
+    words = _WORDS.match(raw)
+    return (None if words is None else begun(words[1])), []
 
 
 _MERGED = frozenset(("$ref", "allOf", "anyOf", "minProperties", "oneOf", "patternProperties"))

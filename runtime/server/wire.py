@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..engine.text import whole
-from ..errors import HoldfastError, UsageError
+from ..errors import HoldfastError, TooLong, UsageError
 
 if TYPE_CHECKING:
     from ..info import Info
@@ -53,7 +53,8 @@ def message_of(reply: Reply, ask: Ask) -> tuple[dict[str, Any], str]:
     if ask.tools is not None:
         words, calls = ask.tools.read(reply)
         if calls:
-            return {"role": "assistant", "content": words, "tool_calls": calls}, "tool_calls"
+            message = {"role": "assistant", "content": words, "tool_calls": calls}
+            return message, reason if reason == "length" else "tool_calls"
         return {"role": "assistant", "content": words}, reason
     if ask.structured and reply.fields is None and any(w.startswith("template:") for w in reply.interventions):
         return {"role": "assistant", "content": None, "refusal": reply.raw}, reason
@@ -142,4 +143,5 @@ def model_entry(info: Info, since: int) -> dict[str, Any]:
 def error_body(error: HoldfastError) -> dict[str, Any]:
     """An OpenAI error object."""
     kind = "invalid_request_error" if isinstance(error, UsageError) else "server_error"
-    return {"error": {"message": str(error), "type": kind, "param": None, "code": type(error).__name__}}
+    code = "context_length_exceeded" if isinstance(error, TooLong) else type(error).__name__  # clients look for it
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": code}}

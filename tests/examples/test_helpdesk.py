@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tiny_bundle import write_ruled_bundle
 
@@ -62,6 +63,35 @@ def page(browser: Any, desk: tuple[str, Any]) -> Iterator[Any]:
     assert complaints == []
 
 
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind", "status"),
+    [
+        ('{"tier": "gold"}', JSON, 201),
+        ('{"tier": "lead"}', JSON, 400),
+        ('{"unheard": 1}', JSON, 400),
+        ('{"tier": NaN}', JSON, 400),
+        ('{"policy": "\\ud83d"}', JSON, 400),
+        (f'{{"policy": {"[" * 700}{"]" * 700}}}', JSON, 400),
+        ('{"tier": "gold"}', {"Content-Type": "text/plain"}, 415),
+    ],
+)
+def test_a_case_has_facts_that_the_rules_know(desk: tuple[str, Any], facts: str, kind: Any, status: int) -> None:
+    told = httpx.post(f"{desk[0]}/api/cases", content=f'{{"facts": {facts}}}', headers=kind)
+    assert told.status_code == status
+
+
+def test_a_conversation_that_the_context_does_not_hold_goes_on(desk: tuple[str, Any]) -> None:
+    case = httpx.post(f"{desk[0]}/api/cases", json={"facts": {}}).json()["id"]
+    for number in range(6):
+        words = {"text": f"{number} " + "My kettle is broken. " * 8}
+        told = httpx.post(f"{desk[0]}/api/cases/{case}/messages", json=words, timeout=60)
+        assert told.status_code == 200, told.text
+    assert len(told.json()["shown"]) == 12
+
+
 def begin(page: Any, **facts: str) -> None:
     for name, value in facts.items():
         field = page.locator(f"#facts [name={name}]")
@@ -95,7 +125,7 @@ def test_a_threat_is_escalated_and_the_board_shows_it(page: Any) -> None:
     assert any(re.match("retry", what) for what in done)
     assert any("sent the safe reply" in what for what in done)
     assert page.locator("#rules li").filter(has_text="escalate-legal").locator(".tag").inner_text() == "kept"
-    page.locator("#priorities li").last.click()
+    page.locator("#priorities li").filter(has_text="lamp").click()
     assert "lamp" in page.locator("#talk .customer").inner_text()
 
 

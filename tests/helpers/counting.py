@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.engine.backends.base import Span
+from runtime.engine.backends.base import Interrupted, Span
 from runtime.engine.chat import Chat
 from runtime.errors import HoldfastError
 
@@ -40,13 +40,18 @@ class Counting:
         self.batches: list[list[Span]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.broken = False
+        self.broken = self.slow = self.stopped = False
 
     def piece(self, token: int) -> bytes:
         return "é".encode()[token % 2 :][:1]  # half a character per token
 
     def decode(self, spans: Sequence[Span]) -> np.ndarray:
         self.gate.wait()
+        if self.slow:
+            self.held[spans[0].slot].extend(spans[0].tokens)  # part of the step was done
+            while not self.stopped:
+                time.sleep(0.001)
+            raise Interrupted
         if self.broken:
             raise HoldfastError("the engine broke")
         if any(list(s.tokens[:3]) == POISON for s in spans):
@@ -62,6 +67,9 @@ class Counting:
                 rows.append(following(self.held[slot]))
             del rows[len(rows) - len(tokens) : len(rows) - wanted]
         return np.stack(rows) if rows else np.empty((0, N_VOCAB), np.float32)
+
+    def stop(self, *, on: bool) -> None:
+        self.stopped = on
 
     def copy(self, source: int, target: int, length: int) -> None:
         self.held[target] = self.held[source][:length]

@@ -182,6 +182,17 @@ def test_odds_of_the_tokens(session: Session) -> None:
     assert len(ended.logprobs) < ended.usage.completion_tokens
 
 
+def test_odds_under_rules_show_no_words_that_were_not_checked(session: Session, ruled: Any) -> None:
+    ruled(PLAIN.replace("'[0-9#%]'", "'§§'").replace("a 1", "a §§"))
+    how: dict[str, Any] = {"max_tokens": 6, "logprobs": 3, "temperature": 1.5, "seed": 2}
+    free = session.chat(said("odds"), enforce=False, **how)
+    kept = session.chat(said("odds"), stop=free.raw[3:5], **how)
+    assert kept.interventions == ()
+    assert free.logprobs
+    assert kept.logprobs
+    assert [len(chance.top) for chance in (free.logprobs[0], kept.logprobs[0])] == [3, 0]
+
+
 def test_penalties_keep_a_reply_from_repeating_itself(session: Session) -> None:
     plain = session.chat(said("la"), max_tokens=40)
     varied = session.chat(said("la"), max_tokens=40, presence_penalty=2.0, frequency_penalty=2.0, logprobs=0)

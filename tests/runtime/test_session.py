@@ -12,7 +12,8 @@ import pytest
 from tiny_gguf import write_tiny_gguf
 
 import runtime
-from runtime.engine.backends.base import Span
+from runtime.engine.backends import open_backend
+from runtime.engine.backends.base import Interrupted, Span
 from runtime.engine.requests import Request
 from runtime.engine.sampling import Sampling
 from runtime.errors import ArtifactError, HoldfastError, Overloaded, UsageError
@@ -198,6 +199,22 @@ def test_a_batch_that_fails_is_decoded_in_parts(session: Session, monkeypatch: p
         assert request.tokens == expected
     with pytest.raises(HoldfastError, match="the engine refuses"):
         requests[-1].wait(10)
+
+
+def test_a_step_can_be_stopped_and_taken_up_again(gguf_file: Path) -> None:
+    backend = open_backend("gguf", gguf_file, threads=1, slots=2, context=None)
+    first, second = Span(0, 0, range(5, 70), 1), Span(1, 0, range(9, 50), 1)
+    whole = backend.decode([first, second]).copy()
+    for slot in (0, 1):
+        backend.cut(slot, 0)
+    backend.stop(on=True)
+    with pytest.raises(Interrupted):
+        backend.decode([first, second])
+    backend.stop(on=False)
+    for slot in (0, 1):
+        backend.cut(slot, 0)
+    assert np.array_equal(backend.decode([first, second]), whole)
+    backend.close()
 
 
 def test_a_deadline_that_passes_is_an_overload(session: Session) -> None:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Rows = NDArray[np.float32]
 
 
+class Interrupted(Exception):
+    """`Backend.decode` was stopped; what the slots hold is not known."""
+
+
 class Span(NamedTuple):
     """Tokens to append to one slot's sequence in the next `decode`."""
 
@@ -101,11 +105,14 @@ class Backend(Protocol):
     def decode(self, spans: Sequence[Span]) -> Rows:
         """Append the spans (at most ``batch`` tokens in all); float32 logits [sum of rows, n_vocab] in their order.
 
-        The array may be overwritten by the next call.
+        The array may be overwritten by the next call. Raises Interrupted when `stop` was called meanwhile.
         """
 
     def keep_threads(self) -> None:
         """Decode with the same threads from now on, whatever other programs do: replies stay the same."""
+
+    def stop(self, *, on: bool) -> None:
+        """Have `decode` end as soon as it can, until it is taken back. Any thread may call it."""
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make ``target`` hold the first ``length`` tokens of ``source``."""

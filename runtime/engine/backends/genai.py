@@ -18,11 +18,19 @@ import onnxruntime_genai as genai
 from ...errors import ArtifactError, UsageError
 from ..door import Door
 from ..grammar import MARK, Grammars
-from .base import Span
+from .base import Interrupted, Span
 from .pieces import Vocabulary
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .base import Constraint, Rows
+
+
+PIECE, PAUSE = 16, 0.15
+"""Tokens that the library is given at once at least, and the seconds after which it should be back: it holds Python's
+lock meanwhile, so that nobody else in the process is heard, and cannot be stopped. Logits are the same to the last bit
+however a prompt is cut."""
 
 
 class GenaiBackend:
@@ -62,6 +70,7 @@ class GenaiBackend:
         weights = sum(file.stat().st_size for file in path.glob("*.onnx*"))
         self.memory_bytes = weights + cell * int(decoder.get("num_hidden_layers", 0)) * self.context
         self._generators: dict[int, Any] = {}
+        self._piece, self._stopped = PIECE, False
         self.clock = time.perf_counter
         self._grammars = Grammars(self)
         self._door = Door()
@@ -82,13 +91,27 @@ class GenaiBackend:
         generator = self._generator(span.slot)
         if span.rows <= 1:
             for tokens in self._steps(span.tokens):
-                generator.append_tokens(np.asarray(tokens, np.int32))
+                self._append_pieces(generator, np.asarray(tokens, np.int32))
             return self._last(generator) if span.rows else np.empty((0, self.n_vocab), np.float32)
         rows = []  # the graph gives the last position's logits only: every token on its own
         for token in span.tokens:
-            generator.append_tokens(np.asarray([token], np.int32))
+            self._append_pieces(generator, np.asarray([token], np.int32))
             rows.append(self._last(generator))
         return np.concatenate(rows)
+
+    def _append_pieces(self, generator: Any, tokens: NDArray[np.int32]) -> None:
+        while len(tokens):
+            if self._stopped:
+                raise Interrupted
+            piece, tokens = tokens[: self._piece], tokens[self._piece :]
+            started = time.perf_counter()
+            generator.append_tokens(piece)
+            if len(piece) >= PIECE:
+                fits = int(len(piece) * PAUSE / (time.perf_counter() - started))
+                self._piece = max(PIECE, min(fits, 2 * self._piece))
+
+    def stop(self, *, on: bool) -> None:
+        self._stopped = on
 
     def _steps(self, tokens: Sequence[int]) -> Sequence[Sequence[int]]:
         """The library takes padding at the end of several tokens for no tokens, and gives the logits before it."""

@@ -26,7 +26,7 @@ from ..door import Door
 from ..gguf_model import check_model
 from ..grammar import MARK, Grammars
 from ..text import half_character
-from .base import Span
+from .base import Interrupted, Span
 from .crew import Crew
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR, which the binding does not name
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 _USER_DEFINED = 4  # LLAMA_TOKEN_TYPE_USER_DEFINED
+_ABORTED = 2  # what llama_decode says when its abort callback did
+_IS_SET = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
+"""The abort callback, asked before each node of the graph: the length of a text of at most one byte. A function of C's
+library, because one of Python's would have every node wait for the interpreter."""
 
 
 _complaints: deque[str] = deque(maxlen=3)
@@ -170,6 +174,8 @@ class LlamaBackend:
                 next="lower slots or context",
             )
         self._memory = lib.llama_get_memory(self._context)
+        self._stop = ctypes.create_string_buffer(2)
+        lib.llama_set_abort_callback(self._context, _IS_SET, ctypes.cast(self._stop, ctypes.c_void_p))
         self._views: dict[tuple[int, int], Rows] = {}
         self._make_batch()
 
@@ -262,6 +268,8 @@ class LlamaBackend:
             wanted += rows
         self._batch.n_tokens = n
         code = self._timed_decode() if self._crew is not None else lib.llama_decode(self._context, self._batch)
+        if code == _ABORTED:
+            raise Interrupted
         if code != 0:
             raise ResourceError(f"llama.cpp could not decode a batch of {n} tokens (code {code})", next="lower slots")
         return self._rows(wanted)
@@ -287,6 +295,9 @@ class LlamaBackend:
     @property
     def alike(self) -> int:
         return TOGETHER if self._kv == "f16" and self.threads > 1 else self.context
+
+    def stop(self, *, on: bool) -> None:
+        self._stop[0] = b"\1" if on else b"\0"
 
     def _rows(self, count: int) -> Rows:
         """A view of the logits, without a copy; the views of an unmoved buffer are kept."""

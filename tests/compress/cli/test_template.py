@@ -45,7 +45,9 @@ def test_serve_opens_the_model_with_the_template(model: Path, monkeypatch: pytes
 
     seen: list[int] = []
     monkeypatch.setattr(
-        server, "run_server", lambda session, **_: seen.append(session.chat(HELLO, max_tokens=1).usage.prompt_tokens)
+        server,
+        "run_server",
+        lambda session, *_, **__: seen.append(session.chat(HELLO, max_tokens=1).usage.prompt_tokens),
     )
-    assert CliRunner().invoke(app, ["serve", str(model), "--template", "long"]).exit_code == 0
+    assert CliRunner().invoke(app, ["serve", str(model), "--template", "long", "--port", "0"]).exit_code == 0
     assert seen == [10]

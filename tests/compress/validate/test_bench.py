@@ -42,6 +42,12 @@ def test_what_kills_the_child_is_told(tiny_hf: Path, tmp_path: Path) -> None:
         bench(broken)
 
 
+def test_what_is_wrong_with_a_model_is_told_as_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ArtifactError, match=r"cut\.gguf is not a valid GGUF file"):
+        bench(tmp_path / "cut.gguf")
+
+
 def test_peak_memory_is_this_process_image_alone() -> None:
     """A fat parent must not show in the child (``ru_maxrss`` survives ``exec``)."""
     fat = bytearray(200_000_000)

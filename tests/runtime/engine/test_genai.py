@@ -11,7 +11,7 @@ from onnx_export import export_onnx
 from small_folder import write_model
 
 import runtime
-from runtime.engine.backends.base import Span
+from runtime.engine.backends.base import Interrupted, Span
 from runtime.engine.backends.pieces import Vocabulary
 from runtime.engine.chat import Chat
 from runtime.engine.requests import Request
@@ -49,6 +49,10 @@ def test_tokens_that_one_generator_refuses_fail_their_request_alone(
     with runtime.load(export_onnx(model, tmp_path / "onnx", precision="fp32"), slots=3) as session:
         prompts = [[10 + i, 20, 30, 40] for i in range(3)]
         alone = [reply.token_ids for reply in session.continue_many(prompts, max_tokens=20)]
+        session.engine.stop(on=True)
+        with pytest.raises(Interrupted):
+            session.engine.decode([Span(0, 0, [1], 1)])
+        session.engine.stop(on=False)
         append = session.engine._append  # type: ignore[attr-defined]
 
         def refuse(span: Span) -> object:

@@ -8,7 +8,7 @@ import pytest
 from counting import N_VOCAB, POISON, STOP, Counting, expected, following, next_token
 
 from runtime.engine.backends.base import Span
-from runtime.engine.pace import CHUNK
+from runtime.engine.pace import CHUNK, FIRST
 from runtime.engine.requests import Request
 from runtime.engine.sampling import Chances, Sampling
 from runtime.engine.scheduler import Scheduler
@@ -87,6 +87,25 @@ def test_cancelling_frees_the_slot(backend: Counting, scheduler: Scheduler) -> N
     assert request.finish_reason == "cancelled"
     assert len(request.tokens) < 500
     assert scheduler.running == 0
+
+
+def test_whoever_leaves_does_not_wait_for_the_step(backend: Counting, scheduler: Scheduler) -> None:
+    backend.slow = True  # a step does not end until it is stopped
+    running = [Request([number] * 300, max_tokens=5) for number in (1, 2, 3, 4)]
+    queued = Request([5], max_tokens=5)
+    scheduler.submit([*running, queued])
+    while scheduler.running < 4:
+        time.sleep(0.001)
+    queued.cancel()
+    queued.wait(5)
+    backend.slow = False
+    running[0].cancel()
+    running[0].wait(5)
+    assert (queued.finish_reason, running[0].finish_reason) == ("cancelled", "cancelled")
+    for request in running[1:]:
+        request.wait(5)
+        assert request.tokens == expected(request.prompt, 5)
+    assert max(len(span.tokens) for span in backend.batches[0]) == FIRST  # nobody may stop this one
 
 
 def test_a_broken_engine_fails_everybody_cleanly(backend: Counting, scheduler: Scheduler) -> None:

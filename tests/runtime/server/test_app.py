@@ -175,8 +175,9 @@ RULED_SERVER = """
 import sys
 from runtime.session import load
 from runtime.server.serve import run_server
+from runtime.server.sockets import reserved
 with load(sys.argv[1], slots=2, threads=1, rules=sys.argv[2]) as session:
-    run_server(session, host="127.0.0.1", port=0, started=lambda url: print("serving on", url + "/v1", flush=True))
+    run_server(session, reserved("127.0.0.1", 0), started=lambda url: print("serving on", url + "/v1", flush=True))
 """
 
 

@@ -20,7 +20,7 @@ from served import SAID, START, Served, served, wait_until
 from tiny_gguf import write_tiny_gguf
 
 from runtime.errors import UsageError
-from runtime.server.serve import _at_once, _bound, _inherited, _url_of
+from runtime.server.sockets import inherited, listen, reserved, url_of
 
 ENDLESS = {"max_tokens": 3000, "temperature": 1.0, "seed": 1}
 LONG = {
@@ -74,10 +74,10 @@ def test_what_cannot_be_a_request_is_told_so_at_once(server: Served, sent: bytes
     assert server.ask(max_tokens=1).status_code == 200
 
 
-def test_a_port_that_is_taken_is_named(model: Path) -> None:
+def test_a_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-c", START, "serve", str(model), "--port", port, "--threads", "1"]
+        command = [sys.executable, "-c", START, "serve", "no such model", "--port", port]
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
@@ -123,12 +123,10 @@ def test_an_engine_that_dies_is_a_clean_error_and_comes_back(server: Served) -> 
 
 
 def test_a_reply_s_pieces_do_not_wait_for_acknowledgements() -> None:
-    with (
-        _at_once(_bound("127.0.0.1", 0)) as listening,
-        socket.create_connection(listening.getsockname()),
-        listening.accept()[0] as taken,
-    ):
-        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with reserved("127.0.0.1", 0) as listening:
+        listen(listening)
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_inherited_socket_is_one_that_listens() -> None:
@@ -139,7 +137,7 @@ def test_an_inherited_socket_is_one_that_listens() -> None:
             (9999, "no socket"),
         ):
             with pytest.raises(UsageError, match=f"file descriptor {fd} is {what}"):
-                _inherited(fd)
+                inherited(fd)
         assert datagrams.fileno() >= 0
         datagrams.getsockname()  # it was left open
 
@@ -147,9 +145,21 @@ def test_an_inherited_socket_is_one_that_listens() -> None:
 def test_where_it_listens_is_told_for_every_kind_of_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as local:
         local.bind(str(tmp_path / "s"))
-        assert _url_of(local) == f"http://unix:{tmp_path}/s:"  # as nginx's proxy_pass has it
+        assert url_of(local) == f"http://unix:{tmp_path}/s:"  # as nginx's proxy_pass has it
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        assert _url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.slow
+def test_whoever_is_cut_off_by_a_second_signal_is_told(model: Path) -> None:
+    with served(model, "--slots", "1") as server, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(server.ask, **ENDLESS, response_format=LONG["response_format"], n=8)
+        wait_until(lambda: server.busy == 8, 10)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        told = waiting.result(10)
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "EngineLost")
 
 
 @pytest.mark.slow
@@ -173,9 +183,10 @@ import sys
 from runtime.isolated import load_isolated
 from runtime.server.limits import Limits
 from runtime.server.serve import run_server
+from runtime.server.sockets import reserved
 limits = Limits(header_timeout=1.0, body_timeout=1.0, stall=0.5, connections=20)
 with load_isolated(sys.argv[1], slots=2, threads=1) as session:
-    run_server(session, host="127.0.0.1", port=0, limits=limits, started=lambda url: print(url, flush=True))
+    run_server(session, reserved("127.0.0.1", 0), limits=limits, started=lambda url: print(url, flush=True))
 """
 
 

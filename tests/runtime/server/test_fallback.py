@@ -217,6 +217,34 @@ def test_its_breaker_opens_tries_and_closes(session: Session) -> None:
     assert fallback.asked == {"answered": 2, "broke_rules": 0, "failed": 3, "open": 2, "over_budget": 0}
 
 
+def test_requests_that_fail_together_open_its_breaker_once() -> None:
+    breaker = Breaker(failures=2, pause=10, clock=(clock := Clock()))
+    assert [breaker.allow() for _ in range(8)] == [True] * 8
+    for _ in range(8):
+        breaker.note(well=False)
+    clock.now = 10.5
+    assert [breaker.allow(), breaker.allow()] == [True, False]
+    breaker.note(well=False)
+    clock.now = 30
+    assert not breaker.allow()  # the trial failed: for 20 s
+
+
+def test_who_leaves_when_the_reply_is_there_does_not_have_it_asked(session: Session) -> None:
+    fallback = Fallback(colleague := Colleague(GOOD))
+    turn = WithFallback(session, fallback).turn(BROKEN, FACTS, max_tokens=8)
+    whole = turn.inner.areply  # type: ignore[attr-defined]
+
+    async def leave(*, enforce: bool) -> Reply:
+        reply: Reply = await whole(enforce=enforce)
+        turn.cancel()
+        return reply
+
+    turn.inner.areply = leave  # type: ignore[attr-defined]
+    with pytest.raises(Cancelled):
+        asyncio.run(turn.areply())
+    assert colleague.asked == 0
+
+
 @pytest.mark.slow
 def test_another_server_is_asked_for_real(session: Session, bundle: Path) -> None:
     """The other server is a real one; its random model's reply is its own safe one, which keeps our rules."""

@@ -17,11 +17,12 @@ from tiny_gguf import write_tiny_gguf
 
 import runtime
 from runtime.errors import UsageError
+from runtime.reply import Reply
 from runtime.server.app import Server
 from runtime.server.keys import Keys
 from runtime.server.limits import Limits
 from runtime.server.logs import JsonLines
-from runtime.server.tools import closed
+from runtime.server.tools import ToolUse, closed
 from runtime.session import Session
 
 SAID = [{"role": "user", "content": "hello"}]
@@ -159,6 +160,32 @@ def test_a_forced_function_is_called_with_arguments_that_fit(bare: Session) -> N
         if "tool_calls" in c["delta"]
     ]
     assert delta["tool_calls"][0]["function"] == call["function"]
+
+
+def test_a_call_that_the_token_limit_cuts_comes_as_far_as_it_goes(bare: Session) -> None:
+    tools = [function("look", {"type": "object", "properties": {"a": {"type": "string", "minLength": 90}}})]
+    how = {"tools": tools, "tool_choice": "required", "max_tokens": 50}
+    told = ask(bare, **how)[1]["choices"][0]
+    (call,) = told["message"]["tool_calls"]
+    assert (told["finish_reason"], told["message"]["content"], call["function"]["name"]) == ("length", None, "look")
+    assert call["function"]["arguments"].startswith('{"a":"')
+    *_, delta, end = [choice for chunk in stream(bare, **how) for choice in chunk["choices"]]
+    assert delta["delta"]["tool_calls"][0]["function"] == call["function"]
+    assert end["finish_reason"] == "length"
+    use = ToolUse((), forced=False)
+    for raw, words in (
+        ('{"reply":"Good\\ud83d', "Good"),
+        ('{"reply":"a\\n', "a\n"),
+        ('{"rep', None),
+        ('{"name":"lo', None),
+    ):
+        assert use.read(Reply(raw, raw, finish_reason="length")) == (words, [])
+
+
+def test_a_slash_at_the_end_changes_nothing(bare: Session) -> None:
+    with TestClient(Server(bare).app(), follow_redirects=False) as client:
+        assert client.post("/v1/chat/completions/", json={"messages": SAID, "max_tokens": 2}).status_code == 200
+        assert client.get("/v1/models/").json()["object"] == "list"
 
 
 def test_arguments_are_those_that_a_function_names(bare: Session) -> None:
