@@ -194,11 +194,11 @@ class BarObserver:
 
         whole, rest = Column(no_wrap=True, overflow="ignore"), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self.bar: Progress = Progress(
-            TextColumn("{task.description}", table_column=whole),
+            TextColumn("{task.description}", table_column=whole, markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}", table_column=rest),
+            TextColumn("{task.fields[text]}", table_column=rest, markup=False),
             expand=True,
             console=Console(stderr=True),
             transient=True,
@@ -214,7 +214,7 @@ class BarObserver:
 
     def finished(self, node: Node, state: StageState) -> None:
         self.bar.remove_task(self.task)
-        self.bar.console.print(_summary(node, state), highlight=False)
+        self.bar.console.print(_summary(node, state), highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

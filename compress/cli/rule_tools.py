@@ -66,6 +66,7 @@ def _print(entries: Sequence[Mapping[str, Any]], rows: Sequence[Turn] | None) ->
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE)
     for name in ("rule", "severity", "fixtures: pass, fail, inactive", "in force", "text"):
@@ -74,7 +75,7 @@ def _print(entries: Sequence[Mapping[str, Any]], rows: Sequence[Turn] | None) ->
         fixtures = ", ".join(str(entry["fixtures"][group]) for group in GROUPS)
         share = "" if rows is None else f"{entry['in_force']} of {len(rows)}"
         severity = entry["severity"] + (", optional" if entry["optional"] else "")
-        table.add_row(entry["id"], severity, fixtures, share, entry["text"])
+        table.add_row(entry["id"], severity, fixtures, share, Text(entry["text"]))  # brackets in it are no markup
     Console().print(table)
 
 

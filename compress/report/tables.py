@@ -16,6 +16,7 @@ from compress.report.html import ProofFiles, read_proofs
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 Json = Mapping[str, Any]
 COLOUR = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "BASELINE": "blue"}
@@ -26,7 +27,7 @@ class Column:
     """One column: its header, how a row's cell reads, its rank (1 stays longest) and its usual width."""
 
     header: str
-    cell: Callable[[Json], str]
+    cell: Callable[[Json], str | Text]
     rank: int
     width: int
 
@@ -65,21 +66,25 @@ def proof_table(proof: Json, measured: Json, width: int = 120) -> Table:
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Json], width: int, title: str | None = None) -> Table:
+    """Cells and title are text as it stands: a name with brackets is no markup."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     shown = fitting(columns, width)
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
     for column in shown:
         table.add_column(column.header, justify="left" if column.rank == 1 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(column.cell(row) for column in shown))
+        cells = (column.cell(row) for column in shown)
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
     return table
 
 
-def _paint(verdict: str) -> str:
-    colour = COLOUR.get(verdict)
-    return f"[{colour}]{verdict}[/]" if colour else verdict.lower()
+def _paint(verdict: str) -> Text:
+    from rich.text import Text
+
+    return Text(verdict if verdict in COLOUR else verdict.lower(), COLOUR.get(verdict, ""))
 
 
 def rules_table(rules: Sequence[Json], width: int = 120) -> Table:
@@ -177,7 +182,7 @@ def print_status(state: Json) -> None:
     console = _console()
     console.print(status_table(state, console.width))
     if state.get("verdict"):
-        console.print(f"gate: {_paint(state['verdict'])}")
+        console.print("gate:", _paint(state["verdict"]))
 
 
 def print_run(state: Json) -> None:
@@ -207,7 +212,7 @@ def print_gate(result: Json) -> None:
     """``compress gate``: suites, rules and the verdict of two recorded files."""
     console = _console()
     _print_checks(console, result)
-    console.print(f"gate: {_paint(result['verdict'])}")
+    console.print("gate:", _paint(result["verdict"]))
     for line in (*result.get("reasons", ()), words.idle_sentence(result)):
         if line:
             console.print(f"  {line}", markup=False)

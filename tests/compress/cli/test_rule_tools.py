@@ -62,6 +62,13 @@ def test_what_no_item_tests_is_said(file, tmp_path):
     assert not [w for w in found["warnings"] if w.startswith("gold-first: no inactive")]
 
 
+def test_brackets_in_a_rules_text_are_shown(file):
+    file.write_text(RULES.replace("text: Say sorry.", "text: 'Close with [id] or [/end].'"))
+    done = run("check", file)
+    assert done.exit_code == 0
+    assert "[id] or [/end]." in " ".join(done.stdout.split())
+
+
 def test_a_broken_file_is_refused_with_all_its_errors(file):
     file.write_text(RULES.replace("reply: No.", "reply: Sorry no."))
     done = run("check", file)

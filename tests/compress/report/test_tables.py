@@ -55,6 +55,15 @@ def test_rules_suites_and_status_show_their_numbers(tmp_path: Path) -> None:
     assert "1 min 35 s" in text
 
 
+def test_names_with_brackets_are_no_markup() -> None:
+    proof = make_proof()
+    proof["candidates"][0]["name"] = "m[bold][/x]"
+    proof["baseline"] = {**proof["baseline"], "name": "tune[/x]"}
+    text = drawn(proof_table(proof, {}), 120)
+    assert "m[bold][/x]" in text
+    assert "Against tune[/x]" in text
+
+
 def test_ends_of_commands_print_verdict_and_broken_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = make_run(tmp_path, "FAIL")
     tables.print_run(state)
