@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,18 +72,7 @@ class Store:
             shutil.rmtree(place.out, ignore_errors=True)
             place.out.mkdir(parents=True)
             place.scratch.mkdir(exist_ok=True)
-            owner = {"pid": os.getpid(), "host": socket.gethostname()}
-            write_json(place.root / "owner.json", owner)
             yield place
-
-    def owner(self, key: str) -> dict[str, Any] | None:
-        """``{pid, host}`` of the last process that worked on ``key``."""
-        path = self.partial(key) / "owner.json"
-        try:
-            owner: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            return None
-        return owner
 
     def commit(self, key: str, place: Workplace, **record: Any) -> Artifact:
         """Seal ``place.out``, make it durable and give it its name."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.artifact import MEASUREMENTS
 from compress.calibrate.reading import Calibration, calibration_source
 from compress.costs import WORKER, Work, forward, touched
 from compress.errors import DataError, UsageError
-from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
 from compress.outline import Outline, folder_outline
 from compress.prune.depth_math import least_influential, random_blocks, stand_ins
@@ -90,7 +87,6 @@ class DepthPrune(Stage[DepthParams]):
         import torch
 
         torch.set_num_threads(job.threads)
-        started = time.perf_counter()
         model = ModelFolder(job.input.path)
         count = removed_count(job.params.blocks, model.blocks, "blocks")
         if (said := rounded(job.params.blocks, model.blocks, model.blocks - count, "blocks", "")) is not None:
@@ -100,7 +96,6 @@ class DepthPrune(Stage[DepthParams]):
         write_blocks(model, job.out, kept)
         facts |= {"blocks_before": model.blocks, "blocks_after": len(kept), "removed": removed}
         facts |= recover_pruned(job, count / model.blocks, stand_ins(kept, model.blocks))
-        write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
         return facts
 
 

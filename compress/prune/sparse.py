@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from compress.artifact import MEASUREMENTS
 from compress.calibrate.reading import Calibration
 from compress.costs import WORKER, Work
 from compress.errors import UsageError
-from compress.json_files import write_json
 from compress.model.blocks import ModelFolder
 from compress.outline import Outline, folder_outline
 from compress.prune.folder import Edit, write_edited
@@ -98,11 +95,9 @@ class SparsePrune(Stage[SparseParams]):
         import torch
 
         torch.set_num_threads(job.threads)
-        started = time.perf_counter()
         model = ModelFolder(job.input.path)
         pruner = _Pruner(model, job)
         write_edited(model, job.out, model.held.config, pruner.edits())
-        write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
         return {"speed": SPEED, **counted_zeros(job.out), **pruner.facts()}
 
 

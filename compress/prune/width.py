@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from compress.artifact import MEASUREMENTS
 from compress.calibrate.reading import Calibration
 from compress.costs import WORKER, Work
 from compress.errors import UsageError
-from compress.json_files import write_json
 from compress.model.blocks import ModelFolder, Part
 from compress.outline import Outline, Shape, folder_outline
 from compress.prune.folder import Edit, write_edited
@@ -123,7 +120,6 @@ class WidthPrune(Stage[WidthParams]):
         import torch
 
         torch.set_num_threads(job.threads)
-        started = time.perf_counter()
         model = ModelFolder(job.input.path)
         sizes = new_sizes(model.shape, job.params)
         say_rounded(model.shape, sizes, job.params)
@@ -138,7 +134,6 @@ class WidthPrune(Stage[WidthParams]):
             "output_error": {kind: round(sum(e) / len(e), 6) for kind, e in sorted(cutter.errors.items())},
         }
         facts |= recover_pruned(job, sizes.removed(model.shape))
-        write_json(job.out / MEASUREMENTS, {"seconds": time.perf_counter() - started})
         return facts
 
 

@@ -28,7 +28,6 @@ from compress.validate.statistics import (
     why_n,
     zero_flip_floor,
 )
-from runtime.guard import Enforced, enforce
 from runtime.rules import Rule, RuleBook
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
     "Judgement",
     "RuleResult",
     "SuiteResult",
-    "enforce_all",
     "gatekeep",
     "hard_floor",
     "judge",
@@ -100,14 +98,6 @@ def judge_table(
         return _enforced(book, table)
     test = _Test(table, mode, margins, looks)
     return _conclude(_suites(test), tuple(_rule(test, rule) for rule in book.rules), table, _demands(test, book))
-
-
-def enforce_all(book: RuleBook, items: Sequence[Question], answers: Replies) -> list[Enforced]:
-    """What the runtime would send for each reply. Without a retry: greedy decoding would only repeat itself."""
-    return [
-        enforce(book, item.turn, text, truncated=truncated)
-        for item, (text, truncated) in zip(items, answers, strict=True)
-    ]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from compress.validate.lines import Place, Rows, digest, digests, scan
 from compress.validate.outcomes import Part, Table, check_all, join
 from compress.validate.results import Judgement
 from compress.validate.workers import cores, spread
-from runtime.rules import RuleBook, Turn, load_rules
+from runtime.rules import RuleBook, Turn
 
 SHAPE = 'a row is {"id", "messages": [{"role", "content"}…], "reply": "text" or {contract fields}}; see docs/gate.md'
 KNOWN = (*rows.PARTS, "reply", "truncated")
@@ -40,17 +40,12 @@ SMALL = 2 << 20
 """Bytes of both files below which one process is quicker."""
 
 
-def gate_files(baseline: Path, candidate: Path, rules: Path) -> dict[str, Any]:
-    """Judge ``candidate`` against ``baseline`` by the rule file: ``{verdict, reasons, suites, rules, side_effects}``.
-
-    Raises RuleError for the rule file, DataError (file and line) for a line that cannot be used, a doubled id, an id
-    that only one file has, or a question that differs between the files.
-    """
-    return judge_files(baseline, candidate, load_rules(rules)).to_json()
-
-
 def judge_files(baseline: Path, candidate: Path, book: RuleBook) -> Judgement:
-    """The same with the cases in which the systems differ. Raises DataError as ``gate_files`` does."""
+    """Judge ``candidate`` against ``baseline`` by the rules of ``book``.
+
+    Raises DataError (file and line) for a line that cannot be used, a doubled id, an id that only one file has, or a
+    question that differs between the files.
+    """
     files = _Files(Path(baseline), Path(candidate), book)
     try:
         first, second, processes = files.scan()

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from compress.stage import Job
     from export.gguf.params import GgufParams
 
-CHOICES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 SLAB = 2**22
 """Weights rounded at a time."""
 

@@ -3,10 +3,11 @@
 
 import pytest
 
-from compress.validate.gate import Answer, enforce_all, judge
+from compress.validate.gate import Answer, judge
 from compress.validate.items import Item
 from compress.validate.sequential import Looks, plan_looks
 from runtime.errors import RuleError
+from runtime.guard import enforce
 from runtime.rules import Turn, read_rules
 
 BOOK = read_rules(
@@ -228,11 +229,9 @@ def test_enforced_replies_pass_at_299_and_fail_at_one_violation():
 
 def test_the_guard_makes_any_replies_pass():
     items, _ = world(299)
-    sent = enforce_all(
-        BOOK,
-        items,
-        [("nonsense", False), (said("answer", "I promise.").text, False), (said().text, True)] * 99 + [said()] * 2,
-    )
+    told = [("nonsense", False), (said("answer", "I promise.").text, False), (said().text, True)] * 99 + [said()] * 2
+    pairs = zip(items, told, strict=True)
+    sent = [enforce(BOOK, item.turn, text, truncated=truncated) for item, (text, truncated) in pairs]
     answers = [Answer(reply.text) for reply in sent]
     assert judge(BOOK, items, answers, answers, mode="enforced").verdict == "PASS"
     assert sent[0].interventions == ("template:contract",)

@@ -13,7 +13,7 @@ import pytest
 
 from compress.errors import DataError, ResourceError, RuleError
 from compress.validate import lines, outcomes, recorded
-from compress.validate.recorded import gate_files
+from compress.validate.recorded import judge_files
 from runtime.rules import load_rules
 
 RULES = """
@@ -58,7 +58,7 @@ def gate(tmp_path):
             path.write_bytes(data)
             paths.append(path)
         (tmp_path / "rules.yaml").write_text(rules)
-        return gate_files(*paths, tmp_path / "rules.yaml")
+        return judge_files(*paths, load_rules(tmp_path / "rules.yaml")).to_json()
 
     return run
 
@@ -264,7 +264,7 @@ def test_a_file_of_another_format_is_called_that(tmp_path, name, data, what, ste
     (tmp_path / "c.jsonl").write_bytes(ONE)
     (tmp_path / "rules.yaml").write_text(RULES)
     with pytest.raises(DataError) as caught:
-        gate_files(tmp_path / name, tmp_path / "c.jsonl", tmp_path / "rules.yaml")
+        judge_files(tmp_path / name, tmp_path / "c.jsonl", load_rules(tmp_path / "rules.yaml"))
     assert what in str(caught.value)
     assert step in str(caught.value)
 
@@ -354,7 +354,7 @@ def test_a_truncated_reply_is_not_right(gate):
 def test_cases_show_both_replies_and_why(tmp_path, gate):
     rows = [row(i, expected={"answer": "thanks"}) for i in range(90)]
     gate(rows, worse(rows))
-    judged = recorded.judge_files(tmp_path / "b.jsonl", tmp_path / "c.jsonl", load_rules(tmp_path / "rules.yaml"))
+    judged = judge_files(tmp_path / "b.jsonl", tmp_path / "c.jsonl", load_rules(tmp_path / "rules.yaml"))
     found = judged.cases_json()
     assert {name: [case["item"] for case in cases] for name, cases in found.items()} == {
         name: ["q0", "q20", "q40", "q60", "q80"] for name in ("polite", "no-promise", "accuracy")
@@ -369,7 +369,7 @@ def test_cases_show_both_replies_and_why(tmp_path, gate):
 def test_few_cases_are_kept_however_many_there_are(tmp_path, gate):
     rows = [row(i) for i in range(300)]
     gate(rows, [{**r, "reply": "We promise " + "much " * 2000} for r in rows])
-    judged = recorded.judge_files(tmp_path / "b.jsonl", tmp_path / "c.jsonl", load_rules(tmp_path / "rules.yaml"))
+    judged = judge_files(tmp_path / "b.jsonl", tmp_path / "c.jsonl", load_rules(tmp_path / "rules.yaml"))
     assert {len(cases) for cases in judged.cases_json().values()} == {outcomes.SHOWN}
     assert all(len(case.replies[1]) < outcomes.LONGEST + 50 for case in judged.cases)
     assert [rule.flips for rule in judged.rules] == [(0, 300), (0, 300)]
@@ -386,14 +386,14 @@ def test_a_stream_is_refused(gate, tmp_path):
     writer = os.open(tmp_path / "pipe", os.O_RDWR)
     try:
         with pytest.raises(DataError, match="cannot be read twice"):
-            gate_files(tmp_path / "pipe", tmp_path / "pipe", tmp_path / "rules.yaml")
+            judge_files(tmp_path / "pipe", tmp_path / "pipe", load_rules(tmp_path / "rules.yaml"))
     finally:
         os.close(writer)
 
 
 def test_missing_files_and_bad_rules(gate, tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
-        gate_files(tmp_path / "none.jsonl", tmp_path / "none.jsonl", _rules(tmp_path))
+        judge_files(tmp_path / "none.jsonl", tmp_path / "none.jsonl", load_rules(_rules(tmp_path)))
     with pytest.raises(RuleError):
         gate([row(0)], [row(0)], "version: 1\n")
 

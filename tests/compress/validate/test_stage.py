@@ -14,7 +14,9 @@ from compress.stage import Job
 from compress.validate import kept, listen
 from compress.validate.in_torch import HfRunner
 from compress.validate.params import ValidateParams
+from compress.validate.recorded import judge_files
 from compress.validate.stage import Validate
+from runtime.rules import load_rules
 
 ITEMS = 320
 
@@ -129,11 +131,10 @@ def test_replies_are_recorded_with_everything_a_checker_needs(passed: Path) -> N
 
 
 def test_recorded_replies_pass_the_gate_on_files(passed: Path, data: Path) -> None:
-    from compress.validate.recorded import gate_files
-
-    result = gate_files(passed / "replies/tune.jsonl", passed / "replies/copy.jsonl", data / "rules.yaml")
-    assert result["verdict"] != "FAIL"
-    assert all(rule["flips"] == [0, 0] for rule in result["rules"])
+    book = load_rules(data / "rules.yaml")
+    result = judge_files(passed / "replies/tune.jsonl", passed / "replies/copy.jsonl", book)
+    assert result.verdict != "FAIL"
+    assert all(rule.flips == (0, 0) for rule in result.rules)
 
 
 def test_damage_fails_and_stops_the_sequence(tmp_path: Path, trained_hf: Path, damaged_hf: Path, data: Path) -> None:
