@@ -49,7 +49,7 @@ def _proof_lines(content: Mapping[str, Any]) -> list[str]:
         f"{gate['verdict']} against `{gate['baseline']['name']}` on {gate['n_items']} items "
         "(all numbers: `proof.json`).",
         "",
-        "| suite | n | baseline | this model | difference | 95 % interval | margin | verdict |",
+        "| suite | n | baseline | this model | difference | 90 % interval | margin | verdict |",
         "|---|---:|---:|---:|---:|---|---:|---|",
     ]
     for suite in candidate["suites"]:

@@ -79,8 +79,7 @@ class ExportBundle(Stage[BundleParams]):
             shutil.copyfile(job.input.path / "proof.json", job.out / "proof.json")
         copy_licences(job, job.out)
         told = ask_model(job, chosen, job.out / model, job.out)
-        title = job.params.name or name
-        content = describe(job, title, chosen, model, proof, told)
+        content = describe(job, job.params.name or name, chosen, model, _gate(proof, name), told)
         write_papers(job.out, content, told)
         files = hash_files(job.out)
         write_json(job.out / MANIFEST, {**content, "files": files, "id": bundle_id(files)})
@@ -229,10 +228,10 @@ def describe(
     title: str,
     chosen: Artifact,
     model: str,
-    proof: Mapping[str, Any] | None,
+    gate: Mapping[str, Any] | None,
     told: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest without ``files`` and ``id``."""
+    """The manifest without ``files`` and ``id``; ``gate`` is None for a model that no proof stands behind."""
     row = BACKENDS.get(chosen.kind)
     engine, library = (row.engine, row.distributions[0]) if row else ("vLLM or transformers", None)
     return {
@@ -247,15 +246,11 @@ def describe(
         "data": job.data.digest if job.data is not None else None,
         "context": told["context"],
         "memory_bytes": told["memory_bytes"],
-        "proved": proof is not None,
-        "note": None if proof is not None else "unproven: packaged straight from a model, no gate was run",
-        "gate": _gate(proof, title if proof is None else _entry_name(job, proof)),
+        "proved": gate is not None,
+        "note": None if gate is not None else "unproven: packaged straight from a model, no gate was run",
+        "gate": gate,
         "golden": told["golden"],
     }
-
-
-def _entry_name(job: Job[BundleParams], proof: Mapping[str, Any]) -> str:
-    return str(_entry(job.params.choose, proof)["name"])
 
 
 def _gate(proof: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:

@@ -106,6 +106,7 @@ def test_the_smallest_passing_candidate_ships(make: Make, models: dict[str, Arti
     assert [g["messages"][0]["content"] for g in manifest["golden"]] == [f"question {i}" for i in (0, 5, 10, 15)]
     assert (folder / "model.gguf").read_bytes() == (models["gguf-small"].path / "model.gguf").read_bytes()
     assert (folder / "licences" / "gguf-small" / "LICENSE").read_text() == "MIT\n"
+    assert "| difference | 90 % interval |" in (folder / "README.md").read_text()
     assert str(tmp_path) not in (folder / "manifest.json").read_text()
     with runtime.load(folder, slots=2) as session:
         reply = session.chat([{"role": "user", "content": "Refund?"}], max_tokens=8)
