@@ -7,9 +7,11 @@ never count as "not given": ``labels: "plain"`` read as a list of letters would 
 from __future__ import annotations
 
 import difflib
+import gzip
 import json
 import re
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,29 +24,30 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def numbered_rows(path: Path, shape: str, prefix: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
-    """``(line number, row)`` of every line of a JSONL file that is not blank.
+    """``(line number, row)`` of every line of a JSONL file (``.gz`` too) that is not blank.
 
     A byte-order mark and Windows line ends are fine. Raises DataError (file and line): ``prefix`` and what is wrong,
     with ``shape`` as the next step.
     """
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        handle = open(path, "rb")  # noqa: SIM115 - what fails below is no fault of the path
-    except OSError as error:
+        with opener(path, "rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                line = line.removeprefix(MARK) if number == 1 else line
+                if line.strip():
+                    yield number, read_row(path, number, line, shape, prefix)
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a packed file that is cut short or damaged
         raise unreadable(path, error) from None
-    with handle:
-        for number, line in enumerate(handle, start=1):
-            line = line.removeprefix(MARK) if number == 1 else line
-            if line.strip():
-                yield number, read_row(path, number, line, shape, prefix)
 
 
 MARK = b"\xef\xbb\xbf"
 """A byte-order mark."""
 
 
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file that cannot be opened."""
-    return DataError(path, None, f"cannot be read: {error.strerror or error}", next="check the path")
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that cannot be opened or unpacked."""
+    why = getattr(error, "strerror", None) or error
+    return DataError(path, None, f"cannot be read: {why}", next="check the path and the file")
 
 
 def read_row(path: Path, number: int, line: bytes, shape: str, prefix: str = "") -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from compress.errors import DataError, HoldfastError
 from compress.model.config import read_config
 from compress.model.families import LAYOUTS
 from compress.model.tokenizer import load_tokenizer
+from compress.rows import numbered_rows
 from runtime.engine.chat import Chat, of_tokenizer
 from runtime.engine.template import STILL, render
 
@@ -24,34 +24,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Encode = Callable[[list[str], bool], list[list[int]]]
 CHUNK = 64
+ROW = 'a row is {"messages": [{"role", "content"}…]} or {"text"}'
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """``(line number, row)`` of a JSONL file (``.gz`` too); DataError names the file and line of a bad row."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as handle:
-            for number, line in enumerate(handle, 1):
-                if line.strip():
-                    yield number, _parse(path, number, line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(path, None, f"cannot be read ({error})", next="check path and encoding (UTF-8)") from None
+    for number, row in numbered_rows(path, ROW):
+        if problem := _problem(row):
+            raise DataError(path, number, problem, next="repair that row; docs/data.md shows what rows hold")
+        yield number, row
 
 
-def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(path, number, f"not JSON ({error})", next="one JSON object per line") from None
-    problem = _problem(row)
-    if problem:
-        raise DataError(path, number, problem, next="repair that row; docs/data.md shows what rows hold")
-    return dict(row)
-
-
-def _problem(row: Any) -> str | None:
+def _problem(row: Mapping[str, Any]) -> str | None:
     """What a tokenizer or a chat template could not take."""
-    if not isinstance(row, dict) or not ("messages" in row or "text" in row):
+    if not ("messages" in row or "text" in row):
         return "the row has neither 'messages' nor 'text'"
     if "text" in row and not isinstance(row["text"], str):
         return f"'text' is {row['text']!r:.40}, not a text"

@@ -7,7 +7,6 @@ With float32 activations onnxruntime 1.31 multiplies codes of 8 bits twenty time
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError, DataError
 from compress.extras import need
+from compress.rows import numbered_rows
 from compress.stage import Job
 from export.checkpoint import read_settings
 from export.tokenizers.read import load_tokenizer
@@ -203,17 +203,13 @@ def calibration_texts(path: Path, tokenizer: Any) -> Iterator[str]:
     """The rows' text; conversations in the model's chat template, or line by line where it has none."""
     chat = of_tokenizer(tokenizer)
     template = chat.template()
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            try:
-                row = json.loads(line)
-                talk = row.get("messages") or [{"role": "user", "content": row["text"]}]
-                plain = "\n".join(str(turn["content"]) for turn in talk)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    path, number, f"neither 'messages' nor 'text' ({error})", next="mend that row"
-                ) from None
-            if "messages" in row and template is not None:
-                yield render(template, talk, special=chat.special, add_generation_prompt=False, now=STILL)
-            else:
-                yield plain
+    for number, row in numbered_rows(path, 'a row is {"messages"} or {"text"}'):
+        try:
+            talk = row.get("messages") or [{"role": "user", "content": row["text"]}]
+            plain = "\n".join(str(turn["content"]) for turn in talk)
+        except (KeyError, TypeError) as error:
+            raise DataError(path, number, f"neither 'messages' nor 'text' ({error})", next="mend that row") from None
+        if "messages" in row and template is not None:
+            yield render(template, talk, special=chat.special, add_generation_prompt=False, now=STILL)
+        else:
+            yield plain

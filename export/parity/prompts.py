@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from compress.errors import ArtifactError, DataError
+from compress.rows import numbered_rows
 from export.parity.words import Messages
 
 TALKS: tuple[Messages, ...] = tuple(
@@ -43,27 +45,26 @@ def read_talks(path: Path, count: int) -> tuple[list[Messages], list[str]]:
     """Conversations and plain texts of the first ``count`` usable rows of a JSONL file."""
     talks: list[Messages] = []
     texts: list[str] = []
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            if len(talks) + len(texts) >= count:
-                break
-            if not line.strip():
-                continue
-            messages, text = _row(path, number, line)
-            if messages:
-                talks.append(messages)
-            elif text:
-                texts.append(text)
+    for number, row in numbered_rows(path, _SHAPE):
+        if len(talks) + len(texts) >= count:
+            break
+        messages, text = _said(path, number, row)
+        if messages:
+            talks.append(messages)
+        elif text:
+            texts.append(text)
     if not talks and not texts:
         raise ArtifactError(f"{path} holds no prompts", next='give rows of {"messages": […]} or {"text": "…"}')
     return talks, texts
 
 
-def _row(path: Path, number: int, line: str) -> tuple[Messages, str]:
+_SHAPE = 'a row is {"messages"} or {"text"}'
+
+
+def _said(path: Path, number: int, row: Mapping[str, Any]) -> tuple[Messages, str]:
     try:
-        row = json.loads(line)
         messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in row.get("messages") or []]
         text = str(row.get("text") or "")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(path, number, f"not a prompt ({error})", next='a row is {"messages"} or {"text"}') from None
+    except (KeyError, TypeError) as error:
+        raise DataError(path, number, f"not a prompt ({error})", next=_SHAPE) from None
     return messages, text

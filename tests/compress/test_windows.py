@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from shutil import copytree
@@ -13,7 +14,7 @@ from small_folder import write_tokenizer
 
 from compress.errors import DataError, UsageError
 from compress.stage import CalibratedParams
-from compress.windows import calibration_windows, document_ids, render_row
+from compress.windows import calibration_windows, document_ids, read_rows, render_row
 
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}
 
@@ -67,8 +68,9 @@ BAD = {
     json.dumps({"messages": [TALK, {"role": "assistant", "content": 7}]}): "content of message 2 is 7, not a text",
     '{"messages": [{"role": "user", "content": "\\udc00"}]}': r"half of a character \(\\udc00\)",
     '{"other": 1}': "neither 'messages' nor 'text'",
-    "[" * 100_000: "not JSON",
-    "7": "neither 'messages' nor 'text'",
+    "[" * 100_000: "not a line of JSON",
+    "7": "a number, not an object",
+    '{"text": "a", "text": "b"}': "the key 'text' stands twice",
 }
 
 
@@ -78,6 +80,19 @@ def test_a_row_that_cannot_be_read_is_named(row, tiny_llama, tmp_path):
     path.write_text(GOOD + row + "\n")
     with pytest.raises(DataError, match=rf"rows.jsonl:2: .*{BAD[row]}"):
         list(document_ids(tiny_llama, path))
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff" + GOOD + "\n" + GOOD)
+    assert [number for number, _ in read_rows(path)] == [1, 3]
+
+
+def test_a_packed_file_that_is_cut_short_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(GOOD.encode() * 99)[:-12])
+    with pytest.raises(DataError, match=r"rows\.jsonl\.gz: cannot be read"):
+        list(read_rows(path))
 
 
 def test_a_row_that_the_template_refuses_is_named(tiny_llama, tmp_path):
