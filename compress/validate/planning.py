@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from math import ceil, isfinite
 from typing import Any
@@ -66,6 +66,8 @@ class Demand:
     note: str = ""
     rate: bool = False
     """Whether ``margin`` is the limit of a rate."""
+    rule: str = ""
+    """The rule's id, where it is one and it is known how often it is in force."""
 
 
 def plan_gate(
@@ -87,10 +89,11 @@ def plan_gate(
     for kind, where in ((soft, "both"), (hard, "validate")):
         for (name, severity, margin), count in _alike(kind, shares).items():
             what = f"{severity} rule {name}" if name else f"each {severity} rule"
-            demands.append(_compared(what, where, margin, "replies in force", count, each, assumed))
+            demand = _compared(what, where, margin, "replies in force", count, each, assumed)
+            demands.append(replace(demand, rule=name))
     for (name, _, _), count in _alike([(name, kind, 0.0) for name, kind, _ in hard], shares).items():
         what = f"hard rule {name}, its own violations" if name else "each hard rule, its own violations"
-        demands.append(_limited(what, count, each, assumed))
+        demands.append(replace(_limited(what, count, each, assumed), rule=name))
     if hard:
         floor, what = ceil(hard_floor() * assumed.cluster_size), "hard rules, what the guard lets out"
         demands.append(Demand(what, "validate", VIOLATIONS, "items", 1, floor, floor, hard_floor(), rate=True))
@@ -177,9 +180,7 @@ def _items(demands: Sequence[Demand], place: str, shares: Mapping[str, float]) -
     for demand in demands:
         if demand.where not in (place, "both"):
             continue
-        share = 1.0
-        if demand.unit != "items" and shares:
-            share = shares[demand.what.split("rule ", 1)[1].split(",")[0]]
+        share = shares[demand.rule] if demand.rule else 1.0
         if demand.needed is None or not share:
             return None
         most = max(most, ceil(demand.needed / share - 1e-9))
