@@ -20,6 +20,7 @@ from compress.pipeline.forecast import PlannedStage, check_resources, plan, tota
 from compress.pipeline.plan import Graph, build
 from compress.pipeline.run import LOCK, Run, RunState, load_run
 from compress.pipeline.store import Store, publish
+from compress.report import words
 
 REPORT = "report.html"
 SHOWN = ("verdict", "reasons", "suites", "rules", "drift", "worst_rule", "demands", "asked")
@@ -72,7 +73,7 @@ def _print_plan(planned: Sequence[PlannedStage], machine: Machine | None) -> Non
     if machine is not None:
         whole = totals(planned, machine)
         table.add_section()
-        figures = (console.size(whole.disk_bytes), console.size(whole.ram_bytes), console.duration(whole.seconds))
+        figures = (words.size(whole.disk_bytes), words.size(whole.ram_bytes), words.seconds(whole.seconds))
         table.add_row("all", "", "", *figures)
     Console().print(table)
 
@@ -84,8 +85,8 @@ def _figures(stage: PlannedStage, machine: Machine | None) -> tuple[str, str, st
     if stage.needs is None:
         return "?", "?", "?"
     seconds = stage.seconds(machine) if machine else None
-    time = "" if seconds is None else console.duration(seconds)
-    return console.size(stage.needs.disk_bytes), console.size(stage.needs.ram_bytes), time
+    time = "" if seconds is None else words.seconds(seconds)
+    return words.size(stage.needs.disk_bytes), words.size(stage.needs.ram_bytes), time
 
 
 def _plan_entry(stage: PlannedStage, machine: Machine | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import typer
 
 from compress import launch
 from compress.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED, HoldfastError, ResourceError
+from compress.report import words
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -129,20 +130,6 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def size(count: float) -> str:
-    """Bytes for people: 512 B, 3.4 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 0.4 s, 2 min 05 s."""
-    return f"{seconds:.1f} s" if seconds < 90 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-
-
 def observer() -> PlainObserver | BarObserver | Silent:
     """Bars on a terminal, plain lines otherwise; nothing beside a process that leads."""
     if not launch.place().leads:
@@ -222,5 +209,5 @@ class BarObserver:
 
 
 def _summary(node: Node, state: StageState) -> str:
-    effort = "cached" if state.cached else f"{duration(state.seconds)}, peak {size(state.peak_rss_bytes)}"
-    return f"✓ {node.id}: {state.kind}, {size(state.size_bytes)} ({effort})"
+    effort = "cached" if state.cached else f"{words.seconds(state.seconds)}, peak {words.size(state.peak_rss_bytes)}"
+    return f"✓ {node.id}: {state.kind}, {words.size(state.size_bytes)} ({effort})"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 BLANK = "–"
-UNITS = ("B", "KB", "MB", "GB", "TB")
+UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
