@@ -1,10 +1,11 @@
-"""One wording for a missing optional dependency, and one way to give folders to transformers."""
+"""Optional dependencies: one wording for a missing one, their versions, and how folders are given to transformers."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -47,6 +48,18 @@ def need(module: str) -> ModuleType:
         if error.name and error.name.split(".")[0] == module.split(".")[0]:
             raise MissingExtra(module, EXTRA_OF[module.split(".")[0]]) from None
         raise
+
+
+def versions_of(distributions: Iterable[str]) -> dict[str, str]:
+    """Distribution -> the version that is installed, or ``absent``: part of a digest of what shapes bytes."""
+    return {name: _version(name) for name in distributions}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def missing(modules: frozenset[str]) -> list[str]:

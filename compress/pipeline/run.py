@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from compress import launch
 from compress.artifact import Artifact, open_artifact
 from compress.errors import ArtifactError, HoldfastError
+from compress.extras import versions_of
 from compress.json_files import write_json
 from compress.pipeline.executors import POLL_S, LocalExecutor, Outcome
 from compress.pipeline.plan import Graph, Node
@@ -97,7 +97,7 @@ class Resolver:
                 "inputs": self.recorded_inputs(node, stage),
                 "names": list(node.parents) if stage.many else None,
                 "seed": self.graph.seed,
-                "libraries": {name: _version(name) for name in sorted(stage.libraries)},
+                "libraries": versions_of(sorted(stage.libraries)),
             }
         )
 
@@ -144,13 +144,6 @@ class Resolver:
             rules=node.rules,
             seed=self.graph.seed,
         )
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 class Run:

@@ -6,7 +6,6 @@ whether the segments before it were asked just now or by a process that was kill
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from compress.extras import versions_of
 from compress.json_files import digest_json
 
 Value = TypeVar("Value")
@@ -79,7 +79,7 @@ class Cache:
         """The folder for ``parts`` made by these versions of ``libraries``, held by this process alone."""
         from filelock import FileLock
 
-        name = digest_json({**parts, "libraries": {name: _version(name) for name in libraries}, "gpu": _gpu()})[:32]
+        name = digest_json({**parts, "libraries": versions_of(libraries), "gpu": _gpu()})[:32]
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f".{name}.lock"):
             folder = self.root / name
@@ -102,13 +102,6 @@ class Cache:
                         shutil.rmtree(folder, ignore_errors=True)
                 except Timeout:
                     continue
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _gpu() -> list[Any]:
