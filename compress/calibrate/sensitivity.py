@@ -152,7 +152,7 @@ class _Backward:
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
     def _block(self, block: int, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        return run_block(self.model, block, tensors, x, self.rope, lambda linear, h: None)
+        return run_block(self.model, block, tensors, x, self.rope)
 
     def _embed(self) -> None:
         for part in self._parts(self.batch):

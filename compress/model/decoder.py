@@ -203,8 +203,12 @@ class Block:
         return x + (self.norm(norm, y) if norm else y)
 
 
+def _unseen(linear: str, value: torch.Tensor) -> None:
+    del linear, value
+
+
 def run_block(
-    model: Architecture, block: int, tensors: Tensors, x: torch.Tensor, rope: Mapping[str, Rope], see: See
+    model: Architecture, block: int, tensors: Tensors, x: torch.Tensor, rope: Mapping[str, Rope], see: See = _unseen
 ) -> torch.Tensor:
     """All steps of a block on ``x [windows, positions, hidden]``; returns the same.
 

@@ -4,7 +4,7 @@ ask again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from compress.model.compute import device, fast_products
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from compress.model.blocks import ModelFolder
+    from compress.model.rotary import Rope
 
 BATCH = 4
 """Windows that run through a block or the head together."""
@@ -65,14 +66,12 @@ def losses_without(model: ModelFolder, windows: torch.Tensor, kept: Sequence[int
     return text_loss(model, x, windows), {block: text_loss(model, y, windows) for block, y in without.items()}
 
 
-def _through(model: ModelFolder, block: int, tensors: dict[str, torch.Tensor], x: torch.Tensor, rope: object) -> None:
+def _through(
+    model: ModelFolder, block: int, tensors: Mapping[str, torch.Tensor], x: torch.Tensor, rope: Mapping[str, Rope]
+) -> None:
     """Replace the states ``x`` by the block's outputs."""
     for part in x.split(BATCH):
-        part.copy_(run_block(model, block, tensors, part, rope, _unseen))  # type: ignore[arg-type]
-
-
-def _unseen(linear: str, value: torch.Tensor) -> None:
-    del linear, value
+        part.copy_(run_block(model, block, tensors, part, rope))
 
 
 def text_loss(model: ModelFolder, x: torch.Tensor, windows: torch.Tensor) -> float:
