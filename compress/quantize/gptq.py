@@ -17,7 +17,7 @@ from compress.model.coded import FLOAT
 from compress.outline import SIDE_BYTES, Outline
 from compress.quantize.costs import sensitivity, solver_bytes, solving, upstream
 from compress.quantize.folder import fitting, relative_errors, write_folder
-from compress.quantize.params import FEW_SWEEPS, MANY_SWEEPS, UPSTREAM_BITS, GptqParams
+from compress.quantize.params import GptqParams
 from compress.quantize.recipe import Recipe, special_bits
 from compress.stage import Job, JobOutline, Needs, Stage
 
@@ -58,8 +58,7 @@ class Gptq(Stage[GptqParams]):
         """Disk: the output (twice, with its checkpoints) and the streams; memory: the solver, and the embedding while
         it is written."""
         p, model, found = job.params, job.input.sizes, self.outline(job)
-        sweeps = p.sweeps if p.sweeps is not None else FEW_SWEEPS if p.bits > UPSTREAM_BITS else MANY_SWEEPS
-        work = solving(model, sweeps) + Work(moved=30 * found.disk_bytes)
+        work = solving(model, p.sweeps_at(p.bits)) + Work(moved=30 * found.disk_bytes)
         states = 0
         if p.own_streams:
             work += upstream(model, p.calibration_tokens, p.calibration_length)

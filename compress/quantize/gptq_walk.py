@@ -16,7 +16,6 @@ from compress.model.coded import FLOAT
 from compress.model.weights import write_tensors
 from compress.quantize.grids import IntGrid
 from compress.quantize.packing import stored_weights, to_checkpoint
-from compress.quantize.params import FEW_SWEEPS, MANY_SWEEPS
 from compress.quantize.problem import Plan, Solution
 from compress.quantize.recipe import Recipe
 from compress.quantize.walk import Walk
@@ -60,7 +59,7 @@ class GptqWalk(Walk):
         return Plan(
             damp=damp(params.damp),
             order="inputs" if params.desc_act else "groups" if params.act_order else "none",
-            sweeps=params.sweeps if params.sweeps is not None else FEW_SWEEPS if int(label) > 3 else MANY_SWEEPS,
+            sweeps=params.sweeps_at(int(label)),
             sparsity=params.sparsity,
         )
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.errors import ArtifactError
 from compress.model.coded import PARTS, bits_in, require_groups
+from compress.model.families import LAYOUTS
 from compress.model.tensors import held
 from compress.model.weights import Weights
 from compress.quantize.grids import IntGrid
@@ -117,8 +118,8 @@ def dequantize_folder(path: Path) -> dict[str, torch.Tensor]:
     Quantized linears are decoded exactly; other tensors are widened. For judging a GPTQ artifact in torch
     where no kernel for it is installed, and for exporting it.
     """
-    weights, config = Weights(Path(path), held(Path(path)).entries), read_quantization(Path(path))
-    turned = json.loads((Path(path) / "config.json").read_text()).get("model_type") == "gpt2"
+    model, config = held(path), read_quantization(path)
+    weights, row = Weights(path, model.entries), LAYOUTS.get(str(model.config.get("model_type")))
     result: dict[str, torch.Tensor] = {}
     for name in weights.names():
         module, _, part = name.rpartition(".")
@@ -127,7 +128,8 @@ def dequantize_folder(path: Path) -> dict[str, torch.Tensor]:
             index = parts["g_idx"]
             require_groups(module, int(index.min()), int(index.max()), len(parts["scales"]))
             W = from_checkpoint(parts, bits_in(config, module))
-            result[f"{module}.weight"] = W.T.contiguous() if turned and module != "lm_head" else W
+            turned = row is not None and row.conv1d and module != row.head
+            result[f"{module}.weight"] = W.T.contiguous() if turned else W
         elif part not in PARTS:
             result[name] = weights.load_finite(name)
     return result

@@ -10,8 +10,8 @@ from compress.stage import CalibratedParams
 
 Bits = Literal[2, 3, 4, 8]
 UPSTREAM_BITS = 3
+"""Up to so many bits, errors are large enough for the defaults that cost time: ``upstream``, and MANY_SWEEPS."""
 FEW_SWEEPS, MANY_SWEEPS = 1, 4
-"""Above 3 bits more sweeps change little; below they still do."""
 
 
 class GptqParams(CalibratedParams):
@@ -63,6 +63,12 @@ class GptqParams(CalibratedParams):
     def own_streams(self) -> bool:
         """``upstream`` with the default resolved."""
         return self.bits <= UPSTREAM_BITS if self.upstream == "auto" else self.upstream
+
+    def sweeps_at(self, bits: int) -> int:
+        """``sweeps`` with the default for a linear of that many bits."""
+        if self.sweeps is not None:
+            return self.sweeps
+        return FEW_SWEEPS if bits > UPSTREAM_BITS else MANY_SWEEPS
 
     @property
     def budgeted(self) -> bool:
