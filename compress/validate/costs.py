@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from compress.costs import Work, forward, touched
 from compress.outline import ModelOutline
+from compress.validate.in_torch import BATCH
 
-BATCH = 64
-"""Rows decoded together in torch (``in_torch.BATCH``)."""
 LONGER = 1.4
 """How much longer than the mean the longest reply of a batch is: steps go on until it ends."""
 SPEED = 0.7

@@ -21,9 +21,9 @@ from compress.errors import UsageError
 from compress.json_files import write_json
 from compress.outline import REPLY_TOKENS, Outline
 from compress.stage import Job, JobOutline, Needs, Stage
-from compress.validate.costs import BATCH, LONGER, Asked, answers, guarded, scored, timed
+from compress.validate.costs import LONGER, Asked, answers, guarded, scored, timed
 from compress.validate.drift import REFERENCE_BYTES
-from compress.validate.in_torch import CACHE_BYTES, SLAB_BYTES
+from compress.validate.in_torch import BATCH, CACHE_BYTES, SLAB_BYTES
 from compress.validate.params import ValidateParams
 from compress.validate.runners import TORCH as IN_TORCH
 from runtime.engine.backends import BACKENDS
