@@ -155,6 +155,11 @@ class Stage(ABC, Generic[P]):
         """Whether a job with these parameters reads a calibration pass."""
         return self.calibrates
 
+    def requires(self, params: P) -> frozenset[str]:
+        """Of ``uses``, what a job with these parameters cannot do without (a calibration pass is asked for apart)."""
+        del params
+        return self.uses - {"rules"}
+
     def files(self, params: P) -> Sequence[Path]:
         """Files that the parameters do not name and whose bytes shape the result (the other parts of a split one)."""
         del params

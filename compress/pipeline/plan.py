@@ -20,7 +20,7 @@ from compress.artifact import Artifact
 from compress.config import Config, StageSpec, explain
 from compress.errors import ConfigError, RuleError, UsageError
 from compress.registry import STAGES, load_stage, nearest
-from compress.stage import REFERENCE, CalibratedParams, Params
+from compress.stage import REFERENCE, CalibratedParams, Params, Stage
 
 CALIBRATION_FIELDS = tuple(CalibratedParams.model_fields)
 
@@ -266,7 +266,7 @@ class _Builder:
     def _add(self, place: tuple[Any, ...], node_id: str, spec: StageSpec, params: Params, parents: list[str]) -> None:
         stage = load_stage(spec.use)
         refs = self._references(place, params)
-        self._check_uses(place, spec, stage.uses, params)
+        self._check_given(place, stage, spec.use, params)
         calibration = self._calibration(place, params, parents) if stage.reads_calibration(params) and parents else None
         self.nodes[node_id] = Node(
             node_id,
@@ -291,17 +291,16 @@ class _Builder:
                 refs[name] = targets[0]
         return refs
 
-    def _check_uses(self, place: tuple[Any, ...], spec: StageSpec, uses: frozenset[str], params: Params) -> None:
-        if "eval" in uses and spec.use == "validate" and self.spec.rules is None:
-            self.report((*place, "use"), f"{spec.use} needs a rule file: set rules:")
-        splits = sorted(uses - {"rules"})
-        if (
-            splits
-            and not self.has_data
-            and getattr(params, "calibration", None) is None
-            and spec.use != "export.bundle"
-        ):
-            self.report((*place, "use"), f"{spec.use} reads {', '.join(splits)} data: set data:")
+    def _check_given(self, place: tuple[Any, ...], stage: Stage[Any], use: str, params: Params) -> None:
+        """Rules and data are there where the stage cannot do without; ``_calibration`` asks for the pass's text."""
+        required = stage.requires(params)
+        if "rules" in required and self.spec.rules is None:
+            self.report((*place, "use"), f"{use} needs a rule file: set rules:")
+        splits = required - {"rules"}
+        if stage.reads_calibration(params) or getattr(params, "calibration", None) is not None:
+            splits -= {"calibration"}
+        if splits and not self.has_data:
+            self.report((*place, "use"), f"{use} reads {', '.join(sorted(splits))} data: set data:")
 
     def _calibration(self, place: tuple[Any, ...], params: Params, parents: list[str]) -> str | None:
         values = {name: getattr(params, name) for name in CALIBRATION_FIELDS}

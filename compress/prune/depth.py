@@ -50,6 +50,11 @@ class DepthPrune(Stage[DepthParams]):
         """The search runs text of its own through the model."""
         return params.method == "influence"
 
+    def requires(self, params: DepthParams) -> frozenset[str]:
+        """Text to search on, and rows to recover on where the share that goes wants it."""
+        searched = frozenset({"calibration"}) if params.method == "perplexity" else frozenset()
+        return searched | params.required_rows(params.blocks)
+
     def outline(self, job: JobOutline[DepthParams]) -> Outline:
         """The same folder with fewer blocks."""
         model = job.input.sizes

@@ -29,6 +29,11 @@ class RecoveredParams(CalibratedParams):
             return Recover() if removed > RECOVER_ABOVE else None
         return self.recover
 
+    def required_rows(self, removed: float) -> frozenset[str]:
+        """The split of the data that recovery cannot do without, if any; ``removed`` as above, or a count of 1 or more
+        whose share is not known yet."""
+        return frozenset({"train"}) if self.rows is None and self.recovery(removed) else frozenset()
+
 
 def training_rows(job: Job[Any]) -> Path:
     """The parameter ``rows``, or train.jsonl of the job's data; UsageError if there is neither."""

@@ -62,6 +62,10 @@ class SparsePrune(Stage[SparseParams]):
         """Magnitude needs no data."""
         return params.method != "magnitude"
 
+    def requires(self, params: SparseParams) -> frozenset[str]:
+        """Nothing beside the calibration pass, where one is read."""
+        return frozenset()
+
     def outline(self, job: JobOutline[SparseParams]) -> Outline:
         """Of the same size: zeros are stored."""
         return folder_outline(job.input.sizes)

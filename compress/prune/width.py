@@ -85,6 +85,10 @@ class WidthPrune(Stage[WidthParams]):
         """The baselines without compensation need no data."""
         return params.method == "activations" or params.compensate
 
+    def requires(self, params: WidthParams) -> frozenset[str]:
+        """Rows to recover on, where the share that goes wants it."""
+        return params.required_rows(max(params.ffn or 0.0, params.kv_groups or 0.0))
+
     def outline(self, job: JobOutline[WidthParams]) -> Outline:
         """The same folder with narrower blocks."""
         model = job.input.sizes

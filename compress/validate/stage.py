@@ -43,6 +43,10 @@ class Validate(Stage[ValidateParams]):
     uses = frozenset({"rules", "eval"})
     libraries = frozenset({"llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
 
+    def requires(self, params: ValidateParams) -> frozenset[str]:
+        """Rules and items alike."""
+        return self.uses
+
     def outline(self, job: JobOutline[ValidateParams]) -> Outline:
         """The proof, and twice the replies of every model."""
         split, told = job.split("eval"), len(job.inputs) + 1

@@ -58,6 +58,10 @@ class ExportBundle(Stage[BundleParams]):
     uses = frozenset({"rules", "eval"})
     libraries = frozenset({"llama-cpp-python", "onnxruntime-genai"})
 
+    def requires(self, params: BundleParams) -> frozenset[str]:
+        """Nothing: a bundle of a bare model is called unproven, and its golden prompts are plain ones."""
+        return frozenset()
+
     def outline(self, job: JobOutline[BundleParams]) -> Outline:
         """The model with its papers; of a proof the smallest of its candidates."""
         found = job.input

@@ -63,6 +63,10 @@ class ExportGguf(Stage[GgufParams]):
         """Not for types that keep floats, or when the importance matrix is turned off or a file."""
         return params.imatrix is True and mix.FILE_TYPES[params.type][1] not in ggml.PLAIN
 
+    def requires(self, params: GgufParams) -> frozenset[str]:
+        """Nothing beside the calibration pass, where one is read."""
+        return frozenset()
+
     def outline(self, job: JobOutline[GgufParams]) -> Outline:
         """One file, each tensor in the type that it will get."""
         model, p = job.input.sizes, job.params

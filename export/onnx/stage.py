@@ -78,6 +78,10 @@ class ExportOnnx(Stage[OnnxParams]):
     modules = frozenset({"onnx", "onnxruntime", "onnxruntime_genai", "torch", "transformers"})
     libraries = frozenset({"onnx", "onnxruntime", "onnxruntime-genai", "transformers"})
 
+    def requires(self, params: OnnxParams) -> frozenset[str]:
+        """Nothing: without calibration text the accuracy level is chosen on text that the model draws itself."""
+        return frozenset()
+
     def outline(self, job: JobOutline[OnnxParams]) -> Outline:
         """Codes with a float32 scale per block, embedding and head as ``head`` says; float16 or float32 else."""
         p, model = job.params, job.input.sizes

@@ -78,6 +78,10 @@ class ExportParity(Stage[ParityParams]):
     modules = frozenset({"torch", "transformers"})
     libraries = frozenset({"gguf", "llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
 
+    def requires(self, params: ParityParams) -> frozenset[str]:
+        """The evaluation data, unless prompts are given."""
+        return self.uses if params.prompts_file is None else frozenset()
+
     def outline(self, job: JobOutline[ParityParams]) -> Outline:
         """A report."""
         return Outline("parity", 3000 * len(job.inputs))

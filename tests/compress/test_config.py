@@ -131,8 +131,33 @@ def test_bad_config_is_explained_with_its_line(tmp_path, value, expected):
     assert all(problem.startswith(f"{path}:") for problem in found), found
 
 
-def test_there_are_many_cases():
-    assert len(BAD) >= 40
+NEEDS_DATA = [
+    ("export.gguf", {}, "calibration data is needed"),
+    ("export.gguf", {"type": "F16"}, None),
+    ("export.gguf", {"imatrix": False}, None),
+    ("export.onnx", {}, None),
+    ("prune.sparse", {"method": "magnitude"}, None),
+    ("prune.sparse", {}, "calibration data is needed"),
+    ("prune.width", {"method": "magnitude", "compensate": False}, "prune.width reads train data"),
+    ("prune.width", {"method": "magnitude", "compensate": False, "ffn": 0.05}, None),
+    ("prune.width", {"method": "magnitude", "compensate": False, "recover": None}, None),
+    ("prune.depth", {"method": "perplexity", "recover": None}, "prune.depth reads calibration data"),
+    ("prune.depth", {"method": "random", "blocks": 2}, "prune.depth reads train data"),
+    ("prune.depth", {"method": "random", "recover": None}, None),
+    ("quantize.gptq", {"upstream": True}, "quantize.gptq reads calibration data"),
+    ("export.parity", {}, "export.parity reads eval data"),
+    ("finetune.sft", {}, "finetune.sft reads train data"),
+]
+
+
+@pytest.mark.parametrize(("use", "given", "problem"), NEEDS_DATA)
+def test_data_is_asked_for_where_a_stage_cannot_do_without(tmp_path, use, given, problem):
+    stages = [{"id": "it", "use": use, "from": "source", "with": given}]
+    path = write(tmp_path, {"version": 1, "name": "bare", "source": {"tiny": {}}, "stages": stages})
+    if problem is None:
+        assert "it" in build(read_config(path)).nodes
+    else:
+        assert [problem in found for found in problems(path)] == [True], problems(path)
 
 
 def test_all_problems_are_reported_at_once(tmp_path):
