@@ -91,7 +91,9 @@ def _open_all(use: str, stage: Stage[Any], sources: Sequence[Path]) -> dict[str,
         artifact = open_artifact(path)
         if artifact.kind not in stage.accepts:
             takes = ", ".join(sorted(stage.accepts)) or "no input"
-            raise UsageError(f"{use} cannot read {path}, a {artifact.kind} artifact; it takes: {takes}")
+            raise UsageError(
+                f"{use} cannot read {path}, a {artifact.kind} artifact", next=f"give one that it takes: {takes}"
+            )
         name = path.stem if path.is_file() else path.resolve().name
         while name in given:
             name += "_"

@@ -70,7 +70,12 @@ def run_task(task: Task, events: Connection, lifeline: Connection) -> None:
     except OSError as error:
         outcome = ("error", _os_error(task, error), traceback.format_exc())
     except MemoryError:
-        outcome = ("error", HoldfastError(f"stage {task.node_id!r} ran out of memory"), traceback.format_exc())
+        hint = "close other programs, or make the stage smaller; compress plan shows what each takes"
+        outcome = (
+            "error",
+            HoldfastError(f"stage {task.node_id!r} ran out of memory", next=hint),
+            traceback.format_exc(),
+        )
     except Exception as error:
         text = f"stage {task.node_id!r} failed: {type(error).__name__}: {error}"
         outcome = ("error", HoldfastError(text, next=f"read {task.log}"), traceback.format_exc())

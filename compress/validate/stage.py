@@ -103,7 +103,9 @@ class Validate(Stage[ValidateParams]):
         for name in ("baseline", "base"):
             artifact = job.refs.get(name)
             if artifact is not None and artifact.kind not in self.accepts:
-                raise UsageError(f"{name} is a {artifact.kind} artifact, which does not answer prompts")
+                kinds = ", ".join(sorted(self.accepts))
+                what = f"{name} is a {artifact.kind} artifact, which does not answer prompts"
+                raise UsageError(what, next=f"give one of these kinds: {kinds}")
         proved = job.refs.get("parity")
         if proved is not None and proved.kind != "parity":
             raise UsageError(f"parity is a {proved.kind} artifact", next="name an export.parity stage")
