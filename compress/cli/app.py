@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all gates pass, 1 operational failure, 2 bad usage or config, 3 gate FAIL, "
+    epilog="Exit codes: 0 all gates pass, 1 operational failure, 2 bad usage or config, 3 gate or parity FAIL, "
     "4 gate INCONCLUSIVE, 130 interrupted, 143 terminated (run the same command again to go on).",
 )
 
@@ -30,29 +30,51 @@ EXIT_OF = {"PASS": EXIT_OK, "FAIL": EXIT_GATE_FAIL, "INCONCLUSIVE": EXIT_GATE_IN
 Config = Annotated[Path, typer.Argument(help="Pipeline file (YAML).", show_default=False)]
 ArtifactPath = Annotated[Path, typer.Argument(help="Artifact: a folder or a .gguf file.", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Run folder, or the run's name.", show_default=False)]
-Set = Annotated[Optional[list[str]], typer.Option("--set", help="Override a key: a.b=v or STAGE.PARAM=v.")]  # noqa: UP045
-With = Annotated[Optional[list[str]], typer.Option("--with", help="Stage parameter: key=value.")]  # noqa: UP045
-Data = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--data", help="Evaluation JSONL, a data folder, or SPLIT=FILE (repeat)."),
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: a.b=v or STAGE.PARAM=v (repeat)."),
 ]
-Rules = Annotated[Optional[Path], typer.Option("--rules", help="Rule file (YAML).")]  # noqa: UP045
+With = Annotated[list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="Stage parameter (repeat).")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="[SPLIT=]FILE", help="Evaluation JSONL, a data folder, or SPLIT=FILE (repeat)."),
+]
+Rules = Annotated[Path | None, typer.Option("--rules", help="Rule file (YAML).")]
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.", show_default=False)]
 WorkDir = Annotated[Path, typer.Option("--work-dir", help="Folder of the store and of the runs.")]
 To = Annotated[
-    Optional[list[Path]],  # noqa: UP045
-    typer.Option("--to", help="Also write the verdict there: .html, .json, .md or .xml (JUnit); repeat."),
+    list[Path] | None,
+    typer.Option(
+        "--to", metavar="FILE", help="Also write the verdict there: .html, .json, .md or .xml (JUnit); repeat."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 WORK = Path("work")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"holdfast-toolkit {version('holdfast-toolkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command line."""
+
+
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("pipeline.yaml"),
     source: Annotated[Path | None, typer.Option("--source", help="Model folder or .gguf to start from.")] = None,
-    data: Annotated[Optional[Path], typer.Option("--data", help="Training JSONL or a folder of splits.")] = None,  # noqa: UP045
+    data: Annotated[Path | None, typer.Option("--data", help="Training JSONL or a folder of splits.")] = None,
     rules: Rules = None,
     debug: Debug = False,
 ) -> None:
@@ -68,7 +90,7 @@ def init(
 def plan(
     config: Config, overrides: Set = None, work_dir: WorkDir = WORK, json: Json = False, debug: Debug = False
 ) -> None:
-    """Show what would run, what is cached and what each stage needs; run nothing."""
+    """Show what would run and what it needs. Nothing is run; what is cached is told apart."""
     with console.errors(debug=debug):
         from compress.cli.commands import show_plan
 
@@ -79,7 +101,7 @@ def plan(
 def pipeline(
     config: Config,
     overrides: Set = None,
-    on: Annotated[str, typer.Option("--on", help="Where stages run.")] = "local",
+    on: Annotated[str, typer.Option("--on", help="Where stages run; only on this machine yet.")] = "local",
     work_dir: WorkDir = WORK,
     json: Json = False,
     debug: Debug = False,
@@ -96,7 +118,9 @@ def pipeline(
 def run(
     stage: Annotated[str, typer.Argument(help="Stage name, e.g. quantize.gptq.", show_default=False)],
     out: Out,
-    sources: Annotated[Optional[list[Path]], typer.Option("--from", help="Input artifact (repeat).")] = None,  # noqa: UP045
+    sources: Annotated[
+        list[Path] | None, typer.Option("--from", metavar="ARTIFACT", help="Input artifact (repeat).")
+    ] = None,
     values: With = None,
     data: Data = None,
     rules: Rules = None,
@@ -128,13 +152,15 @@ def status(run: RunPath, work_dir: WorkDir = WORK, json: Json = False, debug: De
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder, the run's name, or a proof folder.", show_default=False)],
     to: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--to", help="Write the verdict there instead: .html, .json, .md or .xml (JUnit); repeat."),
+        list[Path] | None,
+        typer.Option(
+            "--to", metavar="FILE", help="Write the verdict there instead: .html, .json, .md or .xml (JUnit); repeat."
+        ),
     ] = None,
     work_dir: WorkDir = WORK,
     debug: Debug = False,
 ) -> None:
-    """Write the run's self-contained HTML report again, or its verdict in other formats, and print the paths."""
+    """Write a run's HTML report, or its verdict. The paths are printed."""
     with console.errors(debug=debug):
         from compress.cli.commands import write_report, write_verdict
 
@@ -149,7 +175,7 @@ def compare(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare size, latency, memory, accuracy and adherence of the candidates of runs."""
+    """Compare the candidates of runs. Their size, latency, memory, accuracy and adherence."""
     with console.errors(debug=debug):
         from compress.cli.commands import compare_runs
 
@@ -165,16 +191,18 @@ def validate(
     rules: Rules = None,
     data: Data = None,
     suite: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
-            "--suite", help="A public set by name, such as gsm8k or gsm8k=FILE (repeat); no --rules, no --data."
+            "--suite",
+            metavar="NAME[=FILE]",
+            help="A public set by name, such as gsm8k or gsm8k=FILE (repeat); no --rules, no --data.",
         ),
     ] = None,
     items: Annotated[
         int | None, typer.Option("--items", min=1, help="Items of each suite.", show_default=False)
     ] = None,
     classifier: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--classifier",
             metavar="LABEL=FOLDER",
@@ -188,7 +216,7 @@ def validate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Gate any artifact against any baseline: on your rules and items, or on a suite."""
+    """Gate an artifact against a baseline. On your rules and items, or on a public set."""
     with console.errors(debug=debug), console.stoppable():
         from compress.cli.commands import validate_artifact
         from compress.cli.suites import named_suites
@@ -209,20 +237,22 @@ def _given(context: typer.Context, name: str) -> bool:
 @app.command()
 def gate(
     context: typer.Context,
-    baseline: Annotated[Optional[Path], typer.Option("--baseline", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
-    candidate: Annotated[Optional[Path], typer.Option("--candidate", help="Recorded replies (JSONL).")] = None,  # noqa: UP045
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="Recorded replies (JSONL).")] = None,
+    candidate: Annotated[Path | None, typer.Option("--candidate", help="Recorded replies (JSONL).")] = None,
     rules: Rules = None,
     to: To = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say how many items it will take; judge nothing.")] = False,
     data: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--data", help=PLANNED + "items (JSONL) that show how often each rule is in force."),
     ] = None,
     hard: Annotated[int, typer.Option("--hard", min=0, help=PLANNED + "hard rules, without a rule file.")] = 0,
     soft: Annotated[int, typer.Option("--soft", min=0, help=PLANNED + "soft rules, without a rule file.")] = 0,
     margin: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--margin", help=PLANNED + "accuracy=, adherence= or rule= a share, as in validate (repeat)."),
+        list[str] | None,
+        typer.Option(
+            "--margin", metavar="NAME=SHARE", help=PLANNED + "accuracy, adherence or rule, as in validate (repeat)."
+        ),
     ] = None,
     discordance: Annotated[float, typer.Option(help=PLANNED + "share of answers that change, either way.")] = 0.02,
     difference: Annotated[float, typer.Option(help=PLANNED + "candidate - baseline, as a share.")] = 0.0,
@@ -233,7 +263,7 @@ def gate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Gate recorded replies of any two systems, or plan how many it takes."""
+    """Gate recorded replies, or plan how many it takes. They may come from any two systems."""
     with console.errors(debug=debug):
         from compress.cli.commands import check_gate_options, gate_replies, plan_replies
 
@@ -254,7 +284,7 @@ RuleFile = Annotated[Path, typer.Argument(help="Rule file (YAML).", show_default
 @rules_app.command("check")
 def rules_check(
     file: RuleFile,
-    data: Annotated[Optional[Path], typer.Option("--data", help="Items (JSONL): which rules they test.")] = None,  # noqa: UP045
+    data: Annotated[Path | None, typer.Option("--data", help="Items (JSONL): which rules they test.")] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -269,11 +299,15 @@ def rules_check(
 def rules_explain(
     file: RuleFile,
     user: Annotated[str, typer.Option("--user", help="The customer's message.", show_default=False)] = "",
-    reply: Annotated[Optional[str], typer.Option("--reply", help="A reply to judge, or @FILE.")] = None,  # noqa: UP045
-    fact: Annotated[Optional[list[str]], typer.Option("--fact", help="A fact: name=value (repeat).")] = None,  # noqa: UP045
-    label: Annotated[Optional[list[str]], typer.Option("--label", help="A label (repeat).")] = None,  # noqa: UP045
-    prompted: Annotated[Optional[list[str]], typer.Option("--prompted", help="A rule named in the prompt.")] = None,  # noqa: UP045
-    source: Annotated[Optional[list[str]], typer.Option("--source", help="A document: id=text (repeat).")] = None,  # noqa: UP045
+    reply: Annotated[str | None, typer.Option("--reply", help="A reply to judge, or @FILE.")] = None,
+    fact: Annotated[list[str] | None, typer.Option("--fact", metavar="NAME=VALUE", help="A fact (repeat).")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="LABEL", help="A label (repeat).")] = None,
+    prompted: Annotated[
+        list[str] | None, typer.Option("--prompted", metavar="RULE", help="A rule named in the prompt (repeat).")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="ID=TEXT", help="A document (repeat).")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -300,7 +334,7 @@ def rules_schema(debug: Debug = False) -> None:
 
 @app.command()
 def bench(artifact: ArtifactPath, json: Json = False, debug: Debug = False) -> None:
-    """Measure TTFT, tokens/s, peak memory and size of an artifact in its own runtime."""
+    """Measure an artifact in its own runtime. TTFT, tokens/s, peak memory and size."""
     with console.errors(debug=debug):
         from compress.cli.commands import bench_artifact
 
