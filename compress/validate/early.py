@@ -12,10 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from compress.validate.gate import INCONCLUSIVE, PASS
 from compress.validate.models import Everyone, Heard, Named, Setting
 from compress.validate.proof import verdict_of
 from compress.validate.sequential import Looks, plan_looks
+from compress.validate.statistics import INCONCLUSIVE, PASS
 
 SEED = 0
 """Of the order of the items."""

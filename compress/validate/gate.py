@@ -21,33 +21,10 @@ from compress.validate.statistics import (
     PASS,
     VIOLATIONS,
     design_effect,
-    gatekeep,
     hard_floor,
     hard_limit,
-    sample_size,
-    why_n,
-    zero_flip_floor,
 )
 from runtime.rules import Rule, RuleBook
-
-__all__ = [
-    "FAIL",
-    "INCONCLUSIVE",
-    "MARGINS",
-    "NOT_TESTED",
-    "PASS",
-    "Answer",
-    "Judgement",
-    "RuleResult",
-    "SuiteResult",
-    "gatekeep",
-    "hard_floor",
-    "judge",
-    "judge_table",
-    "sample_size",
-    "why_n",
-    "zero_flip_floor",
-]
 
 MARGINS: Mapping[str, float] = {"accuracy": 0.02, "adherence": 0.02, "rule": 0.05, "baseline": 0.1}
 """``baseline`` is none: it is the largest share of replies in which the unguarded baseline may break a hard rule."""

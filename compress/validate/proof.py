@@ -8,21 +8,20 @@ from typing import Any
 
 from compress.validate.answers import count_interventions, let_out, said, score
 from compress.validate.drift import spread_rows
-from compress.validate.gate import (
+from compress.validate.gate import Answer, judge
+from compress.validate.models import Everyone, Heard, Setting
+from compress.validate.results import Judgement
+from compress.validate.runners import Completion
+from compress.validate.statistics import (
     FAIL,
     INCONCLUSIVE,
     NOT_TESTED,
     PASS,
-    Answer,
-    Judgement,
     gatekeep,
     hard_floor,
-    judge,
     why_n,
     zero_flip_floor,
 )
-from compress.validate.models import Everyone, Heard, Setting
-from compress.validate.runners import Completion
 from compress.validate.wording import changes, flips, sensitivity
 from runtime.engine.backends import BACKENDS
 

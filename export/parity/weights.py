@@ -50,7 +50,7 @@ class Stored:
     kind: str
     """GGUF tensor type, ``int4``/``int8`` or ``F32``."""
     rounding: str = ""
-    """How the runtime rounds what this weight is multiplied with (a key of ``noise.ROUNDINGS``), "" if not."""
+    """How the runtime rounds what this weight is multiplied with (``how`` of ``noise.rounded``), "" if not."""
     behind: str = ""
     """The coarsest type of the tensors that made what this one reads, "" if that is not known."""
 
