@@ -15,21 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import ArtifactError
-from compress.json_files import AGAIN, read_json
+from compress.json_files import AGAIN
 from compress.model.coded import require_groups
-from compress.model.config import read_config, read_settings
+from compress.model.config import read_config
 from compress.model.tensors import FLOATS, as_float32, held, read_floats
-
-__all__ = [
-    "Checkpoint",
-    "GptqCheckpoint",
-    "as_float32",
-    "open_checkpoint",
-    "read_config",
-    "read_json",
-    "read_settings",
-    "unpack",
-]
 
 
 class Checkpoint:

@@ -21,8 +21,6 @@ from compress.outline import Shape
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LAYOUTS", "BlockLayout", "ModelFolder", "Part", "Shape", "layout_of", "read_config"]
-
 
 class ModelFolder:
     """Config, layout and weights of a folder; nothing is loaded ahead.

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from compress.calibrate.reading import Calibration
 from compress.costs import WORKER, Work
 from compress.errors import UsageError
-from compress.model.blocks import ModelFolder, Part
+from compress.model.blocks import ModelFolder
+from compress.model.layout import Part
 from compress.outline import Outline, Shape, folder_outline
 from compress.prune.folder import Edit, write_edited
 from compress.prune.recovery import RecoveredParams, pruning_needs, recover_pruned, training_rows

@@ -10,7 +10,7 @@ from typing import Any
 
 from compress.validate.items import Item
 from compress.validate.kept import Kept, by_segment
-from compress.validate.runners import Completion, Progress, Runner
+from compress.validate.runner import Completion, Progress, Runner
 from runtime.guard import TEMPLATE, enforce
 from runtime.rules import RuleBook
 

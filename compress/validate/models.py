@@ -12,11 +12,12 @@ from compress.artifact import Artifact
 from compress.json_files import digest_json, write_json
 from compress.validate import drift, parity
 from compress.validate.answers import Guarded, Score, ask, from_json, guard, guarded, said, score, to_json
+from compress.validate.in_torch import HfRunner
 from compress.validate.items import Item
 from compress.validate.kept import SEGMENT, Cache, Kept
 from compress.validate.progress import Phases
-from compress.validate.runner import Runner
-from compress.validate.runners import Completion, HfRunner, open_runner
+from compress.validate.runner import Completion, Runner
+from compress.validate.runners import open_runner
 from compress.validate.sequential import Looks
 from compress.validate.wording import WORDINGS, Reworded, reword
 from runtime.rules import RuleBook

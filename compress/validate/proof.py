@@ -11,7 +11,7 @@ from compress.validate.drift import spread_rows
 from compress.validate.gate import Answer, judge
 from compress.validate.models import Everyone, Heard, Setting
 from compress.validate.results import Judgement
-from compress.validate.runners import Completion
+from compress.validate.runner import Completion
 from compress.validate.statistics import (
     FAIL,
     INCONCLUSIVE,

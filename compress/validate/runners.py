@@ -18,10 +18,8 @@ from pathlib import Path
 from compress.errors import ArtifactError
 from compress.validate.in_runtime import RuntimeRunner
 from compress.validate.in_torch import GptqRunner, HfRunner
-from compress.validate.runner import Completion, Messages, Progress, Runner
+from compress.validate.runner import Runner
 from runtime.engine.backends import BACKENDS
-
-__all__ = ["Completion", "GptqRunner", "HfRunner", "Messages", "Progress", "Runner", "RuntimeRunner", "open_runner"]
 
 TORCH: dict[str, type[HfRunner]] = {"gptq": GptqRunner, "hf": HfRunner}
 RUNTIME = ("bundle", *BACKENDS)

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from compress.errors import ArtifactError, DataError
 from compress.extras import need
+from compress.model.config import read_settings
 from compress.rows import numbered_rows
 from compress.stage import Job
-from export.checkpoint import read_settings
 from export.tokenizers.read import load_tokenizer
 from runtime.engine.chat import DEFAULT, of_tokenizer
 from runtime.engine.template import STILL, render

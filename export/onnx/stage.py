@@ -16,10 +16,11 @@ from pydantic import Field
 
 from compress.costs import WORKER, Work, forward, touched
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
-from compress.json_files import write_json
+from compress.json_files import read_json, write_json
+from compress.model.config import read_settings
 from compress.outline import SIDE_BYTES, ModelOutline, Outline
 from compress.stage import Job, JobOutline, Needs, Params, Stage
-from export.checkpoint import Checkpoint, open_checkpoint, read_json, read_settings
+from export.checkpoint import Checkpoint, open_checkpoint
 from export.onnx.family import Spec, family_of, rope_tables, spec_of
 from export.onnx.levels import LENGTH
 from export.onnx.levels import TOKENS as LEVEL_TOKENS

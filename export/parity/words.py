@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import UsageError
-from compress.model.config import read_generation_config
-from export.checkpoint import read_config, read_json
+from compress.json_files import read_json
+from compress.model.config import read_config, read_generation_config
 from export.tokenizers.read import load_tokenizer
 from runtime.engine.chat import DEFAULT, of_tokenizer
 from runtime.engine.gguf_file import read_gguf

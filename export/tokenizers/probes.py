@@ -14,8 +14,7 @@ from typing import Any
 
 from compress.errors import ArtifactError
 from compress.extras import need
-from export.tokenizers.chats import PROBES as PROBES
-from export.tokenizers.chats import chat_probes as chat_probes
+from export.tokenizers.chats import PROBES, chat_probes
 from export.tokenizers.vocabulary import BYTE, BYTE_OF, NORMAL, SPACE, Vocabulary
 
 log = logging.getLogger(__name__)

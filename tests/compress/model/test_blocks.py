@@ -8,8 +8,10 @@ from safetensors.torch import load_file, save_file
 from tiny_families import CASES, PLAIN, ids, save_tiny
 
 from compress.errors import ArtifactError, UnsupportedArchitecture, UsageError
-from compress.model.blocks import LAYOUTS, ModelFolder, Part
+from compress.model.blocks import ModelFolder
 from compress.model.decoder import run_block
+from compress.model.families import LAYOUTS
+from compress.model.layout import Part
 from compress.outline import Shape
 
 

@@ -24,7 +24,7 @@ def test_a_model_is_measured_in_a_process_of_its_own(tiny_hf: Path) -> None:
 
 
 def test_timings_of_a_format_without_a_kernel_are_blank(tiny_hf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.validate.runners import HfRunner
+    from compress.validate.in_torch import HfRunner
 
     monkeypatch.setattr(HfRunner, "timed", False)
     monkeypatch.setattr(HfRunner, "probe", None)  # no time is spent on what is not told

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from validate_models import prompts
 
-from compress.validate.runners import HfRunner, open_runner
+from compress.validate.in_torch import HfRunner
+from compress.validate.runners import open_runner
 
 
 def write_gptq(source: Path, folder: Path) -> Path:

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 from validate_models import prompts
 
+from compress.validate.in_torch import HfRunner
 from compress.validate.parity import MOST_UNEXPLAINED, PROMPTS, TOKENS, Start, compare, take_starts
-from compress.validate.runners import Completion, HfRunner
+from compress.validate.runner import Completion
 
 
 def start(reply: tuple[int, ...], sure: float, size: int = 8) -> Start:

@@ -7,7 +7,8 @@ from validate_models import prompts
 
 from compress.errors import ArtifactError, UsageError
 from compress.validate.batches import common_prefix, plan_batches
-from compress.validate.runners import HfRunner, open_runner
+from compress.validate.in_torch import HfRunner
+from compress.validate.runners import open_runner
 
 
 def slow_greedy(runner: HfRunner, ids: list[int], max_tokens: int) -> tuple[tuple[int, ...], bool]:

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 from small_gptq import quantize
 
 from compress.errors import HoldfastError
-from export.checkpoint import open_checkpoint, read_config, read_settings
+from compress.model.config import read_config, read_settings
+from export.checkpoint import open_checkpoint
 from export.onnx.check import compare_weights
 from export.onnx.decoder import Decoder
 from export.onnx.family import FAMILIES, family_of, rope_tables, spec_of
