@@ -37,7 +37,11 @@ def single_graph(
     given |= parents
     params = _params(use, values)
     nodes: dict[str, Node] = {}
-    data_node = _data_node(data, _checked(rules), given, nodes)
+    if rules is not None:
+        from runtime.rules import load_rules
+
+        load_rules(rules)  # a fault in the file shows before anything runs
+    data_node = _data_node(data, rules, given, nodes)
     calibration = (
         _calibration(use, params, list(parents), data_node, nodes) if stage.reads_calibration(params) else None
     )
@@ -49,18 +53,10 @@ def single_graph(
         refs,
         calibration,
         data_node if stage.uses - {"rules"} else None,
-        _checked(rules) if "rules" in stage.uses else None,
+        rules if "rules" in stage.uses else None,
     )
     nodes[node.id] = node
     return Graph(nodes, seed, given), node.id
-
-
-def _checked(rules: Path | None) -> Path | None:
-    if rules is not None:
-        from runtime.rules import load_rules
-
-        load_rules(rules)
-    return rules
 
 
 def _references(
