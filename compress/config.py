@@ -166,7 +166,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: Any, value: A
         elif item["type"] == "missing":
             text = f"key {key!r} is missing"
         else:
-            text = f"{key}: {_lower(item['msg'])} (got {_short(item.get('input'))})"
+            what = _lower(item["msg"].removeprefix("Value error, "))  # pydantic's word for what our validators raise
+            text = f"{key}: {what} (got {_short(item.get('input'))})"
         problems.append(f"{where(place)}: {text}")
     return problems
 

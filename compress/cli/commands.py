@@ -392,5 +392,5 @@ def bench_artifact(artifact: Path, *, as_json: bool) -> None:
     if as_json:
         console.emit(result)
         return
-    for key, value in result.items():
-        print(f"{key:22} {value}")
+    for name, text in words.readings(result).items():
+        print(f"{name:30}{text}")

@@ -37,7 +37,7 @@ CANDIDATE_COLUMNS = (
     Column("verdict", lambda r: _paint(r["verdict"]), 1, 12),
     Column("size", lambda r: words.size(r["size_bytes"]), 2, 8),
     Column("smaller", lambda r: f"{r['ratio']}×" if r["ratio"] else words.BLANK, 5, 7),
-    Column("TTFT", lambda r: words.BLANK if r["ttft_ms"] is None else f"{r['ttft_ms']:.3g} ms", 4, 8),
+    Column("TTFT", lambda r: words.milliseconds(r["ttft_ms"]), 4, 8),
     Column("tok/s", lambda r: words.figure(r["tokens_per_s"], 4), 4, 6),
     Column("memory", lambda r: words.size(r["peak_rss_bytes"]), 5, 8),
     Column("accuracy", lambda r: words.percent(r["accuracy"]), 2, 8),

@@ -43,6 +43,28 @@ def figure(value: float | None, digits: int = 3) -> str:
     return BLANK if value is None else f"{value:.{digits}g}"
 
 
+def milliseconds(value: float | None) -> str:
+    """``12.34`` -> ``12.3 ms``."""
+    return BLANK if value is None else f"{value:.3g} ms"
+
+
+def readings(measured: Mapping[str, Any]) -> dict[str, str]:
+    """What ``compress bench`` found (``compress.validate.bench``), without what was not measured."""
+    found = {
+        "first token": milliseconds(measured["ttft_ms"]),
+        "first token, 95th percentile": milliseconds(measured["ttft_p95_ms"]),
+        "first token, prompt cached": milliseconds(measured["ttft_cached_ms"]),
+        "tokens/s, one stream": figure(measured["tokens_per_s"], 4),
+        "prompt tokens/s": figure(measured["prefill_tokens_per_s"], 4),
+        "loading": seconds(measured["load_s"]),
+        "memory, peak": size(measured["peak_rss_bytes"]),
+        "size": size(measured["size_bytes"]),
+        "versions": ", ".join(f"{name} {version}" for name, version in measured["versions"].items()),
+        "note": measured["note"],
+    }
+    return {name: text for name, text in found.items() if text not in (BLANK, "")}
+
+
 def suite(candidate: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """One suite of a candidate, or {}."""
     return next((s for s in candidate.get("suites", ()) if s["name"] == name), {})

@@ -5,7 +5,7 @@ import pytest
 from report_data import make_proof, make_run
 from rich.console import Console
 
-from compress.report import tables
+from compress.report import tables, words
 from compress.report.tables import compare_rows, comparison_table, proof_table, rules_table, status_table, suites_table
 
 
@@ -13,6 +13,24 @@ def drawn(table: object, width: int) -> str:
     stream = io.StringIO()
     Console(file=stream, width=width, highlight=False).print(table)
     return stream.getvalue()
+
+
+def test_readings_carry_units_and_leave_out_what_was_not_measured() -> None:
+    times = ("ttft_ms", "ttft_p95_ms", "ttft_cached_ms", "tokens_per_s", "prefill_tokens_per_s")
+    rest = {"load_s": 95.0, "peak_rss_bytes": 94_728_192, "size_bytes": 0, "note": "", "versions": {"python": "3.11.7"}}
+    assert words.readings(dict.fromkeys(times, 12.34) | rest) == {
+        "first token": "12.3 ms",
+        "first token, 95th percentile": "12.3 ms",
+        "first token, prompt cached": "12.3 ms",
+        "tokens/s, one stream": "12.34",
+        "prompt tokens/s": "12.34",
+        "loading": "1 min 35 s",
+        "memory, peak": "94.7 MB",
+        "size": "0 B",
+        "versions": "python 3.11.7",
+    }
+    untimed = words.readings(dict.fromkeys(times) | rest | {"note": "timed on GPUs only"})
+    assert list(untimed) == ["loading", "memory, peak", "size", "versions", "note"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
