@@ -107,7 +107,7 @@ BAD = [
     ),
     ("baseline names many", changed("stages", 3, "with", to={"baseline": "gguf"}), "name one"),
     ("no baseline", changed("stages", 3, "with", to={}), "baseline"),
-    ("unknown GGUF type", changed("stages", 2, "matrix", to={"type": ["Q4_X"]}), "type"),
+    ("unknown GGUF type", changed("stages", 2, "matrix", to={"type": ["Q4_X"]}), "type: unknown type; known: F32"),
     ("matrix without values", changed("stages", 2, "matrix", to={"type": []}), "has no values"),
     ("matrix of a scalar", changed("stages", 2, "matrix", to={"type": "Q8_0"}), "matrix"),
     ("matrix of an unknown key", changed("stages", 2, "matrix", to={"typo": ["Q8_0"]}), "unknown key"),
