@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -233,8 +233,8 @@ class Run:
     def _task(self, node: Node, key: str) -> Task:
         stage = load_stage(node.use)
         job = self.resolver.job(node, self.store.root, self.store.root)
-        for artifact in self._read_by(node):
-            open_artifact(artifact.path, verify=True)
+        for name in node.upstream():
+            open_artifact(self.resolver.artifacts[name].path, verify=True)
         ancestors = {
             n: self.resolver.artifacts[n] for n in self.graph.ancestors(node.id) if n in self.resolver.artifacts
         }
@@ -257,9 +257,6 @@ class Run:
             data=job.data,
             rules=node.rules,
         )
-
-    def _read_by(self, node: Node) -> Iterator[Artifact]:
-        yield from (self.resolver.artifacts[name] for name in node.upstream())
 
     def _verdict(self) -> str | None:
         said = {a.facts["verdict"] for a in self.resolver.artifacts.values() if a.kind == "proof"}
