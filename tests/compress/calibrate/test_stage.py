@@ -79,14 +79,6 @@ def test_text_rows_and_short_data(tiny_llama, tmp_path, caplog):
         calibration_windows(tiny_llama, path, 4096, 2048)
 
 
-@pytest.mark.parametrize(("row", "what"), [("{", "not JSON"), ('{"x": 1}', "neither"), ("[1]", "neither")])
-def test_a_broken_row_names_file_and_line(tiny_llama, tmp_path, row, what):
-    path = tmp_path / "t.jsonl"
-    path.write_text('{"text": "ok"}\n' + row + "\n")
-    with pytest.raises(DataError, match=rf"t.jsonl:2: .*{what}"):
-        calibration_windows(tiny_llama, path, 1024, 16)
-
-
 def test_unknown_architecture_and_scaling(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(UnsupportedArchitecture, match="LAYOUTS"):
