@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from finetune.train import sharding
 from finetune.train.objective import IGNORED
 
 AT_ONCE = 1024
@@ -114,7 +115,7 @@ def scored(
     model = trainer.model
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    training, done = model.training, 0
+    training, done, passes = model.training, 0, 0
     model.eval()
     with torch.no_grad(), trainer.compute_loss_context_manager():
         while done < len(order):
@@ -124,4 +125,6 @@ def scored(
             ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
             yield chosen, model(input_ids=ids, scored_labels=labels, use_cache=False, **wanted)
             done += len(chosen)
+            passes += 1
+        sharding.accompany(model, passes)
     model.train(training)

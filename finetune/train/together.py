@@ -1,7 +1,7 @@
 """Several processes that train one model: where they meet, and sums over what each of them has.
 
-The launcher (``accelerate launch``, torchrun) says who takes part; accelerate wraps the model (DDP) in the group that
-``join`` opens. Every stage, and every training of a search, opens a group of its own, so that one launch carries
+The launcher (``accelerate launch``, torchrun) says who takes part; in the group that ``join`` opens accelerate wraps
+the model (DDP), or it is cut (FSDP, ``finetune.train.sharding``). Every stage, and every training of a search, opens a group of its own, so that one launch carries
 any number of them.
 """
 
@@ -17,8 +17,9 @@ from compress.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+ASKED, TAKEN = "ACCELERATE_USE_FSDP", "HOLDFAST_FSDP"
+"""The launcher's wish that the model be cut, and the same once it is ours to do: accelerate must not cut it, too."""
 OTHERS = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron",
 }
@@ -26,18 +27,29 @@ PATIENCE = timedelta(hours=1)
 """How long a process waits for the others."""
 
 
+def cut() -> bool:
+    """Whether the model is cut over the processes."""
+    return launch.place().world > 1 and any(_true(name) for name in (ASKED, TAKEN))
+
+
+def _true(setting: str) -> bool:
+    return os.environ.get(setting, "").lower() == "true"
+
+
 def join(meeting: str, *, on_cpu: bool) -> None:
     """Open the group of all processes of this launch; ``meeting``: a name that stands for this training alone."""
     here = launch.place()
+    if _true(ASKED):
+        os.environ[TAKEN] = os.environ.pop(ASKED)
     if here.world == 1:
         return
     import torch
     from torch import distributed
 
     for setting, name in OTHERS.items():
-        if os.environ.get(setting, "").lower() == "true":
-            what = f"the launcher asks for {name}; here every process holds the whole model (DDP)"
-            raise UsageError(what, next="start without it: accelerate launch --multi_gpu")
+        if _true(setting):
+            what = f"the launcher asks for {name}; here processes hold the model whole (DDP) or cut (FSDP)"
+            raise UsageError(what, next="start with accelerate launch --multi_gpu, or --use_fsdp")
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         store = distributed.TCPStore(
@@ -93,6 +105,11 @@ def smallest(value: int) -> int:
     found = torch.tensor(int(value))
     distributed.all_reduce(found, op=distributed.ReduceOp.MIN)
     return int(found)
+
+
+def largest(value: int) -> int:
+    """The greatest of the processes' values."""
+    return -smallest(-value)
 
 
 def gathered(values: Tensor) -> Tensor:

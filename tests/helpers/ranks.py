@@ -20,16 +20,18 @@ class Stopped(BaseException):
     """Stands for the end of the process."""
 
 
-def train(world: int, use: str, base: Path, data: Path, root: Path, *, die: int | None = None, **params: Any) -> Path:
+def train(
+    world: int, use: str, base: Path, data: Path, root: Path, *, die: int | None = None, cut: bool = False, **params: Any
+) -> Path:
     """Run a training stage in ``world`` processes that share ``root``/scratch; the folder that the first one wrote.
-    ``die``: the step after which all of them end."""
+    ``die``: the step after which all of them end; ``cut``: as accelerate's launcher starts them for FSDP."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (root / "scratch").mkdir(parents=True, exist_ok=True)
-    given = (world, port, use, str(base), str(data), str(root), die, params)
+    given = (world, port, use, str(base), str(data), str(root), die, cut, params)
     processes = [context.Process(target=_rank, args=(rank, *given)) for rank in range(world)]
     for process in processes:
         process.start()
@@ -40,10 +42,21 @@ def train(world: int, use: str, base: Path, data: Path, root: Path, *, die: int 
 
 
 def _rank(
-    rank: int, world: int, port: int, use: str, base: str, data: str, root: str, die: int | None, params: dict[str, Any]
+    rank: int,
+    world: int,
+    port: int,
+    use: str,
+    base: str,
+    data: str,
+    root: str,
+    die: int | None,
+    cut: bool,
+    params: dict[str, Any],
 ) -> None:
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in numbers.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    if cut:
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     if world == 1:
         for name in numbers:
             del os.environ[name]
