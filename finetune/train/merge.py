@@ -74,9 +74,7 @@ def quantization_config(compute: Any) -> Any:
     )
 
 
-def load_base(
-    folder: Path, *, four_bit: bool, compute: Any, attention: str | None = None, on_cpu: bool = False
-) -> Any:
+def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | None = None, on_cpu: bool = False) -> Any:
     """The base model: NF4 when ``four_bit``, otherwise in float32. On CUDA where there is one, unless ``on_cpu``.
 
     Its head is tied as the weights are. Its generation settings are transformers' own: the base's file is copied, and

@@ -1,5 +1,5 @@
-"""A model cut over the processes: each holds its rows of every weight, gradient and moment (FSDP, Zhao et al. 2023; stage
-3 of ZeRO, Rajbhandari et al. 2020).
+"""A model cut over the processes: each holds its rows of every weight, gradient and moment (FSDP, Zhao et al. 2023;
+stage 3 of ZeRO, Rajbhandari et al. 2020).
 
 torch's ``fully_shard`` cuts block by block. A block's weights are whole only while it computes, in all processes at
 once, so all of them must go through the model equally often (``accompany``). What is written is whole and as one
@@ -30,17 +30,16 @@ ADAPTERS = ("lora", "rslora", "lora+")
 
 def require(p: TuningParams) -> None:
     """Raise UsageError for what cannot be trained by a cut model."""
-    kind = "" if p.method == "full" else p.adapter.kind
-    refused = {
-        "method: qlora": (p.method == "qlora", "NF4 weights are blocks of 64 numbers with scales beside them"),
-        f"adapter.kind: {kind}": (kind and kind not in ADAPTERS, "it reads whole weights of the base"),
-        f"optimizer: {p.optimizer}": (p.optimizer not in OPTIMIZERS, "its state goes by whole weights"),
+    whole = {
+        "method: qlora": "NF4 weights are blocks with scales beside them" if p.method == "qlora" else "",
+        f"adapter.kind: {p.adapter.kind}": "" if p.adapter.kind in ADAPTERS else "it reads whole weights of the base",
+        f"optimizer: {p.optimizer}": "" if p.optimizer in OPTIMIZERS else "its state is one of whole weights",
     }
-    for name, (wrong, why) in refused.items():
-        if wrong:
+    for name, why in whole.items():
+        if why:
+            others = f"method lora or full, adapter.kind {', '.join(ADAPTERS)}, optimizer {' or '.join(OPTIMIZERS)}"
             what = f"the launcher asks for FSDP, and {name} cannot be cut: {why}"
-            raise UsageError(what, next="start with accelerate launch --multi_gpu, or set method: lora or full, "
-                                        f"adapter.kind {', '.join(ADAPTERS)}, optimizer {' or '.join(OPTIMIZERS)}")
+            raise UsageError(what, next=f"start with accelerate launch --multi_gpu; FSDP takes {others}")
 
 
 def shard(model: Any, on_cpu: bool) -> None:
@@ -63,7 +62,7 @@ def whole(value: Any) -> Any:
 
 
 def own(value: Tensor, weight: Tensor) -> Tensor:
-    """A whole tensor cut as ``weight`` is; as it is where ``weight`` is whole or ``value`` is no tensor of its shape."""
+    """A whole tensor cut as ``weight`` is; as it is where ``weight`` is whole or has another shape."""
     if not hasattr(weight, "full_tensor") or value.shape != weight.shape:
         return value
     from torch.distributed.tensor import distribute_tensor

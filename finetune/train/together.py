@@ -1,8 +1,8 @@
 """Several processes that train one model: where they meet, and sums over what each of them has.
 
-The launcher (``accelerate launch``, torchrun) says who takes part; in the group that ``join`` opens accelerate wraps
-the model (DDP), or it is cut (FSDP, ``finetune.train.sharding``). Every stage, and every training of a search, opens a group of its own, so that one launch carries
-any number of them.
+The launcher (``accelerate launch``, torchrun) says who takes part. In the group that ``join`` opens accelerate wraps
+the model (DDP), or it is cut (FSDP, ``finetune.train.sharding``). Every stage, and every training of a search, opens a
+group of its own, so that one launch carries any number of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ASKED, TAKEN = "ACCELERATE_USE_FSDP", "HOLDFAST_FSDP"
 """The launcher's wish that the model be cut, and the same once it is ours to do: accelerate must not cut it, too."""
 OTHERS = {
+    "FSDP_OFFLOAD_PARAMS": "FSDP with weights outside the device",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron",
 }

@@ -123,8 +123,9 @@ def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gp
     model = folder_outline(job.input.path).model
     if model is None:
         return gpu.Fit(gpu.MOST, True)
-    longest = objective.packed or max(len(row["input_ids"]) for example in examples for row in example)
-    return gpu.fitted(model, job.params, -(-longest // 8) * 8, objective.rows, torch.cuda.mem_get_info()[0])
+    longest = max(len(row["input_ids"]) for example in examples for row in example)
+    over, free = launch.place().world if together.cut() else 1, torch.cuda.mem_get_info()[0]
+    return gpu.fitted(model, job.params, -(-longest // 8) * 8, objective.rows, free, over)
 
 
 def quiet() -> None:
@@ -218,7 +219,7 @@ def _trainer(
 
 
 def _collate(pad: int, objective: Objective) -> Any:
-    return batches.collate(pad) if objective.packed is None else batches.pack(pad, objective.packed)
+    return batches.pack(pad) if objective.packed else batches.collate(pad)
 
 
 def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:

@@ -21,7 +21,15 @@ class Stopped(BaseException):
 
 
 def train(
-    world: int, use: str, base: Path, data: Path, root: Path, *, die: int | None = None, cut: bool = False, **params: Any
+    world: int,
+    use: str,
+    base: Path,
+    data: Path,
+    root: Path,
+    *,
+    die: int | None = None,
+    cut: bool = False,
+    **params: Any,
 ) -> Path:
     """Run a training stage in ``world`` processes that share ``root``/scratch; the folder that the first one wrote.
     ``die``: the step after which all of them end; ``cut``: as accelerate's launcher starts them for FSDP."""
