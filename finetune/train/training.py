@@ -244,6 +244,7 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
 def _objective_trainer() -> Any:
     """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
     import torch
+    from torch.utils.serialization import config
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -309,7 +310,7 @@ def _objective_trainer() -> Any:
                 super()._load_from_checkpoint(place, model)
 
         def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-            with torch.utils.serialization.config.patch("load.mmap", together.cut()):  # a part of it is read
+            with config.patch("load.mmap", together.cut()):  # a part of it is read
                 super()._load_optimizer_and_scheduler(checkpoint)
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
