@@ -49,7 +49,7 @@ def shard(model: Any, on_cpu: bool) -> None:
 
     mesh = init_device_mesh("cpu" if on_cpu else "cuda", (launch.place().world,))
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    blocks = [module for module in base.modules() if type(module).__name__ in base._no_split_modules]
+    blocks = [module for module in base.modules() if type(module).__name__ in (base._no_split_modules or ())]
     for part in [*blocks, model]:
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
         part.set_force_sum_reduction_for_comms(True)  # gloo takes no means

@@ -32,7 +32,8 @@ def train(
     **params: Any,
 ) -> Path:
     """Run a training stage in ``world`` processes that share ``root``/scratch; the folder that the first one wrote.
-    ``die``: the step after which all of them end; ``cut``: as accelerate's launcher starts them for FSDP."""
+    ``die``: the step after which all of them end; ``cut``: as accelerate's launcher starts them for FSDP, and each
+    process writes the share of the weights that it holds into held.json."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with socket.socket() as free:
@@ -75,6 +76,8 @@ def _rank(
 
     out = Path(root) / f"out-{rank}"
     out.mkdir(exist_ok=True)
+    if cut:
+        _note_what_is_held(out)
     stage = load_stage(use)
     job = Job(
         params=stage.Params(**params), out=out, scratch=Path(root) / "scratch", inputs=(open_artifact(base),),
@@ -84,3 +87,17 @@ def _rank(
     facts = stage.run(job)
     (out / "facts.json").write_text(json.dumps(facts))
     os._exit(0)
+
+
+def _note_what_is_held(out: Path) -> None:
+    from finetune.train import sharding
+
+    plain = sharding.shard
+
+    def shard(model: Any, on_cpu: bool) -> None:
+        plain(model, on_cpu)
+        weights = list(model.parameters())
+        held = sum(sharding.here(weight.detach()).numel() for weight in weights)
+        (out / "held.json").write_text(json.dumps(held / sum(weight.numel() for weight in weights)))
+
+    sharding.shard = shard

@@ -85,6 +85,8 @@ def test_two_processes_have_the_losses_of_one(kind, cut, alone, small_base, data
         moved = norm(weight - before[name])
         assert norm(weight - after[name]) <= 0.1 * moved
     assert not list((tmp_path / "out-1").glob("*.safetensors"))
+    held = [json.loads(path.read_text()) for path in tmp_path.glob("out-*/held.json")]
+    assert held == pytest.approx([0.5, 0.5] if cut else [], abs=0.05)
 
 
 @pytest.mark.slow
