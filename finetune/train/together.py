@@ -7,6 +7,7 @@ group of its own, so that one launch carries any number of them.
 
 from __future__ import annotations
 
+import functools
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -51,12 +52,8 @@ def join(meeting: str, *, on_cpu: bool) -> None:
         if _true(setting):
             what = f"the launcher asks for {name}; here processes hold the model whole (DDP) or cut (FSDP)"
             raise UsageError(what, next="start with accelerate launch --multi_gpu, or --use_fsdp")
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        store = distributed.TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=here.leads and not hosted,
-            timeout=PATIENCE,
-        )  # fmt: skip
+        store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     except KeyError as error:
         what = f"{here.world} processes were started, but {error.args[0]} does not say where they meet"
         raise UsageError(what, next="start them with accelerate launch or torchrun") from None
@@ -67,6 +64,15 @@ def join(meeting: str, *, on_cpu: bool) -> None:
         "gloo" if on_cpu else "cuda:nccl,cpu:gloo", store=distributed.PrefixStore(f"{meeting}/{attempt}", store),
         rank=here.rank, world_size=here.world, timeout=PATIENCE,
     )  # fmt: skip
+
+
+@functools.cache
+def _store(address: str, port: int) -> Any:
+    """Where all groups of this launch meet: one for the process's life, as what was cut holds on to it."""
+    from torch import distributed
+
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return distributed.TCPStore(address, port, is_master=launch.place().leads and not hosted, timeout=PATIENCE)
 
 
 def leave() -> None:

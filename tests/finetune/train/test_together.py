@@ -34,6 +34,7 @@ KINDS = {
     "qlora": ("finetune.sft", {"method": "qlora"}),
     "packed": ("finetune.sft", {"method": "lora", "packing": True}),
     "full": ("finetune.sft", {"method": "full", "rate": 1e-3, "validation": {"share": 0.2, "every": 4, "patience": 3}}),
+    "folds": ("finetune.sft", {"method": "full", "rate": 1e-3, "cross_validation": {"folds": 2}}),
     "unfreezing": ("finetune.sft", {"method": "full", "rate": 1e-3, "unfreeze": {"every": 3}}),
     "dpo": ("finetune.dpo", {"method": "lora", "held_out": 9, "validation": {"share": 0.2, "every": 6}}),
     "kto": ("finetune.kto", {"method": "lora"}),
