@@ -1,9 +1,12 @@
 """Training steps of ``finetune.sft`` beside plain trl: tokens per second, peak memory, loss, each in its own process.
 
-    python benchmarks/train/step.py MODEL ROWS.jsonl [--steps 24] [--batch 16] [--rank 16] [--words 30]
+    python benchmarks/train/step.py MODEL ROWS.jsonl [--steps 24] [--batch 16] [--rank 16] [--words 30] [--turns 2]
+    python benchmarks/train/step.py MODEL ROWS.jsonl --packing --words 200 --turns 0
 
 Both train a QLoRA adapter on the same rows in the same order from the same initial values. ``--words`` cuts every
-message to so many words. trl is run as its documentation shows it: NF4 base, ``prepare_model_for_kbit_training``, bf16.
+message to so many words, ``--turns`` keeps so many of its last messages (0: all). trl is run as its documentation shows
+it: NF4 base, ``prepare_model_for_kbit_training``, bf16. With ``--packing`` both sides are ours: ``packing: false`` and
+``packing: true``.
 """
 
 from __future__ import annotations
@@ -23,19 +26,19 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 
-def read_rows(path: Path, count: int, words: int) -> list[dict[str, Any]]:
-    """Question and answer of ``count`` rows in a fixed random order, cut to ``words`` words each."""
-    rows = [json.loads(line)["messages"][-2:] for line in path.read_text(encoding="utf-8").splitlines()]
+def read_rows(path: Path, count: int, words: int, turns: int) -> list[dict[str, Any]]:
+    """The last ``turns`` messages of ``count`` rows in a fixed random order, cut to ``words`` words each."""
+    rows = [json.loads(line)["messages"][-turns:] for line in path.read_text(encoding="utf-8").splitlines()]
     random.Random(0).shuffle(rows)
     cut = [[{**m, "content": " ".join(m["content"].split()[:words])} for m in messages] for messages in rows[:count]]
     return [{"id": number, "messages": messages} for number, messages in enumerate(cut)]
 
 
 def plain_trainer(
-    job: Any, model: Any, tokenizer: Any, objective: Any, watch: Any, rate: float, on_cpu: bool, fit: Any
+    job: Any, model: Any, tokenizer: Any, objective: Any, watch: Any, rate: float, on_cpu: bool, fit: Any, last: Any
 ) -> Any:
     """``finetune.train.training._trainer`` without anything of ours."""
-    del fit
+    del fit, last
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from trl import SFTTrainer
@@ -77,7 +80,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     place = Path(tempfile.mkdtemp())
     for part in ("out", "scratch"):
         (place / part).mkdir()
-    params = SftParams(method="qlora", rank=given.rank, steps=given.steps, batch=given.batch, checkpoint_every=10**6)
+    params = SftParams(
+        method="qlora",
+        rank=given.rank,
+        steps=given.steps,
+        batch=given.batch,
+        packing=given.task == "packed",
+        checkpoint_every=10**6,
+    )
     job = Job(
         params=params,
         out=place / "out",
@@ -90,11 +100,22 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(given.threads)
     started = time.process_time()
-    result = training.train(
-        job, Conversations(read_rows(given.rows, given.steps * given.batch, given.words), params), 1e-3
-    )
+    rows = read_rows(given.rows, given.steps * given.batch, given.words, given.turns)
+    objective, labels, positions, began = Conversations(rows, params), 0, 0, 0.0
+    count = objective.count
+
+    def counted(inputs: dict[str, Any]) -> Any:
+        nonlocal labels, positions, began
+        began, found = began or time.process_time(), count(inputs)
+        labels, positions = labels + int(found), positions + inputs["labels"].numel()
+        return found
+
+    objective.count = counted  # type: ignore[method-assign]
+    result = training.train(job, objective, 1e-3)
     return {
         "tokens_per_second": round(result.tokens / result.seconds, 1),
+        "labels_per_cpu_second": round(labels / (time.process_time() - began), 2) if labels else None,
+        "padding": round(1 - result.tokens / positions, 3) if positions else None,
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
         "cpu_seconds": round(time.process_time() - started, 1),
         "tokens": result.tokens,
@@ -107,21 +128,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("rows", type=Path)
-    for name, value in (("steps", 24), ("batch", 16), ("rank", 16), ("words", 30), ("threads", 2)):
+    for name, value in (("steps", 24), ("batch", 16), ("rank", 16), ("words", 30), ("turns", 2), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--task", choices=["trl", "holdfast"])
+    parser.add_argument("--packing", action="store_true")
+    parser.add_argument("--task", choices=["trl", "holdfast", "packed"])
     given = parser.parse_args()
     if given.task:
         print(json.dumps(measure(given)))
         return
     found = {}
-    for task in ("trl", "holdfast"):
+    sides = ("holdfast", "packed") if given.packing else ("trl", "holdfast")
+    for task in sides:
         command = [sys.executable, __file__, *sys.argv[1:], "--task", task]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[task] = json.loads(done.stdout.splitlines()[-1])
         print(task, json.dumps(found[task]))
-    speed = found["holdfast"]["tokens_per_second"] / found["trl"]["tokens_per_second"]
-    memory = found["holdfast"]["peak_rss_mb"] / found["trl"]["peak_rss_mb"]
+    first, second = (found[side] for side in sides)
+    speed = second["tokens_per_second"] / first["tokens_per_second"]
+    memory = second["peak_rss_mb"] / first["peak_rss_mb"]
     print(f"{speed:.2f} times the tokens per second, {memory:.2f} times the memory")
 
 

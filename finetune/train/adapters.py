@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,8 @@ def _start_from_the_loss(model: Any, folder: Path, *, turned: bool) -> None:
         module.lora_B[adapter].weight.data = (U[:, :rank] * root).contiguous() / module.scaling[adapter]
 
 
-def save(model: Any, place: Path, started: Path | None) -> None:
-    """Save the adapter as one of the base as it is stored: what moved out of the base at the start comes back."""
+def save(model: Any, place: Path, started: Path | None, weights: Mapping[str, Any] | None = None) -> None:
+    """Save the adapter as one of the base as it is stored: what moved out of the base at the start comes back.
+    ``weights``: those of the adapter by name, where the model is cut."""
     extra = {} if started is None else {"path_initial_model_for_weight_conversion": str(started)}
-    model.save_pretrained(place, **extra)
+    model.save_pretrained(place, state_dict=weights, **extra)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from finetune.train import sharding
 from finetune.train.objective import IGNORED
 
 AT_ONCE = 1024
@@ -58,26 +59,29 @@ def collate(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
     return together
 
 
-def pack(pad: int, limit: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    """Rows to tensors, several in one row of at most ``limit`` tokens: the longest first, each into the first row that
-    has room for it (first-fit decreasing, Johnson 1973). ``position_ids`` start again with every conversation, from
-    which transformers makes the mask that keeps conversations apart."""
+def pack(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Rows to tensors, several in one row: the longest first, each into the first row that has room for it (first-fit
+    decreasing, Johnson 1973). ``position_ids`` start again with every conversation, from which transformers makes the
+    mask that keeps conversations apart.
+
+    Rows are as wide as the longest conversation, so there are never more positions than unpacked, nor more pairs of
+    them for attention, which computes those of different conversations, too, before it hides them."""
 
     def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
         made: list[dict[str, list[int]]] = []
         place: dict[str, list[int]] | None
+        width = -(-max(len(row["input_ids"]) for row in rows) // 8) * 8
         for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
             size = len(row["input_ids"])
-            place = next((m for m in made if len(m["input_ids"]) + size <= limit), None)
+            place = next((m for m in made if len(m["input_ids"]) + size <= width), None)
             if place is None:
                 place = {"input_ids": [], "labels": [], "position_ids": []}
                 made.append(place)
             place["input_ids"] += row["input_ids"]
             place["labels"] += [IGNORED, *row["labels"][1:]]  # nothing before it tells the first token
             place["position_ids"] += range(size)
-        width = -(-max(len(m["input_ids"]) for m in made) // 8) * 8
         for m in made:
             rest = width - len(m["input_ids"])
             m["input_ids"] += [pad] * rest
@@ -114,7 +118,7 @@ def scored(
     model = trainer.model
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    training, done = model.training, 0
+    training, done, passes = model.training, 0, 0
     model.eval()
     with torch.no_grad(), trainer.compute_loss_context_manager():
         while done < len(order):
@@ -124,4 +128,6 @@ def scored(
             ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
             yield chosen, model(input_ids=ids, scored_labels=labels, use_cache=False, **wanted)
             done += len(chosen)
+            passes += 1
+        sharding.accompany(model, passes)
     model.train(training)

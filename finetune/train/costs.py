@@ -6,11 +6,13 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from compress import launch
 from compress.costs import ROW, TRAINING, WORKER, Work, activations, forward, padded, touched
 from compress.outline import Outline, Split, folder_outline
 from compress.stage import JobOutline, Needs
 from finetune.data import augment
 from finetune.train import adapters, batches, training
+from finetune.train import together as processes
 from runtime.rules import load_rules
 
 PROBES = 16
@@ -61,7 +63,8 @@ def needs(job: JobOutline[Any], split: Split, rows: int = 1, *, referenced: bool
     fixed = Work(python=LIBRARIES_S + split.rows * rows * ROW_S)
     together = min(batch, max(rows, -(-batches.AT_ONCE // longest)))
     base = (16 if full else 4) * model.parameters if p.method != "qlora" else model.linears // 2 + 4 * model.head
-    training_bytes = base + 16 * trained + activations(model, together, longest, 24, 10) + TRAINING
+    held = (base + 16 * trained) / (launch.place().world if processes.cut() else 1)
+    training_bytes = held + activations(model, together, longest, 24, 10) + TRAINING
     memory = WORKER + split.rows * rows * ROW + max(training_bytes, 12 * model.parameters)
     checkpoints = 3 * (24 if full else 12) * trained
     return Needs(int(outline(job).disk_bytes + checkpoints), int(memory), work + probes + fixed)

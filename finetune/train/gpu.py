@@ -40,15 +40,20 @@ class Fit:
     """Whether activations are computed a second time instead of being kept."""
 
 
-def fixed(model: ModelOutline, p: TuningParams) -> float:
-    """Bytes of weights, gradients and the optimiser's state, and of the largest weight in bfloat16."""
+def fixed(model: ModelOutline, p: TuningParams, over: int = 1) -> float:
+    """Bytes of weights, gradients and the optimiser's state, and of the largest weight in bfloat16; where the model is
+    cut ``over`` processes, of its part and what of it is whole at a time: a block, the embedding and the head."""
     moments = 2 if p.optimizer.endswith("_8bit") else 8
     largest = 2 * max(model.head, max(a * b for a, b in model.inputs))
     heads = 4 * model.head * (1 if model.tied else 2)
-    if p.method == "full":
-        return (8 + moments) * model.parameters + largest
-    base = NF4 * model.linears + heads if p.method == "qlora" else 4 * model.linears + heads
-    return base + (8 + moments) * adapters.weights(model, p.rank) + largest
+    states: float = (8 + moments) * model.parameters
+    if p.method != "full":
+        base = NF4 * model.linears + heads if p.method == "qlora" else 4 * model.linears + heads
+        states = base + (8 + moments) * adapters.weights(model, p.rank)
+    if over == 1:
+        return states + largest
+    whole = (heads + 4 * model.linears / model.shape.blocks) * (2 if p.method == "full" else 1)
+    return states / over + whole + largest
 
 
 def per_token(model: ModelOutline, *, checkpointing: bool) -> float:
@@ -63,20 +68,21 @@ def peak(model: ModelOutline, p: TuningParams, fit: Fit) -> float:
     return CONTEXT + fixed(model, p) + fit.tokens * per_token(model, checkpointing=fit.checkpointing)
 
 
-def fitted(model: ModelOutline, p: TuningParams, longest: int, rows: int, free: float) -> Fit:
-    """How batches of ``p.batch`` examples of ``rows`` rows, up to ``longest`` tokens each, fit into ``free`` bytes.
+def fitted(model: ModelOutline, p: TuningParams, longest: int, rows: int, free: float, over: int = 1) -> Fit:
+    """How batches of ``p.batch`` examples of ``rows`` rows, up to ``longest`` tokens each, fit into ``free`` bytes;
+    ``over`` as in ``fixed``.
 
     Activations are kept where ENOUGH tokens (or the whole batch) fit so, else computed twice. Raises UsageError where
     one example does not fit either way.
     """
-    room = SHARE * free - CONTEXT - fixed(model, p)
+    room = SHARE * free - CONTEXT - fixed(model, p, over)
     batch, one = p.batch * rows * longest, rows * longest
     for checkpointing, wanted in ((False, min(batch, ENOUGH)), (True, one)):
         tokens = int(room / per_token(model, checkpointing=checkpointing))
         if tokens >= wanted:
             parts = -(-p.batch // max(1, min(tokens, MOST) // one))
             return Fit(-(-p.batch // parts) * one, checkpointing)
-    need, there = (peak(model, p, Fit(one, True)) / SHARE / 1e9, free / 1e9)
+    need, there = (free + (one * per_token(model, checkpointing=True) - room) / SHARE) / 1e9, free / 1e9
     raise UsageError(
         f"training needs {need:.1f} GB of GPU memory for one example of {longest} tokens, {there:.1f} GB are free",
         next="set method: qlora, an 8-bit optimizer, or a smaller max_length",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,8 @@ def quantization_config(compute: Any) -> Any:
     )
 
 
-def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | None = None) -> Any:
-    """The base model: NF4 when ``four_bit``, otherwise in float32. On CUDA where there is one.
+def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | None = None, on_cpu: bool = False) -> Any:
+    """The base model: NF4 when ``four_bit``, otherwise in float32. On CUDA where there is one, unless ``on_cpu``.
 
     Its head is tied as the weights are. Its generation settings are transformers' own: the base's file is copied, and
     transformers refuses to save one that its trainer has changed.
@@ -83,7 +83,7 @@ def load_base(folder: Path, *, four_bit: bool, compute: Any, attention: str | No
     torch = need("torch")
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    device = torch.cuda.current_device() if torch.cuda.is_available() and not on_cpu else "cpu"
     extra: dict[str, Any] = {"quantization_config": quantization_config(compute)} if four_bit else {}
     settled = held(folder).config
     if settled.get("tie_word_embeddings") != read_config(folder).get("tie_word_embeddings"):
@@ -167,10 +167,11 @@ def check_gap(gap: float, limit: float) -> None:
         )
 
 
-def save_merged(model: Any, base: Path, out: Path) -> None:
-    """Write a Hugging Face folder: weights in the base's dtype, its tokenizer and generation settings byte for byte."""
+def save_merged(model: Any, base: Path, out: Path, weights: Mapping[str, Any] | None = None) -> None:
+    """Write a Hugging Face folder: weights in the base's dtype, its tokenizer and generation settings byte for byte.
+    ``weights``: those of the model by name, in that dtype, where it is cut."""
     torch = need("torch")
-    model.to(getattr(torch, saved_dtype(base))).save_pretrained(out)
+    model.to(getattr(torch, saved_dtype(base))).save_pretrained(out, state_dict=weights)
     (out / "generation_config.json").unlink(missing_ok=True)
     copy_side_files(base, out)
 

@@ -23,8 +23,8 @@ class Objective(ABC):
 
     rows: int = 1
     """Rows of an example."""
-    packed: int | None = None
-    """Longest row into which several examples of a batch go; None: each has a row of its own."""
+    packed: bool = False
+    """Whether several examples of a batch may share a row."""
     rules: Sequence[str] = ()
     """The rules that rejected replies break, where it is known."""
     agreed: list[tuple[str | None, bool]]

@@ -254,8 +254,8 @@ class SftParams(TuningParams):
     loss_on: Literal["last", "all"] = "last"
     """Which assistant turns of a conversation are learnt; those with ``weight: 0`` never are."""
     packing: bool = False
-    """Let conversations of a batch share rows of up to ``max_length`` tokens, without seeing each other: the same
-    losses, less padding where lengths differ much."""
+    """Let short conversations of a batch share a row as long as its longest one, without seeing each other: the same
+    losses, less padding where lengths differ much within a batch."""
 
 
 class PreferenceParams(TuningParams):

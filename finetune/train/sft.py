@@ -19,7 +19,7 @@ class Sft(Tuning[SftParams]):
     """Fine-tunes on the training split and merges."""
 
     Params = SftParams
-    version = 7
+    version = 8
     rates: ClassVar = {"qlora": 2.5e-4, "lora": 2.5e-4, "full": 2e-5}
 
     def objective(self, job: Job[SftParams]) -> tuple[Labels, dict[str, Any]]:
@@ -32,7 +32,7 @@ class Conversations(Labels):
 
     def __init__(self, rows: list[Row], p: SftParams) -> None:
         self.given, self.p = rows, p
-        self.packed = p.max_length if p.packing else None
+        self.packed = p.packing
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
         return tokenise(tokenizer, self.given, self.p.max_length, every_turn=self.p.loss_on == "all")

@@ -1,12 +1,13 @@
 """Several processes that train one model: where they meet, and sums over what each of them has.
 
-The launcher (``accelerate launch``, torchrun) says who takes part; accelerate wraps the model (DDP) in the group that
-``join`` opens. Every stage, and every training of a search, opens a group of its own, so that one launch carries
-any number of them.
+The launcher (``accelerate launch``, torchrun) says who takes part. In the group that ``join`` opens accelerate wraps
+the model (DDP), or it is cut (FSDP, ``finetune.train.sharding``). Every stage, and every training of a search, opens a
+group of its own, so that one launch carries any number of them.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from compress.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+ASKED, TAKEN = "ACCELERATE_USE_FSDP", "HOLDFAST_FSDP"
+"""The launcher's wish that the model be cut, and the same once it is ours to do: accelerate must not cut it, too."""
 OTHERS = {
-    "ACCELERATE_USE_FSDP": "FSDP",
+    "FSDP_OFFLOAD_PARAMS": "FSDP with weights outside the device",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron",
 }
@@ -26,24 +29,31 @@ PATIENCE = timedelta(hours=1)
 """How long a process waits for the others."""
 
 
+def cut() -> bool:
+    """Whether the model is cut over the processes."""
+    return launch.place().world > 1 and any(_true(name) for name in (ASKED, TAKEN))
+
+
+def _true(setting: str) -> bool:
+    return os.environ.get(setting, "").lower() == "true"
+
+
 def join(meeting: str, *, on_cpu: bool) -> None:
     """Open the group of all processes of this launch; ``meeting``: a name that stands for this training alone."""
     here = launch.place()
+    if _true(ASKED):
+        os.environ[TAKEN] = os.environ.pop(ASKED)
     if here.world == 1:
         return
     import torch
     from torch import distributed
 
     for setting, name in OTHERS.items():
-        if os.environ.get(setting, "").lower() == "true":
-            what = f"the launcher asks for {name}; here every process holds the whole model (DDP)"
-            raise UsageError(what, next="start without it: accelerate launch --multi_gpu")
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        if _true(setting):
+            what = f"the launcher asks for {name}; here processes hold the model whole (DDP) or cut (FSDP)"
+            raise UsageError(what, next="start with accelerate launch --multi_gpu, or --use_fsdp")
     try:
-        store = distributed.TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=here.leads and not hosted,
-            timeout=PATIENCE,
-        )  # fmt: skip
+        store = _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     except KeyError as error:
         what = f"{here.world} processes were started, but {error.args[0]} does not say where they meet"
         raise UsageError(what, next="start them with accelerate launch or torchrun") from None
@@ -54,6 +64,15 @@ def join(meeting: str, *, on_cpu: bool) -> None:
         "gloo" if on_cpu else "cuda:nccl,cpu:gloo", store=distributed.PrefixStore(f"{meeting}/{attempt}", store),
         rank=here.rank, world_size=here.world, timeout=PATIENCE,
     )  # fmt: skip
+
+
+@functools.cache
+def _store(address: str, port: int) -> Any:
+    """Where all groups of this launch meet: one for the process's life, as what was cut holds on to it."""
+    from torch import distributed
+
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return distributed.TCPStore(address, port, is_master=launch.place().leads and not hosted, timeout=PATIENCE)
 
 
 def leave() -> None:
@@ -93,6 +112,11 @@ def smallest(value: int) -> int:
     found = torch.tensor(int(value))
     distributed.all_reduce(found, op=distributed.ReduceOp.MIN)
     return int(found)
+
+
+def largest(value: int) -> int:
+    """The greatest of the processes' values."""
+    return -smallest(-value)
 
 
 def gathered(values: Tensor) -> Tensor:

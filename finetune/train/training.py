@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compress import launch
 from compress.extras import LOCAL, need
 from compress.stage import Job
-from finetune.train import adapters, batches, freezing, gpu, hooks, merge, starting, together
+from finetune.train import adapters, batches, freezing, gpu, hooks, merge, sharding, starting, together
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
@@ -45,6 +45,8 @@ class Result:
     """Token sequences of some training rows."""
     facts: dict[str, Any]
     """What the objective has measured."""
+    weights: dict[str, Any] | None = None
+    """Those of a model that was cut over the processes and trained in full, as they are stored."""
 
 
 def train(
@@ -78,10 +80,11 @@ def train(
         four_bit=p.method == "qlora",
         compute=torch.bfloat16,
         attention="eager" if on_cpu and p.max_length <= 1024 else None,  # faster than the fused kernel on a CPU
+        on_cpu=together.cut(),
     )
     starting.require_ids(tokenizer, model, examples)
-    trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit)
     last = hooks.last_checkpoint(job.scratch)
+    trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit, last)
     begun = int(last.name.split("-")[1]) if last else 0
     watch.begin(begun)
     started = time.monotonic()
@@ -92,9 +95,11 @@ def train(
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     facts = watch.end(trainer)
     adapter = job.scratch / "adapter"
+    dtype = getattr(torch, merge.saved_dtype(job.input.path)) if p.method == "full" else None
+    weights = sharding.stored(trainer.model, dtype) if together.cut() else None
     if p.method != "full" and launch.place().leads:
         shutil.rmtree(adapter, ignore_errors=True)
-        adapters.save(trainer.model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None)
+        adapters.save(trainer.model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None, weights)
     facts |= objective.end(trainer)
     if trainer.plan is not None:
         blocks = trainer.model.config.get_text_config().num_hidden_layers
@@ -106,7 +111,7 @@ def train(
     probes = [example[0]["input_ids"] for example in examples[:64]]
     loss = hooks.recent_loss(trainer.state.log_history)
     tokens = objective.seen or int(mean * p.batch * done)
-    return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts)
+    return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts, weights)
 
 
 def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gpu.Fit:
@@ -118,8 +123,9 @@ def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gp
     model = folder_outline(job.input.path).model
     if model is None:
         return gpu.Fit(gpu.MOST, True)
-    longest = objective.packed or max(len(row["input_ids"]) for example in examples for row in example)
-    return gpu.fitted(model, job.params, -(-longest // 8) * 8, objective.rows, torch.cuda.mem_get_info()[0])
+    longest = max(len(row["input_ids"]) for example in examples for row in example)
+    over, free = launch.place().world if together.cut() else 1, torch.cuda.mem_get_info()[0]
+    return gpu.fitted(model, job.params, -(-longest // 8) * 8, objective.rows, free, over)
 
 
 def quiet() -> None:
@@ -172,7 +178,9 @@ def _trainer(
     rate: float,
     on_cpu: bool,
     fit: gpu.Fit,
+    last: Path | None = None,
 ) -> Any:
+    """``last``: the checkpoint from which training will go on."""
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
 
@@ -201,6 +209,8 @@ def _trainer(
         trainer.model.save_pretrained(job.scratch / STARTED)
     if fused(p, on_cpu):
         fuse(trainer.model)
+    if together.cut():
+        trainer.cut(last, on_cpu)
     faster = p.method != "full" and p.adapter.kind == "lora+"
     if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1 or faster:
         epoch = max(1, len(examples) // p.batch) if p.steps else -(-len(examples) // p.batch)
@@ -209,7 +219,7 @@ def _trainer(
 
 
 def _collate(pad: int, objective: Objective) -> Any:
-    return batches.collate(pad) if objective.packed is None else batches.pack(pad, objective.packed)
+    return batches.pack(pad) if objective.packed else batches.collate(pad)
 
 
 def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
@@ -234,6 +244,7 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
 def _objective_trainer() -> Any:
     """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
     import torch
+    from torch.utils.serialization import config
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -246,6 +257,13 @@ def _objective_trainer() -> Any:
             self.learnable: dict[str, Any] = {}
             self.optimizer: Any
             score_labels(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
+
+        def cut(self, last: Path | None, on_cpu: bool) -> None:
+            """Cut the model over the processes, as it was at a checkpoint where there is one."""
+            if last is not None:
+                super()._load_from_checkpoint(str(last))
+            sharding.shard(self.model, on_cpu)
+            self.is_distributed_loading_by_transformers = True  # accelerate then neither wraps nor moves it
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -263,7 +281,10 @@ def _objective_trainer() -> Any:
                 self.optimizer = torch.optim.AdamW(
                     parts, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2), weight_decay=0.0
                 )
-            return super().create_optimizer(*given, **named)
+            optimizer = super().create_optimizer(*given, **named)
+            if together.cut():
+                sharding.keep_whole(optimizer)
+            return optimizer
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             """Gradients of the parts of a batch add up to those of the whole."""
@@ -271,10 +292,37 @@ def _objective_trainer() -> Any:
             inputs = self.objective.prepare(model, self._prepare_inputs(inputs))
             count = self._of_all(self.objective.count(inputs))
             rows = together.smallest(batches.rows_at_once(inputs["input_ids"], self.at_once, self.objective.rows))
-            *parts, last = batches.split(inputs, rows)
+            parts = list(batches.split(inputs, rows))
+            *parts, last = parts + [sharding.nothing(model)] * sharding.missing(len(parts))
             with self.accelerator.no_sync(model) if parts else contextlib.nullcontext():
                 loss = sum(step(model, part, count) for part in parts)
             return loss + step(model, last, count)
+
+        def _move_model_to_device(self, model: Any, device: Any) -> None:
+            if not together.cut():  # its parts come there one after another
+                super()._move_model_to_device(model, device)
+
+        def _clip_grad_norm(self, model: Any) -> Any:
+            return sharding.whole(super()._clip_grad_norm(model))
+
+        def _load_from_checkpoint(self, place: str, model: Any = None) -> None:
+            if not together.cut():  # it was, before it was cut
+                super()._load_from_checkpoint(place, model)
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+            with config.patch("load.mmap", together.cut()):  # a part of it is read
+                super()._load_optimizer_and_scheduler(checkpoint)
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            if together.cut():
+                state_dict = sharding.stored(self.model)
+            if launch.place().leads:
+                super()._save(output_dir, state_dict)
+
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            if together.cut() and not launch.place().leads:
+                self.optimizer.state_dict()  # gathered where the leading process writes it
+            super()._save_optimizer_and_scheduler(output_dir)
 
         def _of_all(self, count: Any) -> Any:
             """What makes the mean over the processes, which accelerate takes, a mean over their whole batch."""

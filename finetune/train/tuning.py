@@ -20,7 +20,7 @@ from compress.extras import need
 from compress.json_files import write_json
 from compress.outline import Outline
 from compress.stage import Job, JobOutline, Needs, Stage
-from finetune.train import costs, gpu, merge, together, training, trials
+from finetune.train import costs, gpu, merge, sharding, together, training, trials
 from finetune.train.costs import PROBES
 from finetune.train.objective import Objective
 from finetune.train.params import TuningParams
@@ -65,6 +65,8 @@ class Tuning(Stage[P]):
             what = f"finetune.{type(self).__name__.lower()} has no training data"
             raise UsageError(what, next="give data.train in the pipeline file")
         together.share(job.params.batch)
+        if together.cut():
+            sharding.require(job.params)
         for module in ["optuna"] * (job.params.search is not None) + job.params.log_to:
             need(module)
         if job.params.optimizer.endswith("_8bit") and not need("torch").cuda.is_available():
@@ -99,7 +101,7 @@ class Tuning(Stage[P]):
         """Write the model and its adapter into ``job.out``; more facts."""
         started, memory, facts = time.monotonic(), gpu.highest(), dict[str, Any]()
         if job.params.method == "full":
-            merge.save_merged(result.model, job.input.path, job.out)
+            merge.save_merged(result.model, job.input.path, job.out, result.weights)
         else:
             facts["merge_max_logit_gap"] = _merge(job, result)
         seconds = result.seconds + time.monotonic() - started

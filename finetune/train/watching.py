@@ -14,7 +14,7 @@ from compress import launch
 from compress.errors import HoldfastError, UsageError
 from compress.json_files import write_json
 from compress.stage import Job
-from finetune.train import together
+from finetune.train import sharding, together
 from finetune.train.batches import rows_at_once, split
 from finetune.train.logs import Logs
 from finetune.train.objective import GROUP, Example, Objective
@@ -205,6 +205,7 @@ def measure(
 
     model = trainer.model
     total = count = 0.0
+    passes = 0
     objective.agreed = []
     training, part_of = model.training, together.mine(held)
     model.eval()
@@ -215,6 +216,8 @@ def measure(
             count += float(objective.count(inputs))
             for part in split(inputs, rows_at_once(inputs["input_ids"], trainer.at_once, objective.rows)):
                 total += float(objective.loss(model, part))
+                passes += 1
+        sharding.accompany(model, passes)
     model.train(training)
     sums = [total, count, sum(right for _, right in objective.agreed), len(objective.agreed)]
     for rule in objective.rules:
@@ -230,9 +233,10 @@ def save_trained(trainer: Any, place: Path) -> None:
     """The weights that learn, float32."""
     from safetensors.torch import save_file
 
+    found = sharding.gathered(_trained(trainer))
     if launch.place().leads:
         partial = place.with_suffix(".tmp")
-        save_file({name: w.detach().contiguous() for name, w in _trained(trainer).items()}, partial)
+        save_file({name: weight.contiguous() for name, weight in found.items()}, partial)
         partial.replace(place)
     together.wait()
 
@@ -245,12 +249,13 @@ def load_trained(trainer: Any, place: Path) -> None:
     saved = load_file(place)
     with torch.no_grad():
         for name, weight in _trained(trainer).items():
-            weight.copy_(saved[name])
+            weight.copy_(sharding.own(saved[name], weight))
 
 
 def _finite(trainer: Any) -> bool:
     """Whether all that learns holds numbers."""
-    return all(bool(weight.detach().isfinite().all()) for weight in _trained(trainer).values())
+    own = all(bool(sharding.here(weight.detach()).isfinite().all()) for weight in _trained(trainer).values())
+    return bool(together.smallest(own))
 
 
 def _trained(trainer: Any) -> dict[str, Any]:

@@ -49,3 +49,18 @@ def test_two_processes_make_one_run(tiny_llama, chat_jsonl, tmp_path):
                      tmp_path / "out", "--work-dir", tmp_path / "work", "--with", "batch=3")  # fmt: skip
     assert "batch is 3: 2 processes cannot share it evenly" in wrong.stderr
     assert wrong.returncode
+
+
+@pytest.mark.slow
+def test_a_launcher_cuts_the_model(tiny_llama, chat_jsonl, tmp_path):
+    """``accelerate launch --use_fsdp``: what cannot be cut is refused by name, the rest is trained."""
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--use_fsdp", "--num_processes", "2"]
+    command += ["--fsdp_version", "2", "-m", "compress.cli", "run", "finetune.sft", "--from", str(tiny_llama)]
+    command += ["--data", f"train={chat_jsonl}", "--with", "steps=3", "--with", "batch=4"]
+    for method, refused in (("qlora", True), ("full", False)):
+        out = tmp_path / method
+        given = [*command, "--with", f"method={method}", "--work-dir", str(tmp_path / "work"), "--out", str(out)]
+        done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert bool(done.returncode) is refused, done.stderr
+        assert ("method: qlora cannot be cut" in done.stderr) is refused
+        assert (out / "model.safetensors").is_file() is not refused

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_families import PLAIN, save_tiny
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -46,10 +48,19 @@ def test_no_label_no_loss():
 
 def test_packed_rows_keep_every_token_once_and_no_label_of_a_first_one():
     rows = [{"input_ids": [n] * n, "labels": [n] * n} for n in (3, 9, 5, 2, 7)]
-    batch = batches.pack(0, 12)(rows)
-    assert batch["input_ids"].tolist() == [[9] * 9 + [3] * 3 + [0] * 4, [7] * 7 + [5] * 5 + [0] * 4, [2] * 2 + [0] * 14]
-    assert batch["position_ids"].tolist()[0] == [*range(9), *range(3), *range(4)]
-    assert batch["labels"].tolist()[0] == [-100] + [9] * 8 + [-100] + [3] * 2 + [-100] * 4
+    batch = batches.pack(0)(rows)
+    assert batch["input_ids"].tolist() == [[9] * 9 + [7] * 7, [5] * 5 + [3] * 3 + [2] * 2 + [0] * 6]
+    assert batch["position_ids"].tolist()[1] == [*range(5), *range(3), *range(2), *range(6)]
+    assert batch["labels"].tolist()[1] == [-100] + [5] * 4 + [-100] + [3] * 2 + [-100] + [2] + [-100] * 6
+
+
+@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=20))
+def test_packed_rows_are_never_more_than_unpacked_ones(sizes):
+    rows = [{"input_ids": [1] * n, "labels": [1] * n} for n in sizes]
+    packed, plain = batches.pack(0)(rows)["input_ids"], batches.collate(0)(rows)["input_ids"]
+    assert packed.shape[1] == plain.shape[1]
+    assert packed.shape[0] <= plain.shape[0]
+    assert packed.sum() == plain.sum() == sum(sizes)
 
 
 @pytest.mark.parametrize("family", PLAIN)
@@ -66,8 +77,8 @@ def test_packed_conversations_do_not_see_each_other(family, tmp_path):
     for size in (5, 11, 8, 3, 14):
         ids = torch.randint(3, 90, (size,), generator=draw).tolist()
         rows.append({"input_ids": ids, "labels": [IGNORED] * 2 + ids[2:]})
-    batch = batches.pack(0, 24)(rows)
-    assert len(batch["labels"]) == 2
+    batch = batches.pack(0)(rows)
+    assert len(batch["labels"]) == 3
     found = step(model, batch)
     alone = [step(model, batches.collate(0)([row])) for row in rows]
     assert found[0] == pytest.approx(sum(loss for loss, _ in alone), rel=2e-3)
