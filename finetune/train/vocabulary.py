@@ -76,7 +76,8 @@ class Vocabulary(Stage[VocabularyParams]):
     def run(self, job: Job[VocabularyParams]) -> Mapping[str, Any]:
         folder, words = job.input.path, words_of(job.params)
         tokenizer = load_tokenizer(folder)
-        pieces = {word: spelled(tokenizer, word) for word in words}
+        vocabulary = tokenizer.get_vocab()
+        pieces = {word: spelled(tokenizer, vocabulary.get(word), word) for word in words}
         known = [word for word, ids in pieces.items() if ids is None]
         fresh = {word: ids for word, ids in pieces.items() if ids is not None}
         if not fresh:
@@ -111,19 +112,19 @@ def words_of(p: VocabularyParams) -> list[str]:
     return list(dict.fromkeys(word for word, _ in given))
 
 
-def spelled(tokenizer: Any, word: str) -> list[int] | None:
-    """The tokens that spell ``word`` so far; None where it is one already. Raises UsageError where none can."""
-    if word in tokenizer.get_added_vocab():
-        return None
+def spelled(tokenizer: Any, own: int | None, word: str) -> list[int] | None:
+    """The tokens that spell ``word`` so far; None where it is one already. ``own``: the token that is written like it,
+    which may stand for other text (``ü`` in a byte-level vocabulary). Raises UsageError where none can."""
     try:
         ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     except Exception:  # tokenizers' own: a word-level vocabulary without a token for what it does not know
         ids = []
+    if own is not None and own in ids:
+        return None
     if not ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
         what = f"the tokenizer has no pieces for {word!r}"
         raise UsageError(what, next="its embedding would start from nothing; leave it out")
-    own = tokenizer.get_vocab().get(word)
-    if own in ids or (len(ids) == 1 and tokenizer.decode(ids).strip() == word):
+    if len(ids) == 1 and tokenizer.decode(ids).strip() == word:
         return None
     if own is not None:
         raise UsageError(f"the tokenizer spells something else with {word!r}", next="leave it out")
