@@ -302,6 +302,10 @@ class _Builder:
             and spec.use != "export.bundle"
         ):
             self.report((*place, "use"), f"{spec.use} reads {', '.join(splits)} data: set data:")
+        asks = spec.use in ("validate", "export.parity") and getattr(params, "prompts_file", None) is None
+        data = self.nodes.get("data")
+        if asks and data is not None and data.use == "data.files" and getattr(data.params, "eval", None) is None:
+            self.report((*place, "use"), f"{spec.use} asks evaluation rows: set eval: under data:")
 
     def _calibration(self, place: tuple[Any, ...], params: Params, parents: list[str]) -> str | None:
         values = {name: getattr(params, name) for name in CALIBRATION_FIELDS}
