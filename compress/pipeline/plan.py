@@ -301,6 +301,14 @@ class _Builder:
             splits -= {"calibration"}
         if splits and not self.has_data:
             self.report((*place, "use"), f"{use} reads {', '.join(sorted(splits))} data: set data:")
+        data = self.nodes.get("data")
+        if (
+            "eval" in splits
+            and data is not None
+            and data.use == "data.files"
+            and getattr(data.params, "eval", None) is None
+        ):
+            self.report((*place, "use"), f"{use} asks evaluation rows: set eval: under data:")
 
     def _calibration(self, place: tuple[Any, ...], params: Params, parents: list[str]) -> str | None:
         values = {name: getattr(params, name) for name in CALIBRATION_FIELDS}

@@ -124,43 +124,51 @@ def _training(name: str, stage: Json) -> dict[str, Any] | None:
     from markupsafe import Markup
 
     facts = (_read(Path(stage["path"]) / "artifact.json") or {}).get("facts", {})
-    joins = [(step, f"block {block}") for block, step in facts.get("unfrozen_at", {}).items()]
+    parts = facts.get("unfrozen_at", {}).items()
+    joins = [(step, f"block {part}" if part.isdecimal() else part) for part, step in parts]
     held = history.get("validation", [])
     own = [(step, None, share, n) for step, share, n, _ in history.get("replies", [])]
     drawn = [
-        plots.lines(
+        _lines(
+            f"Loss of {name}",
             [
                 ("training", list(enumerate(_smooth(history["loss"]), 1))),
                 ("validation", [(entry[0], entry[1]) for entry in held]),
             ],
-            title=f"Loss of {name}", x_label="step", y_label="loss (nats, mean of 10 steps)", marks=joins,
+            y_label="loss (nats, mean of 10 steps)", marks=joins,
         ),
-        plots.lines(
-            [("rate", list(enumerate(history["learning_rate"], 1)))],
-            title=f"Learning rate of {name}", x_label="step", y_label="learning rate",
+        _lines(
+            f"Learning rate of {name}", [("rate", list(enumerate(history["learning_rate"], 1)))],
+            y_label="learning rate",
         ),
-        plots.lines(
+        _lines(
+            f"Agreement of {name} with pairs that are only measured",
             [("agrees", [(e[0], e[2]) for e in held if e[2] is not None]), *_bounds(held)],
-            title=f"Agreement of {name} with pairs that are only measured", x_label="step", y_label="share of pairs",
-            percent=True,
+            y_label="share of pairs", percent=True,
         ),
-        plots.lines(
+        _lines(
+            f"Replies of {name} that pass every check",
             [("pass", [(e[0], e[2]) for e in own]), *_bounds(own)] if len(own) > 1 else [],
-            title=f"Replies of {name} that pass every check", x_label="step", y_label="share of replies", percent=True,
+            y_label="share of replies", percent=True,
         ),
     ]  # fmt: skip
     study = _study(name, Path(stage["path"]), facts)
     drawn += [_rule(rule, entries) for rule, entries in history.get("rules", {}).items()] + [study.pop("plot")]
-    pictures = [Markup(svg) for svg in drawn if svg]  # noqa: S704 - plots escape their labels
+    pictures = [(title, Markup(svg)) for title, svg in drawn if svg]  # noqa: S704 - plots escape their labels
     return {"name": name, "plots": pictures, **study, "folds": facts.get("cross_validation")}
+
+
+def _lines(title: str, series: Sequence[Any], *, x_label: str = "step", **how: Any) -> tuple[str, str]:
+    """A plot and its title."""
+    return title, plots.lines(series, title=title, x_label=x_label, **how)
 
 
 def _study(name: str, folder: Path, facts: Json) -> dict[str, Any]:
     """What a search tried: a row for each trial, and the value of those that came to their end."""
     study = _read(folder / "study.json") or {"trials": [], "best": None, "measure": ""}
     ended = [(i, trial["value"]) for i, trial in enumerate(study["trials"]) if trial["value"] is not None]
-    plot = plots.lines(
-        [("trials", ended)], title=f"Trials of {name}", x_label="trial", y_label=study["measure"],
+    plot = _lines(
+        f"Trials of {name}", [("trials", ended)], x_label="trial", y_label=study["measure"],
         marks=[(study["best"], "best")] if ended else [],
     )  # fmt: skip
     columns = sorted({key for trial in study["trials"] for key in trial["values"]})
@@ -173,14 +181,12 @@ def _study(name: str, folder: Path, facts: Json) -> dict[str, Any]:
     }
 
 
-def _rule(rule: str, entries: Sequence[Sequence[int]]) -> str:
+def _rule(rule: str, entries: Sequence[Sequence[int]]) -> tuple[str, str]:
     """The share of a rule's pairs whose margin is positive, with its interval."""
     held = [(step, None, right / n, n) for step, right, n in entries]
     title = f"Pairs that break {rule}: positive margin (n = {entries[-1][2]})"
-    return plots.lines(
-        [("margin > 0", [(e[0], e[2]) for e in held]), *_bounds(held)], title=title, x_label="step",
-        y_label="share of pairs", percent=True,
-    )  # fmt: skip
+    series = [("margin > 0", [(e[0], e[2]) for e in held]), *_bounds(held)]
+    return _lines(title, series, y_label="share of pairs", percent=True)
 
 
 def _smooth(values: Sequence[float], width: int = 10) -> list[float]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 640
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 18, 46
+LEFT, RIGHT, TOP, BOTTOM = 76, 24, 18, 46
 
 
 @dataclass(frozen=True)
@@ -137,21 +137,34 @@ def lines(
     height = 300
     every = [point for _, points in shown for point in points]
     x = _axis([p[0] for p in every], LEFT, WIDTH - RIGHT - 70, floor=0.0)
-    y = _axis([p[1] for p in every], height - BOTTOM, TOP, cap=1.0 if percent else None, floor=0.0)
+    lowest = min(p[1] for p in every)
+    y = _axis([p[1] for p in every], height - BOTTOM, TOP, cap=1.0 if percent else None, floor=min(lowest, 0.0))
     parts = [_frame(x, y, height, x_label, y_label, percent)]
-    for at, label in marks:
+    free = 0.0
+    for at, label in sorted(mark for mark in marks if mark[0] <= x.high):
         parts.append(_vertical(x.at(at), height - BOTTOM, ""))
-        parts.append(f'<text class="tick" x="{x.at(at)}" y="{TOP - 4}">{escape(_short(label, 12))}</text>')
+        if x.at(at) >= free:  # a label that would lie on the one before is left out
+            parts.append(f'<text class="tick" x="{x.at(at)}" y="{TOP - 4}">{escape(_short(label, 12))}</text>')
+            free = x.at(at) + 72
     told = []
+    places = _apart([y.at(points[-1][1]) + 4 for _, points in shown])
     for number, (label, points) in enumerate(shown):
         path = " ".join(f"{x.at(a)},{y.at(b)}" for a, b in points)
         last = points[-1]
         parts.append(f'<polyline class="series s{number}" points="{path}"/>')
-        parts.append(
-            f'<text class="label" x="{x.at(last[0]) + 5}" y="{y.at(last[1]) + 4 - 13 * number}">{escape(label)}</text>'
-        )
+        if len(points) == 1:
+            parts.append(f'<circle class="dot s{number}" cx="{x.at(last[0])}" cy="{y.at(last[1])}" r="3"/>')
+        parts.append(f'<text class="label" x="{x.at(last[0]) + 5}" y="{places[number]:.1f}">{escape(label)}</text>')
         told.append(f"{label}: {_number(last[1], percent)} at {_number(last[0])}")
     return _svg(title, "; ".join(told), height, parts)
+
+
+def _apart(wanted: Sequence[float], room: float = 13) -> list[float]:
+    """Places of labels one below the other, the lowest where it is wanted, the others moved up where they must."""
+    found, below = list(wanted), math.inf
+    for number in sorted(range(len(found)), key=found.__getitem__, reverse=True):
+        found[number] = below = min(found[number], below - room)
+    return found
 
 
 def _axis(

@@ -51,7 +51,7 @@ class ExportGguf(Stage[GgufParams]):
     """Writes ``model.gguf``."""
 
     Params = GgufParams
-    version = 6
+    version = 7
     accepts = frozenset({"hf", "gptq"})
     produces = "gguf"
     uses = frozenset({"calibration"})

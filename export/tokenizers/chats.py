@@ -62,11 +62,14 @@ class Repairs:
     """Whether text at the very start wants a space that llama.cpp does not add."""
 
     def template(self, template: str, tokenizer: Any) -> str:
-        """``template`` with the repairs around it, for those tokens that it renders."""
+        """``template`` with the repairs around it, for those tokens that it renders and those that messages hold."""
         if self == Repairs():
             return template
         chats = "".join(chat_probes(tokenizer, template))
-        stripped, spaced = ([t for t in given if t and t in chats] for given in (self.stripped, self.spaced))
+        words = {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
+        stripped, spaced = (
+            [t for t in given if t and (t in chats or t in words)] for given in (self.stripped, self.spaced)
+        )
         inner = ("\n" if template.startswith("\n") else "") + template.removesuffix("\n")
         steps = f"{{% set ns = namespace(text=chat) %}}{_each(stripped, 'part.lstrip()')}"
         if self.spaced:

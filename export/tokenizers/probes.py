@@ -15,7 +15,7 @@ from typing import Any
 from compress.errors import ArtifactError
 from compress.extras import need
 from export.tokenizers.chats import PROBES, chat_probes
-from export.tokenizers.vocabulary import BYTE, BYTE_OF, NORMAL, SPACE, Vocabulary
+from export.tokenizers.vocabulary import BYTE, BYTE_OF, NORMAL, SPACE, USER_DEFINED, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +174,9 @@ def _check_ends(llama: LlamaVocabulary, vocabulary: Vocabulary) -> None:
         raise ArtifactError(
             f"llama.cpp would not stop at end token(s) {deaf}", next="name at most three in eos_token_id"
         )
+    marks = [vocabulary.tokens[i] for i, kind in enumerate(vocabulary.types) if kind == USER_DEFINED and llama.ends(i)]
+    if marks:
+        log.warning("llama.cpp ends a reply at %s by the name alone, and does not write it", ", ".join(marks))
     words = [i for i, kind in enumerate(vocabulary.types) if kind in (NORMAL, BYTE) and i not in vocabulary.eos_ids]
     if (stop := next(filter(llama.ends, words), None)) is not None:
         raise ArtifactError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, size: int) -> Vocabulary:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     tokens, types = _pad(_ids(backend["model"]), backend["added_tokens"], size)
     fields = _kind(backend, tokenizer, tokens, types)
+    fields["limits"] = (*fields.get("limits", ()), *_overlaps([token["content"] for token in backend["added_tokens"]]))
     eos_ids = end_ids(folder, tokenizer, size, required=False)
     strips = _strips(backend["added_tokens"], fields)
     chat, repairs = of_tokenizer(tokenizer), fields.pop("repairs", Repairs())
@@ -108,6 +110,29 @@ def _unused(number: int, taken: set[str]) -> str:
     while name in taken:
         name = f"[{name}]"
     return name
+
+
+def _overlaps(added: Sequence[str]) -> tuple[Limit, ...]:
+    """Where one added token begins inside another and ends behind it, Hugging Face takes the first, llama.cpp the
+    longer one."""
+    known, lengths = {*added}, sorted({len(text) for text in added}, reverse=True)
+
+    def hits(text: str) -> bool:
+        first, end = "", 0
+        for at in range(len(text)):
+            token = next((text[at : at + size] for size in lengths if text[at : at + size] in known), "")
+            if at >= end:
+                first, end = token, at + len(token)
+            elif at + len(token) > end and len(token) >= len(first) and token != first:
+                return True
+        return False
+
+    begins = defaultdict(list)
+    for text in added:
+        for at in range(1, len(text)):
+            begins[text[:at]].append(text[at:])
+    joined = (text + rest for text in added for at in range(1, len(text)) for rest in begins.get(text[at:], ()))
+    return (Limit("of two added tokens that overlap it takes the longer one", hits),) if any(map(hits, joined)) else ()
 
 
 _PLAIN = {"<unk>", "<s>", "<|endoftext|>"}

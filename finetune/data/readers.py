@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -241,7 +241,7 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
             doubled = next((name for name in names if names.count(name) > 1), None)
             if doubled is not None:
                 raise DataError(path, None, f"has the column {doubled!r} twice", next="give every column its own name")
-            yield from _numbered(file.iter_batches(PARQUET_ROWS))
+            yield from _numbered(file.iter_batches(PARQUET_ROWS), _classes(file.schema_arrow))
     except (arrow.ArrowException, OSError) as error:
         what = f"is not a Parquet file ({' '.join(str(error).split())})"
         raise DataError(path, None, what, next="check or fetch the file again") from None
@@ -253,16 +253,26 @@ def _arrow(path: Path) -> Iterator[NumberedRow]:
     arrow = importlib.import_module("pyarrow")
     try:
         with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as batches:
-            yield from _numbered(batches)
+            yield from _numbered(batches, _classes(batches.schema))
     except (arrow.ArrowException, OSError) as error:
         what = f"is not an Arrow file of datasets ({' '.join(str(error).split())})"
         raise DataError(path, None, what, next="write the folder again with save_to_disk") from None
 
 
-def _numbered(batches: Iterable[Any]) -> Iterator[NumberedRow]:
-    """The rows of Arrow's record batches, counted from 1."""
+def _classes(schema: Any) -> dict[str, list[str]]:
+    """Columns of ``datasets``' ClassLabel, which are stored as numbers -> the names that the numbers stand for."""
+    told = parse((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = (told.get("info") or {}).get("features") or {}
+    kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    return {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+
+
+def _numbered(batches: Iterable[Any], classes: Mapping[str, list[str]]) -> Iterator[NumberedRow]:
+    """The rows of Arrow's record batches, counted from 1, with classes by their names."""
     rows = itertools.chain.from_iterable(batch.to_pylist(maps_as_pydicts="lossy") for batch in batches)
     for number, row in enumerate(rows, 1):
+        for name in classes.keys() & row.keys():
+            row[name] = dict(enumerate(classes[name])).get(row[name])  # -1 stands for none
         yield number, {name: _given(value) for name, value in row.items()}
 
 
@@ -282,6 +292,9 @@ MAGIC = (
     (b"\x1f\x8b", "gzip", "let its name end in .gz"),
     (b"PK\x03\x04", "ZIP or Excel", "unpack it, or save the table as CSV"),
     (b"PAR1", "Parquet", "let its name end in .parquet"),
+    (b"BZh", "bzip2", "unpack it first"),
+    (b"\xfd7zXZ", "xz", "unpack it first"),
+    (b"(\xb5/\xfd", "Zstandard", "unpack it first"),
     (b"\xff\xfe", "UTF-16", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16", "save it as UTF-8"),
 )

@@ -75,7 +75,7 @@ class FilesData(Stage[FilesParams]):
     """Reads, checks and rewrites the splits, a row at a time."""
 
     Params = FilesParams
-    version = 5
+    version = 6
     accepts = frozenset()
     produces = "data"
     uses = frozenset({"rules"})

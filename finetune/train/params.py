@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compress.stage import Params
 
@@ -50,6 +50,13 @@ class Space(Params):
     """As many tries between 0.001 and 0.01 as between 0.01 and 0.1."""
     of: list[Any] | None = Field(None, min_length=1)
     """The values themselves."""
+
+    @field_validator("low", "high", mode="before")
+    @classmethod
+    def _a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("true and false are no ends of a range; write of: [true, false]")
+        return value
 
     @model_validator(mode="after")
     def _one_kind(self) -> Space:
@@ -244,6 +251,8 @@ class TuningParams(Params):
             *outer, last = name.split(".")
             inner = given
             for part in outer:
+                if not isinstance(inner.get(part) or {}, dict):
+                    raise ValueError(f"search.over: {name} leads into {part}, which has no parts")
                 inner[part] = inner.get(part) or {}
                 inner = inner[part]
             inner[last] = value

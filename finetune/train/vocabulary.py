@@ -8,7 +8,9 @@ Language Models via Adaptive Tokenization"), so the model reads it as something 
 from __future__ import annotations
 
 import copy
+import re
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,10 @@ from compress.stage import Job, JobOutline, Needs, Params, Stage
 OTHERS = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 """Files that say the same as tokenizer.json and do not know the new tokens."""
 PROBE = "Where is {}? ({}) 12 {}, naïve\n{}."
+GENERAL = "TokenizersBackend"
+"""transformers' class of a tokenizer that is what its tokenizer.json says."""
+NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control signs, halves of characters and ends of lines."""
 MOVED = 60
 """Bytes moved for one of the result: read, written and hashed."""
 
@@ -70,13 +76,14 @@ class Vocabulary(Stage[VocabularyParams]):
     def run(self, job: Job[VocabularyParams]) -> Mapping[str, Any]:
         folder, words = job.input.path, words_of(job.params)
         tokenizer = load_tokenizer(folder)
-        pieces = {word: spelled(tokenizer, word) for word in words}
+        vocabulary = tokenizer.get_vocab()
+        pieces = {word: spelled(tokenizer, vocabulary.get(word), word) for word in words}
         known = [word for word, ids in pieces.items() if ids is None]
         fresh = {word: ids for word, ids in pieces.items() if ids is not None}
         if not fresh:
             raise UsageError("every word is a token of the model already", next="remove this stage")
         job.progress(1, 3, "tokenizer")
-        numbers = _write_tokenizer(folder, job.out, tokenizer, list(fresh))
+        numbers = _write_tokenizer(folder, job.out, tokenizer, fresh)
         job.progress(2, 3, "weights")
         rows = _write_weights(folder, job.out, {numbers[word]: ids for word, ids in fresh.items()})
         mean = sum(map(len, fresh.values())) / len(fresh)
@@ -97,7 +104,7 @@ def words_of(p: VocabularyParams) -> list[str]:
     if not given:
         raise UsageError("finetune.vocabulary has no words", next="give tokens: [WORD, …] or file: WORDS.txt")
     for word, line in given:
-        if word != word.strip() or not word.isprintable() or not word:
+        if word != word.strip() or not word or not NO_TEXT.isdisjoint(map(unicodedata.category, word)):
             what = f"{word!r} cannot be a token: it is empty, or begins or ends with a space, or holds a control sign"
             if line is None:
                 raise UsageError(what, next="write it without")
@@ -105,21 +112,26 @@ def words_of(p: VocabularyParams) -> list[str]:
     return list(dict.fromkeys(word for word, _ in given))
 
 
-def spelled(tokenizer: Any, word: str) -> list[int] | None:
-    """The tokens that spell ``word`` so far; None where it is one already. Raises UsageError where none can."""
-    if word in tokenizer.get_vocab():
-        return None
+def spelled(tokenizer: Any, own: int | None, word: str) -> list[int] | None:
+    """The tokens that spell ``word`` so far; None where it is one already. ``own``: the token that is written like it,
+    which may stand for other text (``ü`` in a byte-level vocabulary). Raises UsageError where none can."""
     try:
         ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     except Exception:  # tokenizers' own: a word-level vocabulary without a token for what it does not know
         ids = []
+    if own is not None and own in ids:
+        return None
     if not ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
         what = f"the tokenizer has no pieces for {word!r}"
         raise UsageError(what, next="its embedding would start from nothing; leave it out")
+    if len(ids) == 1 and tokenizer.decode(ids).strip() == word:
+        return None
+    if own is not None:
+        raise UsageError(f"the tokenizer spells something else with {word!r}", next="leave it out")
     return ids
 
 
-def _write_tokenizer(folder: Path, out: Path, tokenizer: Any, words: Sequence[str]) -> dict[str, int]:
+def _write_tokenizer(folder: Path, out: Path, tokenizer: Any, words: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """The folder's side files with a tokenizer that knows ``words``; their ids.
 
     Raises ArtifactError if what was written does not read each word as one token and all else as before.
@@ -128,11 +140,17 @@ def _write_tokenizer(folder: Path, out: Path, tokenizer: Any, words: Sequence[st
 
     more = copy.deepcopy(tokenizer)
     more.add_tokens([AddedToken(word, normalized=False, special=False) for word in words])
+    pieces = {word: "".join(tokenizer.convert_ids_to_tokens(ids)).removeprefix("Ġ") for word, ids in words.items()}
+    taught = _spell_by_bytes(more.backend_tokenizer, pieces)
     copy_side_files(folder, out)
+    settings = out / "tokenizer_config.json"
     with tempfile.TemporaryDirectory() as place:
         more.save_pretrained(place)
         (out / "tokenizer.json").write_bytes((Path(place) / "tokenizer.json").read_bytes())
-    _name_in_settings(out / "tokenizer_config.json", more, words)
+        if taught and type(tokenizer).__name__ != GENERAL:  # a class of its own would make its decoder anew
+            full = read_json(Path(place) / settings.name) | (read_json(settings) if settings.is_file() else {})
+            write_json(settings, full | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    _name_in_settings(settings, more, list(words))
     for name in OTHERS:
         (out / name).unlink(missing_ok=True)
     write_json(out / "config.json", read_config(folder))
@@ -143,12 +161,26 @@ def _write_tokenizer(folder: Path, out: Path, tokenizer: Any, words: Sequence[st
         if number is None or number in taken or number not in again(f"x {word} y")["input_ids"]:
             raise ArtifactError(f"{folder}: its tokenizer does not take {word!r} as a new token", next="leave it out")
         if again.decode([number]) != word:
-            what = f"its tokenizer writes a new token by bytes: {word!r} would come out as {again.decode([number])!r}"
-            raise ArtifactError(f"{folder}: {what}", next="leave it out: only words of ASCII letters can be added")
+            what = f"its tokenizer would write the new token {word!r} as {again.decode([number])!r}"
+            raise ArtifactError(f"{folder}: {what}", next="leave it out")
     plain = PROBE.format("parcel 77", "yes", "no", "end")
     if tokenizer(plain)["input_ids"] != again(plain)["input_ids"] and not any(word in plain for word in words):
         raise ArtifactError(f"{folder}: with new tokens its tokenizer reads old text otherwise", next="report this")
     return numbers
+
+
+def _spell_by_bytes(backend: Any, spelling: Mapping[str, str]) -> bool:
+    """Teach a byte-level decoder the words that it would take for bytes (``ü`` is also its sign for the byte FC): each
+    is first replaced by the pieces that spelled it. Whether there are any."""
+    from tokenizers import Regex, decoders
+
+    if "ByteLevel" not in repr(backend.decoder):
+        return False
+    odd = [word for word in spelling if backend.decoder.decode([word]) != word]
+    steps = [decoders.Replace(Regex(rf"\A{re.escape(word)}\z"), spelling[word]) for word in odd]
+    if steps:
+        backend.decoder = decoders.Sequence([*steps, backend.decoder])
+    return bool(steps)
 
 
 def _name_in_settings(path: Path, tokenizer: Any, words: Sequence[str]) -> None:

@@ -77,6 +77,7 @@ BAD = [
     ("rules is a folder", changed("rules", to=str(ROOT / "configs")), "does not exist"),
     ("no rules for the gate", changed("rules", drop=True), "needs a rule file"),
     ("no data", changed("data", drop=True), "set data:"),
+    ("no rows to ask", changed("data", to={"train": "README.md"}), "set eval: under data:"),
     ("unknown data key", changed("data", to={"training": "x.jsonl"}), "did you mean 'train'?"),
     ("data file missing", changed("data", to={"train": "nowhere.jsonl"}), "does not exist"),
     ("data is a list", changed("data", to=["x"]), "data"),

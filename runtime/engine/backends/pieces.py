@@ -58,6 +58,10 @@ class Vocabulary:
         return tuple(sorted(self.special))
 
     @cached_property
+    def _words(self) -> frozenset[str]:
+        return frozenset(self.plain)
+
+    @cached_property
     def _marks(self) -> re.Pattern[str] | None:
         longest_first = sorted(self.special, key=len, reverse=True)
         return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
@@ -80,6 +84,8 @@ class Vocabulary:
         text = self.texts.get(token, "")
         if text in self.special:
             return b""
+        if self.bytewise and text in self._words:
+            return text.encode()
         if self.bytewise:
             return bytes(byte_of_character()[c] for c in text if c in byte_of_character())
         if re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", text):

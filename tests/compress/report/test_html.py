@@ -62,7 +62,8 @@ def test_curves_of_a_training_are_drawn_with_what_was_measured(tmp_path: Path) -
     assert "validation: 1.8 at 2" in page.words
     assert "block 4" in page.words
     assert "agrees: 75 % at 2; low: 59.8" in page.words
-    assert "Pairs that break no-<promise>: positive margin (n = 12)" in page.words
+    caption = "Pairs that break no-<promise>: positive margin (n = 12)"
+    assert page.words.count(caption) == 2  # in the picture, where nobody sees it, and above it
     assert "margin > 0: 75 % at 2; low: 46.77 % at 2; high: 91.11" in page.words
     assert "What the search tried, by loss" in page.words
     assert "pruned" in page.words

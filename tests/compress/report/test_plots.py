@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.report.plots import WIDTH, Axis, Point, Span, bars, forest, lines, scatter, ticks
+from compress.report.plots import BOTTOM, WIDTH, Axis, Point, Span, bars, forest, lines, scatter, ticks
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
@@ -59,3 +59,16 @@ def test_lines_join_points_and_name_marks() -> None:
     assert "held &lt;out&gt;" in svg
     first, second = re.findall(r'class="series s0" points="(\S+) (\S+)"', svg)[0]
     assert float(first.split(",")[1]) < float(second.split(",")[1])  # a smaller loss stands lower
+
+
+def test_lines_show_single_points_losses_below_zero_and_labels_apart() -> None:
+    marks = [(0.95, "block 9"), (0.96, "block 8"), (9.0, "after the end")]
+    svg = lines([("a", [(1, -0.5)]), ("b", [(1, -0.501)])], title="t", x_label="x", y_label="y", marks=marks)
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle [^>]*cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    assert len(dots) == 2
+    assert dots[0][1] < dots[1][1] < 300 - BOTTOM + 0.1
+    labels = [float(y) for y in re.findall(r'class="label" x="[\d.]+" y="([\d.]+)"', svg)]
+    assert labels[1] - labels[0] >= 13
+    assert "block 9" in svg
+    assert "block 8" not in svg
+    assert "after the end" not in svg

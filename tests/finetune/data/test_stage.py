@@ -114,6 +114,7 @@ def test_folders_of_datasets_are_read(tmp_path, kind):
     datasets = pytest.importorskip("datasets")
     train = datasets.Dataset.from_list([{"utterance": f"a{i}", "category": "b"} for i in range(3)])
     held = datasets.Dataset.from_list([{"utterance": "c", "category": "d"}])
+    train = train.cast_column("category", datasets.ClassLabel(names=["a", "b"]))  # kept as numbers
     place = tmp_path / "set"
     given = {"train": place, "columns": {"text": "utterance"}}
     if kind == "one split":
@@ -127,6 +128,7 @@ def test_folders_of_datasets_are_read(tmp_path, kind):
         held.to_parquet(place / "data" / "test-00000-of-00001.parquet")
     _, splits = run(tmp_path, **given, **({} if kind == "one split" else {"eval": place}))
     assert [row["messages"][0]["content"] for row in splits["train"]] == ["a0", "a1", "a2"]
+    assert [row["messages"][1]["content"] for row in splits["train"]] == ["b"] * 3
     assert [row["id"] for row in splits["train"]] == ["set:1", "set:2", "set:3"]
     assert [row["messages"][0]["content"] for row in splits.get("eval", [])] == ["c"] * (kind != "one split")
 
@@ -554,6 +556,7 @@ def test_an_evaluation_of_nothing_but_training_rows(tmp_path, overlap, why):
     [
         ("a.jsonl", gzip.compress(b"{}", mtime=0), "is a gzip file"),
         ("a.csv", b"PK\x03\x04\xff", "is a ZIP or Excel file"),
+        ("a.csv", b"(\xb5/\xfd\xff", "is a Zstandard file"),
         ("a.jsonl", b'{\n"prompt": "a"}', "name it .json"),
         ("a.jsonl", b'[{"prompt": "a"}]', "name the file .json"),
         ("a.jsonl.zst", b"", "unpack it first"),

@@ -103,6 +103,8 @@ def test_lists_are_tried_as_they_are(tmp_path):
         ({"over": {"rank": {"low": 0, "high": 8}}}, "search.over: rank cannot be 0"),
         ({"over": {"rank": {"low": 8, "high": 4}}}, "low must be below high"),
         ({"over": {"rank": {"low": 8}}}, "takes low and high, or of"),
+        ({"over": {"augment": {"low": False, "high": True}}}, "write of:"),
+        ({"over": {"rank.low": {"of": [4]}}}, "rank.low leads into rank, which has no parts"),
         (
             {"over": {"rank": {"low": 4.0, "high": 8.0}}},
             r"rank cannot be 5\.52786 \(rank: Input should be a valid integer",
