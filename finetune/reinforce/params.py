@@ -15,6 +15,8 @@ class ReinforceParams(TuningParams):
     gradients by rewards normalised within each prompt's replies."""
     samples: int = Field(8, ge=2)
     """Replies drawn for each prompt."""
+    probes: int = Field(2, ge=1)
+    """rejection_sampling: replies drawn for each prompt at first; where all of them pass, no more are."""
     temperature: float = Field(1.0, gt=0, le=10)
     """Of the draws; gradients (grpo) are those at 1."""
     max_tokens: int = Field(128, ge=1)
@@ -39,6 +41,12 @@ class ReinforceParams(TuningParams):
     """grpo: weight of the KL divergence from the model before training."""
     clip: float = Field(0.2, gt=0, lt=1)
     """grpo: how far the ratio of probabilities may move in ``refresh`` steps before its gradient stops."""
+
+    @model_validator(mode="after")
+    def _more_than_probes(self) -> Self:
+        if self.algorithm != "grpo" and self.probes > self.samples:
+            raise ValueError(f"probes: {self.probes} are more than samples, {self.samples}")
+        return self
 
     @model_validator(mode="after")
     def _no_part_to_measure(self) -> Self:

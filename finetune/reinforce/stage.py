@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from compress import launch
 from compress.errors import UsageError
 from compress.stage import Job, JobOutline, Needs
 from finetune.reinforce import costs, rewards
@@ -26,7 +27,7 @@ class Reinforce(Tuning[ReinforceParams]):
     """Learns from its own replies."""
 
     Params = ReinforceParams
-    version = 4
+    version = 5
     uses = frozenset({"rules", "train", "eval"})
     modules = Tuning.modules | {"gguf", "llama_cpp"}
     libraries = Tuning.libraries | {"gguf", "llama-cpp-python"}
@@ -42,6 +43,9 @@ class Reinforce(Tuning[ReinforceParams]):
             raise UsageError(what, next="start with accelerate launch --multi_gpu")
         if job.rules is None:
             raise UsageError("finetune.reinforce has no rules to reward", next="name a rule file under rules:")
+        if (world := launch.place().world) > 1:
+            what = f"finetune.reinforce draws its replies in one process, and {world} were started"
+            raise UsageError(what, next="run this stage without a launcher")
 
     def objective(self, job: Job[ReinforceParams]) -> tuple[Objective, dict[str, Any]]:
         assert job.rules is not None

@@ -13,16 +13,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 pytest.importorskip("llama_cpp")
 
+from transformers import AutoTokenizer  # noqa: E402
+
 from compress.artifact import seal  # noqa: E402
 from compress.errors import UsageError  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from export.gguf.snapshot import write_snapshot  # noqa: E402
-from finetune.reinforce import grpo, policy, rewards  # noqa: E402
+from finetune.reinforce import grpo, policy, rewards, sampled  # noqa: E402
 from finetune.reinforce.grpo_math import token_losses  # noqa: E402
 from finetune.reinforce.params import ReinforceParams  # noqa: E402
 from finetune.reinforce.stage import Reinforce  # noqa: E402
 from finetune.train import adapters, merge  # noqa: E402
 from finetune.train.fused import fuse  # noqa: E402
+from runtime.rules import load_rules  # noqa: E402
 
 LOGPS, OLD = [-0.1, -2.0, -0.7, -3.0, -0.2], [-0.4, -2.1, -0.7, -1.0, -0.9]
 REFERENCE, WORTH = [-0.2, -2.5, -0.7, -2.0, -0.1], [1.5, 1.5, -0.5, -0.5, -0.5]
@@ -193,14 +196,14 @@ def test_grpo_with_other_methods(small_base, data, tmp_path, method):
 
 @pytest.mark.slow
 def test_a_killed_rejection_sampling_ends_with_the_same_bytes(small_base, data, tmp_path, monkeypatch):
-    from finetune.reinforce import filtered
-
-    monkeypatch.setattr(filtered, "TOGETHER", 8)
+    monkeypatch.setattr(sampled, "TOGETHER", 8)
     how = {"prompts": 20, "easy": 1.0, "steps": 12}
     whole, facts = reinforce(tmp_path / "whole", small_base, data, **how)
     assert facts["prompts"] == 20
-    assert facts["replies"] == 80
+    assert facts["replies"] == 2 * facts["all_passed"] + 4 * (20 - facts["all_passed"])
     assert facts["kept"] + facts["demonstrations"] == 20
+    (told,) = json.loads((whole / "training.json").read_text())["replies"]
+    assert told[:3] == [0, facts["passed"], 2 * 20]
     root = tmp_path / "killed"
     for progress in (die_while_answering, die_while_answering, die_at(10)):
         with pytest.raises(Killed):
@@ -224,6 +227,25 @@ def test_a_rule_that_every_reply_breaks_is_named_before_training(small_base, dat
     other = seal(place, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
     with pytest.raises(UsageError, match="always broken: secret"):
         reinforce(tmp_path / "r", small_base, other, prompts=4)
+
+
+def test_only_prompts_with_a_failing_reply_are_asked_on(small_base, data, tmp_path):
+    rows = [json.loads(line) for line in (data.path / "train.jsonl").read_text().splitlines()]
+    book = load_rules(data.path / "rules.yaml")
+
+    def replies(probes):
+        params = ReinforceParams(**{**TUNE, "probes": probes})
+        job = Job(params=params, inputs=(small_base,), out=tmp_path, scratch=tmp_path / str(probes), seed=5, threads=1)
+        job.scratch.mkdir()
+        tokenizer = AutoTokenizer.from_pretrained(small_base.path)
+        return sampled.sampled(job, tokenizer, rows, rewards.Rewards.of(book, params))
+
+    few, all_drawn = replies(1), replies(4)
+    sizes = [4 if not rewards.passes(prompt.values[:1]).all() else 1 for prompt in all_drawn]
+    assert [len(prompt.replies) for prompt in few] == sizes
+    assert set(sizes) == {1, 4}
+    for prompt, whole in zip(few, all_drawn, strict=True):  # each reply has a seed of its own
+        assert prompt.replies == whole.replies[: len(prompt.replies)]
 
 
 def test_prompts_and_ends_of_rows():

@@ -13,6 +13,7 @@ import pytest
 from compress.errors import DataError, UsageError
 from compress.stage import Job
 from finetune.reinforce import filtered, rewards
+from finetune.reinforce import sampled as sampling
 from finetune.reinforce.params import ReinforceParams
 from finetune.reinforce.policy import Drawn
 from runtime.rules import read_rules
@@ -149,7 +150,7 @@ def test_a_question_of_the_evaluation_is_refused_by_name(tmp_path):
 
 def sampled(texts, passed, **more):
     replies = [Drawn((), text, False) for text in texts]
-    return filtered.Sampled(row(**more), replies, np.array(passed, float)[:, None])
+    return sampling.Sampled(row(**more), replies, np.array(passed, float)[:, None])
 
 
 def test_what_is_learnt_of_a_prompt():
@@ -173,17 +174,17 @@ def test_what_is_learnt_of_a_prompt():
 
 
 def test_replies_on_disk_count_as_far_as_they_are_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(filtered, "TOGETHER", 2)
+    monkeypatch.setattr(sampling, "TOGETHER", 2)
     place = tmp_path / "samples.jsonl"
     lines = [json.dumps([[f"r{i}", False], ["cut", True]]) + "\n" for i in range(3)]
     place.write_text("".join(lines) + '[["half')
-    known = filtered._read(place)
+    known = sampling._read(place)
     assert [group[0].text for group in known] == ["r0", "r1"]
     assert known[0][1].truncated
     assert place.read_text() == "".join(lines[:2])
 
 
-def test_a_stage_without_rules_is_refused(tmp_path):
+def test_a_stage_without_rules_or_with_several_processes_is_refused(tmp_path, monkeypatch):
     from finetune.reinforce.stage import Reinforce
 
     (tmp_path / "train.jsonl").write_text("")
@@ -192,5 +193,11 @@ def test_a_stage_without_rules_is_refused(tmp_path):
     data = seal(tmp_path, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
     with pytest.raises(UsageError, match="no rules to reward"):
         Reinforce().check(Job(params=ReinforceParams(), out=Path(), scratch=Path(), data=data))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="in one process, and 2 were started"):
+        Reinforce().check(Job(params=ReinforceParams(), out=Path(), scratch=Path(), data=data, rules=tmp_path / "r"))
     with pytest.raises(ValueError, match="grpo has no loss of a part"):
         ReinforceParams(algorithm="grpo", validation={})
+    with pytest.raises(ValueError, match="probes: 9 are more than samples, 8"):
+        ReinforceParams(probes=9)
