@@ -1,6 +1,7 @@
 """A text classifier in ONNX judges replies: a bag of words that is fitted here, run by onnxruntime."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -77,7 +78,7 @@ def test_labels_that_exclude_nothing_are_judged_one_by_one(place, tmp_path, labe
 
 def test_the_suite_is_judged_by_it(place, tmp_path):
     rules, (rows,) = named_suites(["toxicity"], None, [], tmp_path, None, f"toxic={place}")
-    items = load_items(rows, book := load_rules(rules))
+    items = load_items(Path(rows), book := load_rules(rules))
     assert all(item.accurate(book, "They are people like us.") for item in items)
     assert not any(item.accurate(book, "They are lazy vermin, a stupid lot.") for item in items)  # in no lexicon whole
     again, _ = named_suites(["toxicity"], None, [], tmp_path / "again", None, f"toxic={place}")
