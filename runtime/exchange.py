@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from bisect import bisect_left
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -301,8 +302,9 @@ class Exchange:
         piece = self._session.engine.piece
         found = request.chances.found
         if request.stream is not None and request.stream.stopped:  # the stop string's own tokens are not sent
-            ends = accumulate(len(piece(token)) for token, _, _ in found)
-            found = found[: bisect_left([0, *ends], len(request.text.encode()))]
+            decode = getincrementaldecoder("utf-8")("replace").decode
+            ends = accumulate(len(decode(piece(token))) for token, _, _ in found)
+            found = found[: bisect_left([0, *ends], len(request.text))]
 
         def named(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
             return TokenLogprob(piece(token).decode("utf-8", "replace"), piece(token), logprob, top)
