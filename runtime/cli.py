@@ -295,7 +295,10 @@ def _common(
 def chat_command(
     bundle: Bundle,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Ask this and leave.")] = None,
-    fact: Annotated[list[str] | None, typer.Option("--fact", help="name=value, e.g. tier=gold.")] = None,
+    fact: Annotated[
+        list[str] | None,
+        typer.Option("--fact", metavar="NAME=VALUE", help="What is known of the customer (repeat), e.g. tier=gold."),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt instead of the rules'.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens at most per reply.")] = 256,
     enforce: Annotated[bool, typer.Option(help="Enforce the bundle's rules.")] = True,
@@ -326,7 +329,9 @@ def serve_command(
     context: Annotated[int | None, typer.Option(min=16, help="Tokens per conversation.")] = None,
     template: Template = None,
     key_file: Annotated[Path | None, typer.Option(help="API keys, one a line; read again when it changes.")] = None,
-    cors_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may ask; * for all.")] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Origin whose pages may ask (repeat); * for all.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that a reply may have.")] = None,
     max_body: Annotated[int | None, typer.Option(min=1, help="Bytes of a request (1 MiB).")] = None,
     timeout: Annotated[
@@ -341,7 +346,9 @@ def serve_command(
     kv: Annotated[str | None, typer.Option(help="f16 or q8_0: the type of llama.cpp's KV cache.")] = None,
     fallback: Annotated[str | None, typer.Option(help="Bundle or URL to ask where this one cannot help.")] = None,
     fallback_model: Annotated[str | None, typer.Option(help="Model's name at that URL (default).")] = None,
-    fallback_for: Annotated[list[str] | None, typer.Option(help="escalated, refused or safe; all by default.")] = None,
+    fallback_for: Annotated[
+        list[str] | None, typer.Option(metavar="CASE", help="escalated, refused or safe (repeat); all by default.")
+    ] = None,
     fallback_budget: Annotated[int | None, typer.Option(min=1, help="Its tokens per hour.")] = None,
 ) -> None:
     """Serve the OpenAI chat API. API keys: environment variable HOLDFAST_API_KEYS, comma-separated."""
