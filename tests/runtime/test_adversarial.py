@@ -21,7 +21,8 @@ def bad_model(kind: str, place: Path) -> Path:
     pytest.importorskip("onnxruntime_genai")
     from onnx_export import export_onnx
 
-    return export_onnx(write_model(place / "hf", hidden=64, ffn=128, layers=1, heads=4), place / "onnx")
+    sizes = {"hidden": 64, "ffn": 128, "layers": 1, "heads": 4, "max_position_embeddings": 512}
+    return export_onnx(write_model(place / "hf", **sizes), place / "onnx")
 
 
 @pytest.mark.slow
