@@ -43,7 +43,12 @@ class Clause:
     def broken(self, reply: Reply) -> str | None:
         """Why the reply breaks this clause, or None."""
         must = self.side == "must"
-        holds, why = self.check(reply.every_text if self.everywhere and not must else reply, self.argument)
+        if must or not self.everywhere:
+            holds, why = self.check(reply, self.argument)
+        else:
+            holds, why = self.check(reply.every_text, self.argument)
+            if not holds and (bare := reply.every_text.unmarked) is not None:
+                holds, why = self.check(bare, self.argument)
         return None if holds == must else f"{self.side} {self.name}: {why}"
 
 

@@ -81,6 +81,7 @@ class Turn:
         return "\n".join(self._said("system", "developer", "tool"))
 
 
+_ACCENTS = re.compile("[\u0300-\u036f]")
 _MARKED = re.compile(r"\[([A-Za-z0-9][\w.:\-]*)\]:?[ \t]*([^\n\[]*)")
 
 
@@ -152,3 +153,10 @@ class Reply:
             if name != "reply" and isinstance(value, str | list):
                 parts += [value] if isinstance(value, str) else value
         return self if len(parts) == 1 else replace(self, text="\n".join(parts))
+
+    @cached_property
+    def unmarked(self) -> Reply | None:
+        """A view without the accents that stand apart from their letters (``y`` and U+0300), which hide a word from
+        those who look for it, or None where there are none. Letters with an accent of their own stay as they are."""
+        bare = "" if self.text.isascii() else _ACCENTS.sub("", self.text)
+        return replace(self, text=bare) if bare and bare != self.text else None

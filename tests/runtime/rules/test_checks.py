@@ -245,3 +245,26 @@ def test_every_kind_is_in_the_documentation():
 
     page = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
     assert [name for _, name in KINDS if f"`{name}`" not in page and ":" not in name] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        ("our co\u0300mpetitor", False),
+        ("c\u0300\u0315ompe\u0336titor", False),
+        ("comp\u00e9titor", True),  # a letter of its own
+        ("a ne\u0301e b", True),
+    ],
+)
+def test_accents_written_apart_hide_nothing(said: str, holds: bool) -> None:
+    book = read_rules(
+        """
+version: 1
+rules:
+  - id: rivals
+    severity: hard
+    must_not: {words: [competitor]}
+    fixtures: {pass: [{user: hi, reply: a}], fail: [{user: hi, reply: competitor}]}
+"""
+    )
+    assert [verdict.passed for verdict in book.check(Turn([{"role": "user", "content": "hi"}]), said)] == [holds]
