@@ -119,7 +119,8 @@ def main() -> None:
             ("escalations", found.escalated, base.escalated),
             ("refusals", found.refused, base.refused),
         ):
-            print(f"  needless {what}: {share(values)}; against before {points(difference(first, values))}")
+            if len(values):
+                print(f"  needless {what}: {share(values)}; against before {points(difference(first, values))}")
         print(f"  -log p per token on general text: {mean_change(lost['before'], lost[name])}")
         worst = {
             rule.id: sum(not verdicts[rule.id] for verdicts in found.rules if rule.id in verdicts)
