@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from asked import Took, answer, difference, general_texts, judge, mean_change, nll, points, run_stage, share, subset
 
 STAGES = {
@@ -119,7 +120,7 @@ def main() -> None:
             ("escalations", found.escalated, base.escalated),
             ("refusals", found.refused, base.refused),
         ):
-            if len(values):
+            if not np.isnan(values).all():
                 print(f"  needless {what}: {share(values)}; against before {points(difference(first, values))}")
         print(f"  -log p per token on general text: {mean_change(lost['before'], lost[name])}")
         worst = {
