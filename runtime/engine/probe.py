@@ -41,7 +41,7 @@ class Probe:
 
     def step(self, slots: Sequence[Slot]) -> bool:
         """Measure one width at the end of what some free slot holds; False when there is nothing to do."""
-        most = min(self._backend.context, self._backend.alike)
+        most = self._backend.alike
         fit = (slot for slot in slots if len(slot.held) <= most)
         slot = max(fit, key=lambda slot: len(slot.held), default=None)
         if not self._left or slot is None or max(len(slot.held), len(self.text)) < 2 * WIDEST:

@@ -321,8 +321,7 @@ class Scheduler:
         request = slot.request
         assert request is not None
         assert request.sampler is not None
-        most = min(self._backend.context, self._backend.alike)
-        room = min(request.max_tokens - len(request.tokens), most - len(slot.held) - 1) - 1
+        room = min(request.max_tokens - len(request.tokens), self._backend.alike - len(slot.held) - 1) - 1
         if room < 1:
             return NOTHING
         if request.written is None:

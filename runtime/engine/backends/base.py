@@ -84,7 +84,7 @@ class Backend(Protocol):
 
     @property
     def alike(self) -> int:
-        """Tokens of a sequence up to which a step of several tokens may round as single ones do."""
+        """Tokens of a sequence, at most ``context``, up to which steps of several tokens may round as single ones."""
 
     clock: Callable[[], float]
     """Seconds by which steps are compared: the thread's processor time where the processor decodes, which other work on
