@@ -9,6 +9,7 @@ process writes it, so checkpoints serve any number of processes, cut or not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import launch
@@ -109,6 +110,47 @@ def _cut(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     weights = dict(enumerate(weight for group in optimizer.param_groups for weight in group["params"]))
     cut = {n: {name: own(v, weights[n]) for name, v in entry.items()} for n, entry in state["state"].items()}
     return state | {"state": cut}
+
+
+def trainer(base: Any) -> Any:
+    """The class ``base`` of trainers for models that are cut: by its ``cut``, before it trains."""
+    from torch.utils.serialization import config
+
+    class CutTrainer(base):  # type: ignore[misc]
+        def cut(self, last: Path | None, on_cpu: bool) -> None:
+            """Cut the model over the processes, as it was at a checkpoint where there is one."""
+            if last is not None:
+                super()._load_from_checkpoint(str(last))
+            shard(self.model, on_cpu)
+            self.is_distributed_loading_by_transformers = True  # accelerate then neither wraps nor moves it
+
+        def create_optimizer(self, *given: Any, **named: Any) -> Any:
+            optimizer = super().create_optimizer(*given, **named)
+            keep_whole(optimizer)
+            return optimizer
+
+        def _move_model_to_device(self, model: Any, device: Any) -> None:
+            """Its parts come there one after another."""
+
+        def _clip_grad_norm(self, model: Any) -> Any:
+            return whole(super()._clip_grad_norm(model))
+
+        def _load_from_checkpoint(self, place: str, model: Any = None) -> None:
+            """It was, before it was cut."""
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+            with config.patch("load.mmap", True):  # a part of it is read
+                super()._load_optimizer_and_scheduler(checkpoint)
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            super()._save(output_dir, stored(self.model))
+
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            if not launch.place().leads:
+                self.optimizer.state_dict()  # gathered where the leading process writes it
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    return CutTrainer
 
 
 def nothing(model: Any) -> dict[str, Any]:

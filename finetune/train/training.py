@@ -95,11 +95,7 @@ def train(
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     facts = watch.end(trainer)
     adapter = job.scratch / "adapter"
-    dtype = getattr(torch, merge.saved_dtype(job.input.path)) if p.method == "full" else None
-    weights = sharding.stored(trainer.model, dtype) if together.cut() else None
-    if p.method != "full" and launch.place().leads:
-        shutil.rmtree(adapter, ignore_errors=True)
-        adapters.save(trainer.model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None, weights)
+    weights = _save(job, trainer.model, adapter)
     facts |= objective.end(trainer)
     if trainer.plan is not None:
         blocks = trainer.model.config.get_text_config().num_hidden_layers
@@ -112,6 +108,19 @@ def train(
     loss = hooks.recent_loss(trainer.state.log_history)
     tokens = objective.seen or int(mean * p.batch * done)
     return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts, weights)
+
+
+def _save(job: Job[Any], model: Any, adapter: Path) -> dict[str, Any] | None:
+    """Write the adapter, where there is one; what is stored of a model that was cut."""
+    import torch
+
+    p = job.params
+    dtype = getattr(torch, merge.saved_dtype(job.input.path)) if p.method == "full" else None
+    weights = sharding.stored(model, dtype) if together.cut() else None
+    if p.method != "full" and launch.place().leads:
+        shutil.rmtree(adapter, ignore_errors=True)
+        adapters.save(model, adapter, job.scratch / STARTED if p.adapter.kind == "pissa" else None, weights)
+    return weights
 
 
 def _fit(job: Job[Any], examples: Sequence[Example], objective: Objective) -> gpu.Fit:
@@ -244,7 +253,6 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
 def _objective_trainer() -> Any:
     """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
     import torch
-    from torch.utils.serialization import config
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -257,13 +265,6 @@ def _objective_trainer() -> Any:
             self.learnable: dict[str, Any] = {}
             self.optimizer: Any
             score_labels(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
-
-        def cut(self, last: Path | None, on_cpu: bool) -> None:
-            """Cut the model over the processes, as it was at a checkpoint where there is one."""
-            if last is not None:
-                super()._load_from_checkpoint(str(last))
-            sharding.shard(self.model, on_cpu)
-            self.is_distributed_loading_by_transformers = True  # accelerate then neither wraps nor moves it
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -281,10 +282,7 @@ def _objective_trainer() -> Any:
                 self.optimizer = torch.optim.AdamW(
                     parts, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2), weight_decay=0.0
                 )
-            optimizer = super().create_optimizer(*given, **named)
-            if together.cut():
-                sharding.keep_whole(optimizer)
-            return optimizer
+            return super().create_optimizer(*given, **named)
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             """Gradients of the parts of a batch add up to those of the whole."""
@@ -298,38 +296,16 @@ def _objective_trainer() -> Any:
                 loss = sum(step(model, part, count) for part in parts)
             return loss + step(model, last, count)
 
-        def _move_model_to_device(self, model: Any, device: Any) -> None:
-            if not together.cut():  # its parts come there one after another
-                super()._move_model_to_device(model, device)
-
-        def _clip_grad_norm(self, model: Any) -> Any:
-            return sharding.whole(super()._clip_grad_norm(model))
-
-        def _load_from_checkpoint(self, place: str, model: Any = None) -> None:
-            if not together.cut():  # it was, before it was cut
-                super()._load_from_checkpoint(place, model)
-
-        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-            with config.patch("load.mmap", together.cut()):  # a part of it is read
-                super()._load_optimizer_and_scheduler(checkpoint)
-
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-            if together.cut():
-                state_dict = sharding.stored(self.model)
             if launch.place().leads:
                 super()._save(output_dir, state_dict)
-
-        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-            if together.cut() and not launch.place().leads:
-                self.optimizer.state_dict()  # gathered where the leading process writes it
-            super()._save_optimizer_and_scheduler(output_dir)
 
         def _of_all(self, count: Any) -> Any:
             """What makes the mean over the processes, which accelerate takes, a mean over their whole batch."""
             world = launch.place().world
             return count if world == 1 else together.summed(torch.as_tensor(count).float()) / world
 
-    return ObjectiveTrainer
+    return sharding.trainer(ObjectiveTrainer) if together.cut() else ObjectiveTrainer
 
 
 def fused(p: TuningParams, on_cpu: bool) -> bool:
