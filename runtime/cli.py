@@ -214,7 +214,7 @@ def serve_command(
     fallback_budget: Annotated[int | None, typer.Option(min=1, help="Its tokens per hour.")] = None,
 ) -> None:
     """Serve the OpenAI chat API. API keys: environment variable HOLDFAST_API_KEYS, comma-separated."""
-    from .serving import serve
+    from .server.command import serve
 
     serve(
         bundle,

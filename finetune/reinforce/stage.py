@@ -16,7 +16,6 @@ from finetune.reinforce import costs, rewards
 from finetune.reinforce.filtered import Kept
 from finetune.reinforce.grpo import Grpo
 from finetune.reinforce.params import ReinforceParams
-from finetune.train import together
 from finetune.train.objective import Objective
 from finetune.train.rows import training_rows
 from finetune.train.tuning import Tuning
@@ -38,9 +37,6 @@ class Reinforce(Tuning[ReinforceParams]):
 
     def check(self, job: Job[ReinforceParams]) -> None:
         super().check(job)
-        if together.cut():
-            what = "the launcher asks for FSDP, and finetune.reinforce draws replies from a whole model"
-            raise UsageError(what, next="start with accelerate launch --multi_gpu")
         if job.rules is None:
             raise UsageError("finetune.reinforce has no rules to reward", next="name a rule file under rules:")
         if (world := launch.place().world) > 1:

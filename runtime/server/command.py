@@ -11,14 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import MissingExtra, UsageError
+from ..errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
-    from .isolated import IsolatedSession, Loading
-    from .server.fallback import Target
-    from .server.host import Host
-    from .server.keys import Keys
-    from .session import Session
+    from ..isolated import IsolatedSession, Loading
+    from ..session import Session
+    from .fallback import Target
+    from .host import Host
+    from .keys import Keys
 
 KEYS_VARIABLE, FALLBACK_VARIABLE = "HOLDFAST_API_KEYS", "HOLDFAST_FALLBACK_KEY"
 log = logging.getLogger(__name__)
@@ -55,11 +55,11 @@ def serve(
     for module in ("httpx", "prometheus_client", "starlette", "uvicorn"):
         if find_spec(module) is None:
             raise MissingExtra(module, "serve")
-    from .isolated import Loading
-    from .server.limits import Limits
-    from .server.logs import to_stderr
-    from .server.origins import origins
-    from .server.sockets import inherited, reserved
+    from ..isolated import Loading
+    from .limits import Limits
+    from .logs import to_stderr
+    from .origins import origins
+    from .sockets import inherited, reserved
 
     listening = reserved(host, port) if fd is None else inherited(fd)
     cors, with_fallback = origins(cors or ()), _fallback(fallback, fallback_model, fallback_for, fallback_budget)
@@ -72,7 +72,7 @@ def serve(
         stack.callback(listening.close)
         pool = stack.enter_context(ThreadPoolExecutor(1, "holdfast-load"))
         loading = pool.submit(_open, bundle, how, isolate=isolate)
-        from .server.serve import run_server  # takes a while, in which the model is loaded
+        from .serve import run_server  # takes a while, in which the model is loaded
 
         opened = loading.result()
         stack.callback(opened.close)
@@ -88,7 +88,7 @@ def serve(
 
 
 def _keys(given: list[str] | None, file: Path | None, host: str) -> Keys:
-    from .server.keys import Keys
+    from .keys import Keys
 
     keys = Keys(given or os.environ.get(KEYS_VARIABLE, "").split(","), file=file)
     if not keys.required and host not in ("127.0.0.1", "::1", "localhost"):
@@ -97,11 +97,11 @@ def _keys(given: list[str] | None, file: Path | None, host: str) -> Keys:
 
 
 def _open(bundle: Path, how: Loading, *, isolate: bool) -> IsolatedSession | Session:
-    from .isolated import load_isolated
+    from ..isolated import load_isolated
 
     if isolate:
         return load_isolated(bundle, **how)
-    from .session import load
+    from ..session import load
 
     return load(bundle, **how)
 
@@ -110,7 +110,7 @@ def _fallback(
     given: str | None, model: str | None, names: list[str] | None, budget: int | None
 ) -> Callable[[Host, ExitStack], Host]:
     """Puts the fallback around a session, or nothing; what is wrong with its options is said before anything loads."""
-    from .server.fallback import Budget, Fallback, WithFallback, reasons_of
+    from .fallback import Budget, Fallback, WithFallback, reasons_of
 
     reasons = reasons_of(names)
     if given is None:
@@ -130,7 +130,7 @@ def _fallback(
 
 def _fallback_url(given: str, model: str | None) -> Target | None:
     """The server to ask; None where a bundle is given."""
-    from .server.fallback import UrlTarget
+    from .fallback import UrlTarget
 
     if given.lower().startswith(("http://", "https://")):
         return UrlTarget(given, model or "default", os.environ.get(FALLBACK_VARIABLE, "").strip())
@@ -142,8 +142,8 @@ def _fallback_url(given: str, model: str | None) -> Target | None:
 
 
 def _bundle(given: Path, stack: ExitStack) -> Target:
-    from .isolated import load_isolated
-    from .server.fallback import BundleTarget
+    from ..isolated import load_isolated
+    from .fallback import BundleTarget
 
     return BundleTarget(stack.enter_context(load_isolated(given)))
 
