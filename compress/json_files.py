@@ -1,4 +1,4 @@
-"""JSON objects on disk: read with the culprit named, written whole or not at all, digested by meaning."""
+"""JSON objects and texts on disk: read with the culprit named, written whole or not at all, digested by meaning."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically (temp file, fsync, rename)."""
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically (temp file, fsync, rename)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        handle.write("\n")
+        handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(temporary, path)

@@ -150,6 +150,10 @@ class Stage(ABC, Generic[P]):
     """Import names it needs, checked by ``plan``."""
     libraries: ClassVar[frozenset[str]] = frozenset()
     """Distributions whose version shapes the bytes (part of the cache key)."""
+    online: ClassVar[bool] = False
+    """Whether it fetches from the network; a pipeline without such a stage runs offline."""
+    smaller: ClassVar[str] = ""
+    """Parameters that would make it take less memory, said where the machine has too little."""
 
     def reads_calibration(self, params: P) -> bool:
         """Whether a job with these parameters reads a calibration pass."""

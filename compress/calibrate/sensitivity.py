@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.calibrate.streaming import States
 from compress.errors import ArtifactError
 from compress.model.blocks import ModelFolder
 from compress.model.decoder import run_block
-from compress.model.weights import append, read_into
 
 if TYPE_CHECKING:
     import torch
@@ -77,31 +77,6 @@ def draw_labels(p: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp_max(p.shape[-1] - 1)
 
 
-class _States:
-    """``[windows, positions, hidden]`` in a file, read and written by ranges of windows."""
-
-    def __init__(self, path: Path, positions: int, hidden: int, dtype: torch.dtype) -> None:
-        self.path, self.shape, self.dtype = path, (positions, hidden), dtype
-        path.touch()
-
-    def read(self, part: slice) -> torch.Tensor:
-        """Those windows in float32."""
-        import torch
-
-        states = torch.empty(part.stop - part.start, *self.shape, dtype=self.dtype)
-        with open(self.path, "rb") as handle:
-            handle.seek(part.start * states[0].nbytes)
-            if not read_into(handle, states):
-                raise ArtifactError(f"{self.path} is cut short", next="free disk space and run again")
-        return states.float()
-
-    def write(self, part: slice, states: torch.Tensor) -> None:
-        states = states.detach().to(self.dtype)
-        with open(self.path, "r+b") as handle:
-            handle.seek(part.start * states[0].nbytes)
-            append(handle, states)
-
-
 class _Backward:
     """One pass forward and one back, block by block."""
 
@@ -121,8 +96,8 @@ class _Backward:
         self.batch = max(1, ACTIVATION_BYTES // (4 * positions * max(shape.hidden, shape.ffn)))
         self.head_batch = max(1, LOGIT_BYTES // (4 * positions * shape.vocab))
 
-        def states(name: str, kind: torch.dtype) -> _States:
-            return _States(scratch / f"{name}.bin", positions, shape.hidden, kind)
+        def states(name: str, kind: torch.dtype) -> States:
+            return States(scratch / f"{name}.bin", positions, shape.hidden, kind)
 
         self.states = [states(f"states-{block:03d}", dtype) for block in range(model.blocks + 1)]
         self.gradients = states("gradients", torch.float32)
@@ -147,22 +122,23 @@ class _Backward:
         self.progress(2 * blocks + 1, 2 * blocks + 1, "sensitivity measured")
         return {name: gamma[name] for name in self.model.linears()}
 
-    def _parts(self, size: int) -> Iterator[slice]:
+    def _spans(self, size: int) -> Iterator[tuple[int, int]]:
         count = self.windows.shape[0]
-        return (slice(start, min(start + size, count)) for start in range(0, count, size))
+        return ((start, min(start + size, count)) for start in range(0, count, size))
 
     def _block(self, block: int, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         return run_block(self.model, block, tensors, x, self.rope)
 
     def _embed(self) -> None:
-        for part in self._parts(self.batch):
-            self.states[0].write(part, self.model.embed(self.windows[part]))
+        for start, stop in self._spans(self.batch):
+            self.states[0].put(start, self.model.embed(self.windows[start:stop]))
         self.model.forget()
 
     def _forward(self, block: int) -> None:
         tensors = self.model.block_tensors(block, self.dtype)
-        for part in self._parts(self.batch):
-            self.states[block + 1].write(part, self._block(block, tensors, self.states[block].read(part)))
+        for start, stop in self._spans(self.batch):
+            x = self.states[block].read(start, stop).float()
+            self.states[block + 1].put(start, self._block(block, tensors, x))
 
     def _head(self, seed: int) -> None:
         """Gradient of the last state; that of the logits is p − onehot(label)."""
@@ -170,13 +146,13 @@ class _Backward:
 
         u = torch.rand(self.windows.shape, generator=torch.Generator().manual_seed(seed))
         last = self.states[self.model.blocks]
-        for part in self._parts(self.head_batch):
-            x = last.read(part).requires_grad_()
+        for start, stop in self._spans(self.head_batch):
+            x = last.read(start, stop).float().requires_grad_()
             logits = self.model.logits(self.model.final_norm(x).to(self.dtype))
             p = logits.detach().softmax(-1)
-            labels = draw_labels(p, u[part])[..., None]
+            labels = draw_labels(p, u[start:stop])[..., None]
             (g,) = torch.autograd.grad(logits, x, p.scatter_add_(-1, labels, torch.full(labels.shape, -1.0)))
-            self.gradients.write(part, g)
+            self.gradients.put(start, g)
         last.path.unlink()
         self.model.forget()
 
@@ -191,12 +167,12 @@ class _Backward:
         def take(linear: str, g: torch.Tensor) -> None:
             sums[linear] += g.float().square().sum((0, 1))
 
-        for part in self._parts(self.batch):
-            x = self.states[block].read(part).requires_grad_()
+        for start, stop in self._spans(self.batch):
+            x = self.states[block].read(start, stop).float().requires_grad_()
             with output_gradients(names, take):
                 y = self._block(block, tensors, x)
-            (g,) = torch.autograd.grad(y, x, self.gradients.read(part))
-            self.gradients.write(part, g)
+            (g,) = torch.autograd.grad(y, x, self.gradients.read(start, stop))
+            self.gradients.put(start, g)
         self.states[block].path.unlink()
         return {self.model.name(block, linear): self._mean(block, linear, total) for linear, total in sums.items()}
 

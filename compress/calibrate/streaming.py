@@ -63,7 +63,7 @@ class States:
         self.path, self.shape, self.kind = path, (positions, width), kind or torch.float32
 
     def read(self, start: int, stop: int) -> torch.Tensor:
-        """Windows ``start:stop``, on the device."""
+        """Windows ``start:stop``, in main memory."""
         import torch
 
         states = torch.empty(stop - start, *self.shape, dtype=self.kind)
@@ -71,7 +71,14 @@ class States:
             handle.seek(start * states[0].nbytes)
             if not read_into(handle, states):
                 raise ArtifactError(f"{self.path} is cut short", next="delete that folder and run again")
-        return states.to(device())
+        return states
+
+    def put(self, start: int, states: torch.Tensor) -> None:
+        """Write windows from ``start`` on, in place."""
+        states = states.detach().to("cpu", self.kind)
+        with open(self.path, "r+b" if self.path.exists() else "wb") as handle:
+            handle.seek(start * states[0].nbytes)
+            append(handle, states)
 
     def write(self, batches: Iterable[torch.Tensor]) -> None:
         """Write all windows in order; the file gets its name once it is complete."""
@@ -164,7 +171,7 @@ class StreamingPass(Stream):
 
         def outputs() -> Iterator[torch.Tensor]:
             for start, stop in self.spans():
-                x = self.hidden(block).read(start, stop)
+                x = self.hidden(block).read(start, stop).to(device())
                 y = run_block(self.model, block, tensors, x, self.rope, see)
                 cosines.add_(torch.nn.functional.cosine_similarity(x, y, dim=-1).double().sum())
                 yield y
@@ -178,7 +185,7 @@ class StreamingPass(Stream):
     def _head(self) -> None:
         total = HessianSum(self.model.shape.hidden, device())
         for start, stop in self.spans():
-            total.add(self.model.final_norm(self.hidden(self.model.blocks).read(start, stop)))
+            total.add(self.model.final_norm(self.hidden(self.model.blocks).read(start, stop).to(device())))
         self._save(HEAD_FILE, {self.model.head_name: total}, {}, "")
 
     def _save(self, file: str, sums: dict[str, HessianSum], tensors: dict[str, torch.Tensor], prefix: str) -> None:

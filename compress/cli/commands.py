@@ -20,6 +20,7 @@ from compress.pipeline.forecast import PlannedStage, check_resources, plan, tota
 from compress.pipeline.plan import Graph, build
 from compress.pipeline.run import LOCK, Run, RunState, load_run
 from compress.pipeline.store import Store, publish
+from compress.registry import load_stage
 from compress.report import words
 
 REPORT = "report.html"
@@ -37,7 +38,7 @@ def _store(work_dir: Path) -> Store:
 
 
 def _executor(graph: Graph) -> LocalExecutor:
-    online = any(node.use == "source.hf" for node in graph.nodes.values())
+    online = any(load_stage(node.use).online for node in graph.nodes.values())
     return LocalExecutor(threads=threads(), offline=not online)
 
 

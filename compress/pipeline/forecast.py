@@ -25,15 +25,6 @@ from compress.stage import Job, JobOutline, Needs, Stage
 
 logger = logging.getLogger(__name__)
 SPARE_DISK = 200_000_000
-HELP = {
-    "finetune.sft": "a smaller batch or max_length, or a lower rank",
-    "prune.width": "recover: {lora: 16}, or a smaller recover.batch",
-    "prune.depth": "recover: {lora: 16}, or a smaller recover.batch",
-    "export.parity": "fewer prompts (scored)",
-    "export.gguf": "feedback: off",
-    "source.tiny": "a smaller batch",
-}
-"""What makes a stage smaller."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +151,10 @@ def check_resources(planned: Sequence[PlannedStage], root: Path, *, available: i
         )
     room = psutil.virtual_memory().available if available is None else available
     for node, needs in sorted(known, key=lambda pair: -pair[1].ram_bytes):
-        wanted = needs.ram_bytes * (launch.place().neighbours if load_stage(node.use).together else 1)
+        use = load_stage(node.use)
+        wanted = needs.ram_bytes * (launch.place().neighbours if use.together else 1)
         if wanted > room:
-            smaller = f"; {HELP[node.use]} would make the stage smaller" if node.use in HELP else ""
+            smaller = f"; {use.smaller} would make the stage smaller" if use.smaller else ""
             raise ResourceError(
                 f"too little memory for stage {node.id!r}: about {_gb(wanted)} needed, {_gb(room)} available",
                 next=f"close other programs or run on a larger machine{smaller}",

@@ -11,7 +11,6 @@ import errno
 import json
 import logging
 import os
-import resource
 import signal
 import tempfile
 import threading
@@ -27,6 +26,7 @@ from compress import launch
 from compress.artifact import MEASUREMENTS, Artifact
 from compress.errors import HoldfastError
 from compress.json_files import write_json
+from compress.memory import peak_bytes_with_children
 from compress.pipeline.store import Store, Workplace
 from compress.registry import load_stage
 from compress.stage import Job, Params
@@ -150,7 +150,7 @@ def _run(task: Task, events: Connection) -> tuple[Any, ...]:
             inputs=task.recorded_inputs,
             facts=facts,
         )
-    return ("done", time.monotonic() - started, peak_rss_bytes(), False)
+    return ("done", time.monotonic() - started, peak_bytes_with_children(), False)
 
 
 def _take_part(task: Task, events: Connection) -> tuple[Any, ...]:
@@ -161,13 +161,13 @@ def _take_part(task: Task, events: Connection) -> tuple[Any, ...]:
         _seed(task)
         stage.check(job)
         stage.run(job)
-    return ("done", time.monotonic() - started, peak_rss_bytes(), False)
+    return ("done", time.monotonic() - started, peak_bytes_with_children(), False)
 
 
 def _record_effort(out: Path, seconds: float) -> None:
     path = out / MEASUREMENTS
     values = json.loads(path.read_text()) if path.is_file() else {}
-    values["stage"] = {"seconds": round(seconds, 3), "peak_rss_bytes": peak_rss_bytes()}
+    values["stage"] = {"seconds": round(seconds, 3), "peak_rss_bytes": peak_bytes_with_children()}
     write_json(path, values)
 
 
@@ -205,10 +205,3 @@ def _seed(task: Task) -> None:
         torch = sys.modules["torch"]
         torch.set_num_threads(task.threads)
         torch.manual_seed(task.seed)
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident set of this process, or of its largest child, in bytes."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(own, children) * 1024

@@ -45,6 +45,7 @@ class DepthPrune(Stage[DepthParams]):
     calibrates = True
     modules: ClassVar[frozenset[str]] = frozenset({"torch", "transformers"})
     libraries: ClassVar[frozenset[str]] = frozenset({"torch", "transformers", "peft"})
+    smaller = "recover: {lora: 16}, or a smaller recover.batch"
 
     def reads_calibration(self, params: DepthParams) -> bool:
         """The search runs text of its own through the model."""

@@ -81,6 +81,7 @@ class WidthPrune(Stage[WidthParams]):
     calibrates = True
     modules: ClassVar[frozenset[str]] = frozenset({"torch", "transformers"})
     libraries: ClassVar[frozenset[str]] = frozenset({"torch", "transformers", "peft"})
+    smaller = "recover: {lora: 16}, or a smaller recover.batch"
 
     def reads_calibration(self, params: WidthParams) -> bool:
         """The baselines without compensation need no data."""

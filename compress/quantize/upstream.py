@@ -107,7 +107,7 @@ class _Pair(NamedTuple):
 
     def read(self, spans: Iterable[tuple[int, int]]) -> Iterator[Both]:
         for start, stop in spans:
-            yield self.wanted.read(start, stop), self.actual.read(start, stop)
+            yield self.wanted.read(start, stop).to(device()), self.actual.read(start, stop).to(device())
 
     def record(self, pairs: Iterable[Both], *, over: bool = False) -> Iterator[Both]:
         """Write down batches and pass them on, see ``States.record``."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress.json_files import write_text
 from compress.report import plots, words
 from compress.report.verdict import of_proof
 
@@ -29,10 +29,7 @@ class ProofFiles:
 
 def write_run_report(state: Json, path: Path) -> Path:
     """Write the page of a run (the object of ``run.lock.json``) to ``path`` atomically."""
-    text = render_report(state, read_proofs(state))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, render_report(state, read_proofs(state)))
     return path
 
 
@@ -152,7 +149,7 @@ def _training(name: str, stage: Json) -> dict[str, Any] | None:
             y_label="share of replies", percent=True,
         ),
     ]  # fmt: skip
-    study = _study(name, Path(stage["path"]), facts)
+    study = _study(name, Path(stage["path"]))
     drawn += [_rule(rule, entries) for rule, entries in history.get("rules", {}).items()] + [study.pop("plot")]
     pictures = [(title, Markup(svg)) for title, svg in drawn if svg]  # noqa: S704 - plots escape their labels
     return {"name": name, "plots": pictures, **study, "folds": facts.get("cross_validation")}
@@ -163,7 +160,7 @@ def _lines(title: str, series: Sequence[Any], *, x_label: str = "step", **how: A
     return title, plots.lines(series, title=title, x_label=x_label, **how)
 
 
-def _study(name: str, folder: Path, facts: Json) -> dict[str, Any]:
+def _study(name: str, folder: Path) -> dict[str, Any]:
     """What a search tried: a row for each trial, and the value of those that came to their end."""
     study = _read(folder / "study.json") or {"trials": [], "best": None, "measure": ""}
     ended = [(i, trial["value"]) for i, trial in enumerate(study["trials"]) if trial["value"] is not None]

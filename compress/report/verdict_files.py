@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.json_files import write_text
 from compress.report.verdict_junit import junit
 from compress.report.verdict_markdown import markdown
 from compress.report.verdict_page import page
@@ -27,6 +27,4 @@ def write(document: Json, path: Path) -> None:
     """Write the document (``compress.report.verdict``) to ``path`` atomically."""
     text = FORMATS[path.suffix.lower()](document)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, text)

@@ -26,6 +26,7 @@ from typing import Any
 
 from compress.artifact import open_artifact
 from compress.errors import ArtifactError, HoldfastError
+from compress.memory import peak_bytes
 from compress.validate.runner import Messages, Probe, Progress, Runner, silent
 from compress.validate.runners import open_runner
 from runtime.engine.backends import BACKENDS
@@ -120,7 +121,7 @@ def measure(job: Mapping[str, Any], progress: Progress = silent) -> dict[str, An
         return {
             **timings,
             "load_s": round(load_s, 3),
-            "peak_rss_bytes": peak_rss(),
+            "peak_rss_bytes": peak_bytes(),
             "note": runner.note,
             "runs": job["runs"],
             "threads": job["threads"],
@@ -166,22 +167,6 @@ def _prefill_rate(runner: Runner, number: int) -> float:
         word += 8
         tokens = len(runner.encode([{"role": "user", "content": text}]))
     return tokens / runner.probe([{"role": "user", "content": text}], 1).cold_s
-
-
-def peak_rss() -> int:
-    """Peak resident bytes of this process image.
-
-    ``ru_maxrss`` survives ``exec`` and so would carry the parent's peak; ``VmHWM`` belongs to this image alone.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import psutil
-
-    info = psutil.Process().memory_info()
-    return int(getattr(info, "peak_wset", info.rss))
 
 
 def versions(kind: str) -> dict[str, str]:

@@ -58,6 +58,7 @@ class ExportGguf(Stage[GgufParams]):
     calibrates = True
     modules = frozenset({"gguf", "llama_cpp", "transformers"})
     libraries = frozenset({"gguf", "llama-cpp-python"})
+    smaller = "feedback: off"
 
     def reads_calibration(self, params: GgufParams) -> bool:
         """Not for types that keep floats, or when the importance matrix is turned off or a file."""

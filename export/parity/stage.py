@@ -77,6 +77,7 @@ class ExportParity(Stage[ParityParams]):
     uses = frozenset({"eval"})
     modules = frozenset({"torch", "transformers"})
     libraries = frozenset({"gguf", "llama-cpp-python", "onnxruntime-genai", "torch", "transformers"})
+    smaller = "fewer prompts (scored)"
 
     def requires(self, params: ParityParams) -> frozenset[str]:
         """The evaluation data, unless prompts are given."""

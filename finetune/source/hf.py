@@ -40,6 +40,7 @@ class HubSource(Stage[HubParams]):
     produces = "hf"
     version = 2
     modules = frozenset({"transformers"})
+    online = True
 
     def outline(self, job: JobOutline[HubParams]) -> Outline:
         """What the hub's own cache holds of that revision. Raises LookupError where it holds nothing."""

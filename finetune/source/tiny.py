@@ -70,6 +70,7 @@ class TinySource(Stage[TinyParams]):
     produces = "hf"
     modules = frozenset({"torch", "transformers", "tokenizers"})
     libraries = frozenset({"torch", "transformers", "tokenizers"})
+    smaller = "a smaller batch"
 
     def outline(self, job: JobOutline[TinyParams]) -> Outline:
         """A float32 Llama with a tied head."""

@@ -38,6 +38,7 @@ class Tuning(Stage[P]):
     uses = frozenset({"rules", "train"})
     modules = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"})
     libraries = frozenset({"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"})
+    smaller = "a smaller batch or max_length, or a lower rank"
     rates: ClassVar[Mapping[str, float]]
     """Peak learning rates at hidden size ``WIDTH``; they grow as a model gets narrower (Yang et al., 2022)."""
 

@@ -64,6 +64,17 @@ def test_overwriting_replaces_every_window(tmp_path):
         assert states.path.stat().st_size == x.nbytes
 
 
+@pytest.mark.parametrize("kind", [None, torch.bfloat16])
+def test_windows_are_put_in_place_one_range_after_the_other(tmp_path, kind):
+    states = States(tmp_path / "s.bin", 3, 4, kind)
+    for seed in (0, 1):
+        x, parts = batches(seed)
+        for (start, stop), part in zip(SPANS, parts, strict=True):
+            states.put(start, part)
+            assert torch.equal(states.read(start, stop), part.to(kind or part.dtype))
+        assert torch.equal(states.read(0, 5), x.to(kind or x.dtype))
+
+
 def test_reading_ahead_of_what_is_overwritten(tmp_path):
     """A batch may be computed from the very windows that it replaces."""
     x, parts = batches()
