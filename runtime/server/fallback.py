@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
@@ -245,30 +245,39 @@ class Fallback:
         if not self.breaker.allow():
             return "open", None
         spending, started = self.budget.spend(dear), time.perf_counter()
-        well: bool | None = None  # nothing is known of it when the client leaves
         try:
-            async with asyncio.timeout(min(self.timeout, left)):
-                said = await self.target.ask(host, messages, facts, _told(how, most))
-            well = True
-            if said.usage is not None:
-                spending.tokens = said.usage.prompt_tokens + said.usage.completion_tokens
+            said = await self._said(self.target.ask(host, messages, facts, _told(how, most)), left, spending)
             judged = await asyncio.to_thread(host.judge, messages, facts, said.text)
         except Exception as error:  # there is a reply already: nothing here may keep it from being sent
             why = error.what if isinstance(error, FallbackError) else type(error).__name__
             log.warning("the fallback failed: %s", why)
-            late = isinstance(error, TimeoutError)
-            if not (late or well):
-                spending.tokens = 0
-            well = well or (None if late and left < self.timeout else False)
             return "failed", None
-        finally:
-            self.breaker.forget() if well is None else self.breaker.note(well=well)
         if any(what.startswith("template:") for what in judged.interventions):
             return "broke_rules", None
         took = reply.timings.total_ms + 1e3 * (time.perf_counter() - started)
         timings = replace(reply.timings, ttft_ms=took, tokens_per_s=0.0, total_ms=took)
         usage = said.usage or reply.usage
         return "answered", replace(judged, usage=usage, timings=timings, finish_reason=said.finish_reason)
+
+    async def _said(self, asking: Awaitable[Said], left: float, spending: Spending) -> Said:
+        """What the one who is asked says within ``left`` seconds; breaker and budget learn how it went."""
+        try:
+            async with asyncio.timeout(min(self.timeout, left)):
+                said = await asking
+        except TimeoutError:  # it may have spent its tokens all the same
+            self.breaker.forget() if left < self.timeout else self.breaker.note(well=False)
+            raise
+        except Exception:
+            spending.tokens = 0
+            self.breaker.note(well=False)
+            raise
+        except BaseException:  # the client left: that tells nothing of the one who is asked
+            self.breaker.forget()
+            raise
+        self.breaker.note(well=True)
+        if said.usage is not None:
+            spending.tokens = said.usage.prompt_tokens + said.usage.completion_tokens
+        return said
 
 
 def reasons_of(names: Sequence[str] | None) -> frozenset[str]:
