@@ -43,10 +43,10 @@ def one(model: Path, args: argparse.Namespace) -> dict[str, Any]:
         }
         session.scheduler.submit([request := Request(prompts[0], max_tokens=40, drafts=True)])
         request.wait()
-        while not session.scheduler._probe.done and session.scheduler.alive:
+        while not session.scheduler._drafter.probe.done and session.scheduler.alive:
             session.scheduler.submit([request := Request(prompts[0], max_tokens=1, drafts=True)])
             request.wait()
-        widest = session.scheduler._drafts.widest
+        widest = session.scheduler._drafter.drafts.widest
     name = model.parent.name if model.stem == "model" else model.stem
     return {"model": name, "widest": widest, "n": len(prompts), "tokens": args.tokens, "same_together": same}
 

@@ -85,7 +85,7 @@ def main() -> None:
         for _ in range(2):
             measure(session, data[:4], how, args.processor)  # the probe runs in the pauses of these
         rounds = [measure(session, data, how, args.processor) for _ in range(args.rounds)]
-        counters, drafts = session.scheduler.counters, session.scheduler._drafts
+        counters, drafts = session.scheduler.counters, session.scheduler._drafter.drafts
         seconds = {width: round(1e3 * s, 2) for width, s in enumerate(drafts.seconds) if s}
         head = {"model": args.model.name, "threads": getattr(session.engine, "threads", None)}
     ratios = [found[True][1] / found[False][1] for found in rounds]

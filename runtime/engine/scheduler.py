@@ -25,9 +25,9 @@ from ..errors import HoldfastError, Overloaded
 from .backends.base import Backend, Interrupted, Span
 from .brake import Brake
 from .door import same_process
-from .lookup import LONGEST, NOTHING, Draft, Drafts, Written
+from .drafting import Drafter
+from .lookup import NOTHING
 from .pace import CHUNK, FIRST, SCORED_CHUNK, Pace
-from .probe import Probe
 from .requests import Counters, Request, as_error, what_of
 from .sampling import Sampler
 from .slots import Slot, Slots
@@ -54,9 +54,7 @@ class Scheduler:
         self._failed: HoldfastError | None = None
         self.counters = Counters()
         self._slots = Slots(backend, self.counters, self._prefixes)
-        self._drafts = Drafts()
-        self._probe = Probe(backend, self._drafts, lambda: bool(self._waiting) or self._closing)
-        self._wants_drafts = False
+        self._drafter = Drafter(backend, self.counters, lambda: bool(self._waiting) or self._closing)
         self._pace = Pace()
         self._brake = Brake(backend)
         self._even, self._running = False, 0  # whether the step holds no prompt; the replies that go on in it
@@ -98,7 +96,7 @@ class Scheduler:
     def prepare(self, text: Sequence[int]) -> None:
         """Find out what drafts cost from now on, whenever nobody waits; on ``text`` as long as nobody has asked."""
         with self._wake:
-            self._wants_drafts, self._probe.text = True, text
+            self._drafter.wanted, self._drafter.probe.text = True, text
             self._wake.notify()
 
     @property
@@ -145,7 +143,7 @@ class Scheduler:
                     self._admit()
                 if self._slots.live:
                     self._step()
-                elif self._waiting or not self._tidy():
+                elif self._waiting or not self._drafter.measure(self._slots.free):
                     self._sleep()
             end: HoldfastError = Overloaded("the runtime was closed", retry_after=5)
         except BaseException as error:
@@ -157,10 +155,6 @@ class Scheduler:
         with self._wake:
             if not self._waiting and not self._closing:
                 self._wake.wait()
-
-    def _tidy(self) -> bool:
-        """What is done while nobody waits, a step at a time; False when nothing is left to do."""
-        return self._wants_drafts and self._probe.step(self._slots.free)
 
     def _abandon(self, error: HoldfastError) -> None:
         with self._wake:
@@ -210,7 +204,7 @@ class Scheduler:
             return
         if request.stops or request.sink:
             request.stream = TextStream(request.stops)
-        self._wants_drafts = self._wants_drafts or request.drafts
+        self._drafter.wanted = self._drafter.wanted or request.drafts
         request.started_at = time.perf_counter()
         self.counters.requests += 1
         self.counters.prompt_tokens += len(request.prompt)
@@ -234,7 +228,7 @@ class Scheduler:
             self._advance(work, rows)
             spent, width = self._backend.clock() - started, sum(len(span.tokens) for _, span in work)
             if self._even and (self._running == 1 or width == self._running):
-                self._drafts.timed(width, spent)
+                self._drafter.drafts.timed(width, spent)
             if not self._even or width == self._running:
                 self._pace.note(self._running, width - self._running, spent)
         elif self._brake.pulled:
@@ -287,8 +281,8 @@ class Scheduler:
         for slot in running:
             slot.draft = NOTHING
         self._even, self._running = 0 < len(running) == len(live), len(running)
-        if self._even and self._drafts.widest > len(running) and self._drafts.worth(len(running)):
-            self._draft(running)
+        if self._even:
+            self._drafter.draft(running)
         work = [(s, Span(s.index, len(s.held), (s.next, *s.draft.tokens), 1 + len(s.draft.tokens))) for s in running]
         if len(work) < len(live):
             room = self._backend.batch
@@ -303,32 +297,6 @@ class Scheduler:
                     work.append((slot, span))
                     room -= len(span.tokens)
         return sorted(work, key=lambda pair: pair[0].index)
-
-    def _draft(self, running: Sequence[Slot]) -> None:
-        """Give each running reply the draft that pays, perhaps an empty one."""
-        asked = [slot for slot in running if slot.request is not None and slot.request.drafts]
-        if not asked:
-            return
-        started = self._backend.clock()
-        drafts = [self._propose(slot) for slot in asked]
-        for slot, draft, length in zip(asked, drafts, self._drafts.lengths(drafts, len(running)), strict=True):
-            slot.draft = Draft(draft.tokens[:length], draft.kinds[:length]) if length else NOTHING
-            if not length and not slot.guess.tokens:
-                slot.guess, slot.right = draft, 0
-        self._drafts.looked(len(asked), self._backend.clock() - started)
-
-    def _propose(self, slot: Slot) -> Draft:
-        request = slot.request
-        assert request is not None
-        assert request.sampler is not None
-        room = min(request.max_tokens - len(request.tokens), self._backend.alike - len(slot.held) - 1) - 1
-        if room < 1:
-            return NOTHING
-        if request.written is None:
-            request.written = Written()
-            request.written.add(request.prompt)
-        request.written.add(request.tokens[len(request.written) - len(request.prompt) :])
-        return self._drafts.propose(request.written, request.tail(LONGEST), request.sampler.forced(), room)
 
     def _chunk(self, slot: Slot, room: int) -> Span:
         assert slot.request is not None
@@ -374,24 +342,14 @@ class Scheduler:
             if request.chances is not None and token not in self._backend.stops:
                 request.chances.note(row, token)
             if slot.guess.tokens:
-                self._compare(slot, token)
+                self._drafter.compare(slot, token)
             self._accept(slot, request, token, now)
             taken = number
             if slot.request is None or number == len(draft.tokens) or token != draft.tokens[number]:
                 break
         if draft.tokens:
-            self._drafts.learn(draft, taken)
+            self._drafter.count(draft, taken)
             self._slots.cut(slot, len(slot.held) - len(draft.tokens) + taken)
-            self.counters.drafted_tokens += len(draft.tokens)
-            self.counters.taken_tokens += taken
-
-    def _compare(self, slot: Slot, token: int) -> None:
-        """Whether a draft that was not worth decoding would have been right: its odds are learnt all the same."""
-        right = token == slot.guess.tokens[slot.right]
-        slot.right += right
-        if not right or slot.right == len(slot.guess.tokens):
-            self._drafts.learn(slot.guess, slot.right)
-            slot.guess = NOTHING
 
     def _accept(self, slot: Slot, request: Request, token: int, now: float) -> None:
         """Add a chosen token to the reply, or end it."""
@@ -422,7 +380,7 @@ class Scheduler:
     def _finish(self, slot: Slot, reason: str, error: HoldfastError | None = None) -> None:
         request = self._slots.release(slot)
         if request.drafts and error is None:
-            self._drafts.remember(request.tokens)
+            self._drafter.drafts.remember(request.tokens)
         self._conclude(request, reason, error)
 
     def _conclude(self, request: Request, reason: str, error: HoldfastError | None = None) -> None:

@@ -96,9 +96,9 @@ def test_drafts_are_measured_before_anybody_asks() -> None:
     try:
         scheduler.prepare(range(1, 2 * WIDEST + 1))
         until = time.monotonic() + 10
-        while scheduler._drafts.widest < WIDEST and time.monotonic() < until:
+        while scheduler._drafter.drafts.widest < WIDEST and time.monotonic() < until:
             time.sleep(0.001)
-        assert scheduler._drafts.widest == WIDEST
+        assert scheduler._drafter.drafts.widest == WIDEST
         assert scheduler.counters.requests == 0
         request = Request([3, 4], max_tokens=12, drafts=True)
         scheduler.submit([request])

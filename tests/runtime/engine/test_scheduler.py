@@ -270,10 +270,10 @@ def replies(drafts: bool, sampling: Sampling = Sampling()) -> tuple[list[list[in
     scheduler.submit([warm])
     warm.wait(10)
     give_up = time.monotonic() + 10
-    while drafts and not scheduler._probe.done and time.monotonic() < give_up:
+    while drafts and not scheduler._drafter.probe.done and time.monotonic() < give_up:
         time.sleep(0.005)
-    scheduler._drafts.seconds = [1.0] * len(scheduler._drafts.seconds)  # as on a machine whose steps all take the same
-    scheduler._drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
+    scheduler._drafter.drafts.seconds = [1.0] * len(scheduler._drafter.drafts.seconds)  # as on a machine whose steps all take the same
+    scheduler._drafter.drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
     found = []
     for number in range(4):
         requests = [
@@ -333,15 +333,15 @@ def test_nothing_is_drafted_or_measured_where_steps_round_apart() -> None:
         scheduler.submit([request])
         request.wait(10)
     give_up = time.monotonic() + 10
-    while not scheduler._probe.done and time.monotonic() < give_up:
+    while not scheduler._drafter.probe.done and time.monotonic() < give_up:
         time.sleep(0.005)
-    scheduler._drafts.seconds = [1.0] * len(scheduler._drafts.seconds)
-    scheduler._drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
+    scheduler._drafter.drafts.seconds = [1.0] * len(scheduler._drafter.drafts.seconds)
+    scheduler._drafter.drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
     again = Request([3, 7, 9, 7, 9], max_tokens=120, drafts=True)
     scheduler.submit([again])
     again.wait(10)
     scheduler.close()
-    assert scheduler._drafts.widest > 3
+    assert scheduler._drafter.drafts.widest > 3
     assert scheduler.counters.drafted_tokens > 0
     wide = [span for step in scheduler._backend.batches for span in step if span.rows > 1]  # type: ignore[attr-defined]
     assert max(span.start + len(span.tokens) for span in wide) <= 60
@@ -353,10 +353,10 @@ def test_a_step_is_no_wider_than_the_widest_that_rounds_alike() -> None:
     scheduler.submit([request])
     request.wait(10)
     give_up = time.monotonic() + 10
-    while not scheduler._probe.done and time.monotonic() < give_up:
+    while not scheduler._drafter.probe.done and time.monotonic() < give_up:
         time.sleep(0.005)
     scheduler.close()
-    assert scheduler._drafts.widest == 3
+    assert scheduler._drafter.drafts.widest == 3
     assert scheduler._slots.all[0].held == scheduler._backend.held[0]  # type: ignore[attr-defined]
 
 
