@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, UsageError
 from compress.json_files import digest_json, read_json, write_json
 
 RECORD = "artifact.json"
@@ -118,11 +118,11 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     """Open what a stage wrote, or what somebody else wrote.
 
     ``verify`` re-hashes every file; without it only names and sizes are compared.
-    Raises ArtifactError naming the first file that is missing or differs.
+    Raises UsageError where there is nothing, ArtifactError naming the first file that is missing or differs.
     """
     path = Path(path)
     if not path.exists():
-        raise ArtifactError(f"{path} does not exist", next="check the path")
+        raise UsageError(f"{path} does not exist", next="check the path")
     if (path / RECORD).is_file():
         return _open_recorded(path, verify=verify)
     return _open_foreign(path)

@@ -1,14 +1,14 @@
 """The errors a user can meet, and the exit code each one ends a command with.
 
 HoldfastError                     1  operational failure
-├── ArtifactError                 1  a file or folder is missing, corrupt or of the wrong kind
+├── ArtifactError                 1  a file or folder is incomplete, corrupt or of the wrong kind
 ├── MissingExtra                  1  an optional dependency is not installed; the message names the pip command
 ├── ParityFailed                  3  an export is not the model that it was made from
 ├── ResourceError                 1  too little disk or memory
 ├── Overloaded                    1  the runtime's queue is full, or a deadline passed
 ├── Cancelled                     1  a turn was cancelled before its reply was complete
 ├── EngineLost                    1  the process that holds the model ended; another one is being started
-└── UsageError                    2  the caller's input is at fault
+└── UsageError                    2  the caller's input is at fault; a path that was given does not exist
     ├── ConfigError               2  one or more problems in a pipeline file (all listed at once)
     ├── RuleError                 2  one or more problems in a rule file
     ├── DataError                 2  a row of a dataset: names the file and the line
@@ -54,7 +54,7 @@ def _rebuild(kind: type[HoldfastError], state: dict[str, object]) -> HoldfastErr
 
 
 class ArtifactError(HoldfastError):
-    """A file or folder is missing, corrupt or of the wrong kind."""
+    """A file or folder is incomplete, corrupt or of the wrong kind."""
 
 
 class MissingExtra(HoldfastError):

@@ -13,7 +13,7 @@ from .bundle.manifest import MANIFEST, RULES, TEMPLATE, check_bundle, check_hash
 from .engine.backends import open_backend
 from .engine.gguf_split import first_of, parts_of
 from .engine.prefixes import Prefixes
-from .errors import ArtifactError
+from .errors import ArtifactError, UsageError
 from .values import check_loading
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def find_model(path: Path) -> tuple[str, Path]:
     if model := first_of(found):
         return "gguf", model
     if not path.exists():
-        raise ArtifactError(f"{path} does not exist", next="check the path")
+        raise UsageError(f"{path} does not exist", next="check the path")
     what = "several .gguf files" if found else "no model that this runtime knows"
     raise ArtifactError(f"{path} holds {what}", next="give a bundle, one .gguf file or an onnxruntime-genai folder")
 
@@ -78,7 +78,8 @@ def load(
     of llama.cpp's KV cache; ``prefixes``: a folder in which the keys and values of system prompts are kept over
     restarts (True: ``NAME.prefixes`` beside the model, which is the default for bundles alone; False: none). A bundle
     is verified and self-tested first (``trust`` skips both).
-    Raises ArtifactError naming the culprit, MissingExtra naming the pip command, UsageError for an unknown template.
+    Raises ArtifactError naming the culprit, MissingExtra naming the pip command, UsageError for a path that does not
+    exist and for an unknown template.
     """
     path = Path(path)
     check_loading({"threads": threads, "slots": slots, "context": context, "queue": queue, "rules": rules})

@@ -13,7 +13,7 @@ from compress.artifact import Artifact, open_artifact
 from compress.cli import console
 from compress.cli.single import deliver, parse_data, single_graph
 from compress.config import parse_assignment, read_config
-from compress.errors import ArtifactError, UsageError
+from compress.errors import UsageError
 from compress.machine import Machine, read_machine
 from compress.pipeline.executors import LocalExecutor
 from compress.pipeline.forecast import PlannedStage, check_resources, plan, totals
@@ -196,7 +196,7 @@ def find_run(run: Path, work_dir: Path) -> Path:
         if (folder / LOCK).is_file():
             return folder
     known = sorted(p.parent.name for p in (work_dir / "runs").glob(f"*/{LOCK}"))
-    raise ArtifactError(f"there is no run {str(run)!r}", next=f"known runs: {', '.join(known) or 'none yet'}")
+    raise UsageError(f"there is no run {str(run)!r}", next=f"known runs: {', '.join(known) or 'none yet'}")
 
 
 def show_status(run: Path, work_dir: Path, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from compress import launch
 from compress.artifact import Artifact, open_artifact
-from compress.errors import ArtifactError, HoldfastError
+from compress.errors import ArtifactError, HoldfastError, UsageError
 from compress.extras import versions_of
 from compress.json_files import write_json
 from compress.pipeline.executors import POLL_S, LocalExecutor, Outcome
@@ -272,10 +272,10 @@ class Run:
 
 
 def load_run(folder: Path) -> RunState:
-    """Read the state of a run. Raises ArtifactError when there is none."""
+    """Read the state of a run. Raises UsageError when there is none."""
     try:
         return RunState.from_json(json.loads((folder / LOCK).read_text()))
     except FileNotFoundError:
-        raise ArtifactError(f"{folder} is not a run: it has no {LOCK}", next="compress pipeline CONFIG") from None
+        raise UsageError(f"{folder} is not a run: it has no {LOCK}", next="compress pipeline CONFIG") from None
     except (ValueError, KeyError, TypeError) as error:
         raise HoldfastError(f"{folder / LOCK} is damaged ({error})", next="run the pipeline again") from None

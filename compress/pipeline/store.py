@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.artifact import Artifact, hash_files, list_files, open_artifact, seal, sha256_file
-from compress.errors import ArtifactError
+from compress.errors import UsageError
 from compress.json_files import digest_json, write_json
 
 KEY_LENGTH = 32
@@ -120,7 +120,7 @@ class Fingerprints:
 
 def _stamps(path: Path) -> list[Any]:
     if not path.exists():
-        raise ArtifactError(f"{path} does not exist", next="check the path")
+        raise UsageError(f"{path} does not exist", next="check the path")
     files = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()]
     stats = [(p.name, p.stat()) for p in files]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

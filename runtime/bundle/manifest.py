@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, UsageError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -80,7 +80,9 @@ def bundle_id(files: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check ``manifest.json`` alone. Raises ArtifactError."""
+    """Read and check ``manifest.json`` alone. Raises ArtifactError, UsageError where there is no such folder."""
+    if not folder.exists():
+        raise UsageError(f"{folder} does not exist", next="check the path")
     path = folder / MANIFEST
     if path.is_symlink() or not path.is_file():
         raise ArtifactError(f"{path} is missing or not a plain file: {folder} is not a bundle", next=_REMAKE)

@@ -45,8 +45,12 @@ def test_chat_answers_once(model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["chat", "nowhere", "-m", "x"], 1, "nowhere does not exist"),
-        (["verify", "nowhere"], 1, "not a bundle"),
+        (["chat", "nowhere", "-m", "x"], 2, "nowhere does not exist"),
+        (["verify", "nowhere"], 2, "nowhere does not exist"),
+        (["serve", "nowhere", "--port", "0"], 2, "nowhere does not exist"),
+        (["serve", "nowhere", "--port", "0", "--no-isolate"], 2, "nowhere does not exist"),
+        (["serve", "nowhere", "--port", "0", "--key-file", "nowhere.txt"], 2, "nowhere.txt cannot be read"),
+        (["verify", "."], 1, "is not a bundle"),
         (["chat", "nowhere", "--fact", "tier"], 2, "not name=value"),
         (["frobnicate"], 2, "No such command"),
     ],

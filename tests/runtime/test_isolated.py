@@ -164,7 +164,7 @@ def test_a_forked_process_is_told_so(session: IsolatedSession) -> None:
 
 
 def test_what_cannot_be_loaded_is_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="does not exist"):
+    with pytest.raises(UsageError, match="does not exist"):
         load_isolated(tmp_path / "none")
     (tmp_path / "bad.gguf").write_bytes(model.read_bytes()[:2000])
     with pytest.raises(HoldfastError, match=r"bad\.gguf"):

@@ -254,7 +254,7 @@ def test_bad_requests_are_usage_errors(session: Session, messages: object, optio
 
 
 def test_load_names_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="does not exist"):
+    with pytest.raises(UsageError, match="does not exist"):
         runtime.load(tmp_path / "nothing")
     with pytest.raises(ArtifactError, match="no model"):
         runtime.load(tmp_path)
