@@ -89,7 +89,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         spec = PipelineSpec.model_validate(value)
     except ValidationError as error:
-        problems = explain(error, PipelineSpec, lambda place: f"{path}:{line_of(lines, place)}", value)
+        problems = explain(error, PipelineSpec, lambda place: f"{path}:{line_of(lines, place)}")
         raise ConfigError(f"{path}", problems, next=f"mend the file, then: compress plan {path}") from None
     return Config(path, spec, lines)
 
@@ -153,7 +153,7 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], problems: list
             _walk(item, inner, lines, problems, path)
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: Any, value: Any, prefix: Place = ()) -> list[str]:
+def explain(error: ValidationError, model: type[BaseModel], where: Any, prefix: Place = ()) -> list[str]:
     """One line per pydantic error: place, key, what is wrong, nearest valid key."""
     problems = []
     for item in error.errors(include_url=False):

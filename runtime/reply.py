@@ -128,7 +128,7 @@ class Options(TypedDict, total=False):
     grammar: str | None
     """GBNF that the reply must follow (llama.cpp)."""
     response_format: Mapping[str, Any] | None
-    """``{"type": "json_object"}``, or ``{"type": "json_schema", "json_schema": {"schema": {…}}}`` (llama.cpp)."""
+    """``{"type": "json_object"}``, or ``{"type": "json_schema", "json_schema": {"schema": {…}}}``."""
     timeout: float | None
     """Seconds after which Overloaded is raised."""
     top_k: int

@@ -106,7 +106,7 @@ def _params(use: str, values: dict[str, Any]) -> Any:
     try:
         params = model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(use, explain(error, model, lambda _: "--with", values)) from None
+        raise ConfigError(use, explain(error, model, lambda _: "--with")) from None
     for name in model.model_fields:
         value = getattr(params, name)
         if isinstance(value, Path) and not value.exists():

@@ -28,9 +28,9 @@ def weight_files(folder: Path) -> list[Path]:
     """
     single, named = folder / SINGLE, _named(folder / INDEX)
     if not single.is_file():
-        return _present(folder, named) if named else _refuse_none(folder)
+        return _present(named) if named else _refuse_none(folder)
     if named and named != [single]:
-        others = _present(folder, named, f"; remove {INDEX} if {SINGLE} is the whole model")
+        others = _present(named, f"; remove {INDEX} if {SINGLE} is the whole model")
         _require_same(single, tuple(others), _stamps([single, *others]))
     return [single]
 
@@ -65,7 +65,7 @@ def _plain_name(value: Any) -> bool:
     return isinstance(value, str) and Path(value).name == value and "\0" not in value
 
 
-def _present(folder: Path, files: list[Path], instead: str = "") -> list[Path]:
+def _present(files: list[Path], instead: str = "") -> list[Path]:
     for file in files:
         if not file.is_file():
             what = f"{file} is missing: {INDEX} names it"

@@ -172,7 +172,7 @@ class _Builder:
         try:
             params = model.model_validate(values if values is not None else {})
         except ValidationError as error:
-            self.problems += explain(error, model, self.config.place, values, place)
+            self.problems += explain(error, model, self.config.place, place)
             return None
         changes = {}
         for name in model.model_fields:

@@ -14,7 +14,6 @@ from .text import plain
 
 TEXT_LIMIT, LIST_LIMIT, ITEM_LIMIT = 1200, 8, 80
 """Default bounds of what is generated: characters of a text field, items of a list, characters of a list item."""
-FIELD_KINDS = ("bool", "enum", "integer", "list", "number", "text")
 
 
 @dataclass(frozen=True)

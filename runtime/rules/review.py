@@ -21,7 +21,7 @@ def review(book: RuleBook, items: Sequence[Turn] = ()) -> list[Warned]:
     """All that is to be said of a file, rule by rule, then of it as a whole; ``items`` are further turns to look at."""
     tried = {rule.id: _fixtures(book, rule) for rule in book.rules}
     turns = [turn for active, _, idle in tried.values() for turn in (*active, *idle)]
-    found = [(rule.id, what) for rule in book.rules for what in _of_rule(rule, *tried[rule.id])]
+    found = [(rule.id, what) for rule in book.rules for what in _of_rule(rule, *tried[rule.id][1:])]
     return [*found, *_pairs(book, [*turns, *items]), *_labels(book, turns), *_facts(book)]
 
 
@@ -36,7 +36,7 @@ def _fixtures(book: RuleBook, rule: Rule) -> tuple[list[Turn], list[Reply], list
     return [turn_of(f, rule) for f in (*spec.passing, *spec.fail)], broken, [turn_of(f, rule) for f in spec.inactive]
 
 
-def _of_rule(rule: Rule, active: Sequence[Turn], broken: Sequence[Reply], idle: Sequence[Turn]) -> Iterator[str]:
+def _of_rule(rule: Rule, broken: Sequence[Reply], idle: Sequence[Turn]) -> Iterator[str]:
     if not can_hold(rule.condition):
         yield "can never be in force: its when and unless exclude each other"
     if not rule.text:
