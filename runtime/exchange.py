@@ -124,7 +124,6 @@ class Exchange:
 
     def _held(self, book: RuleBook) -> Iterator[str]:
         from .guard import CUT, RETRY, SET
-        from .guard import enforce as keep
         from .holding import Holding
 
         hold, raw, done = Holding(book, self._turn()), "", []
@@ -134,11 +133,8 @@ class Exchange:
                 yield out
         out, reason = hold.end(raw, truncated=self._cut)
         if reason and not hold.sent:
-            kept = keep(book, self._turn(), raw, self._retry, truncated=self._cut)
-            words = (kept.fields or {}).get("reply", kept.text)
-            more = {"report": kept.report, "interventions": kept.interventions}
-            self._enforced = self._reply(kept.text, str(words), kept.fields, **more)
-            yield kept.text
+            self._enforced = self._kept(book, raw)
+            yield self._enforced.raw
             return
         left = self._how.max_tokens - len(self._session.engine.encode(hold.sent))
         if reason and not self._cut and left > 0:
@@ -222,20 +218,24 @@ class Exchange:
             return self._reply(
                 text, parsed.text, parsed.fields, report=tuple(book.check(self._turn(), text, self._cut))
             )
-        from .guard import enforce as keep
+        return self._kept(book, text)
 
-        kept = keep(book, self._turn(), text, self._retry, truncated=self._cut)
-        words = (kept.fields or {}).get("reply", kept.text)
-        return self._reply(kept.text, str(words), kept.fields, report=kept.report, interventions=kept.interventions)
+    def _kept(self, book: RuleBook, raw: str) -> Reply:
+        """What enforcement makes of the model's reply."""
+        from .guard import enforce
+
+        kept = enforce(book, self._turn(), raw, self._retry, truncated=self._cut)
+        words = str((kept.fields or {}).get("reply", kept.text))
+        return self._reply(kept.text, words, kept.fields, report=kept.report, interventions=kept.interventions)
 
     def judge(self, text: str) -> Reply:
         """What enforcement makes of a reply that somebody else wrote; nothing is generated."""
         book = self._session.rules
         if book is None:
             return Reply(whole(text), text)
-        from .guard import enforce as keep
+        from .guard import enforce
 
-        kept = keep(book, self._turn(), text)
+        kept = enforce(book, self._turn(), text)
         words = str((kept.fields or {}).get("reply", kept.text))
         return Reply(whole(words), kept.text, kept.fields, kept.report, kept.interventions)
 

@@ -53,7 +53,9 @@ def read_rows(job: Job[Any]) -> list[Row]:
         raise DataError(path, None, "has no rows", next="give data.train some")
     for number, row in enumerate(rows, 1):
         if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
-            raise DataError(path, number, "a training row must end with an assistant message")
+            raise DataError(
+                path, number, "a training row must end with an assistant message", next="add the reply, or leave the row out"
+            )
     return rows
 
 
