@@ -55,6 +55,11 @@ def versions_of(distributions: Iterable[str]) -> dict[str, str]:
     return {name: _version(name) for name in distributions}
 
 
+def installed(distributions: Iterable[str]) -> dict[str, str]:
+    """Distribution -> the version that is installed; absent ones are left out."""
+    return {name: version for name, version in versions_of(distributions).items() if version != "absent"}
+
+
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)

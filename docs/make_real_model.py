@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from compress.config import read_config
+from compress.extras import installed
 from compress.pipeline.run import load_run
 from compress.report import words
-from compress.report.html import ProofFiles, installed_versions, read_proof
+from compress.report.html import LIBRARIES, ProofFiles, read_proof
 from compress.validate.items import Item, load_items
 from runtime.rules import RuleBook, load_rules
 
@@ -51,7 +52,7 @@ def what_was_run(state: Json, files: ProofFiles) -> Iterator[str]:
     yield f"- Verdict: **{files.proof['verdict']}**. {' '.join(words.verdict_sentences(files.proof))}"
     yield f"- n = {files.proof['n_items']} held-out items. {files.proof['why_n']}"
     yield f"- Machine: {machine['cpus']} CPUs, {machine['platform']}; {machine['threads']} threads"
-    yield "- Versions: " + ", ".join(f"{name} {version}" for name, version in installed_versions().items())
+    yield "- Versions: " + ", ".join(f"{name} {version}" for name, version in installed(LIBRARIES).items())
 
 
 def facts(stage: Json) -> Json:

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import ArtifactError
-from compress.json_files import AGAIN
 from compress.model.coded import require_groups
 from compress.model.config import read_config
-from compress.model.tensors import FLOATS, as_float32, held, read_floats
+from compress.model.tensors import FLOATS, as_float32, held, read_floats, read_stored
 
 
 class Checkpoint:
@@ -61,13 +60,8 @@ class Checkpoint:
     def raw(self, name: str, first: int, count: int) -> npt.NDArray[Any]:
         """``count`` stored values of a tensor from flat index ``first`` (bfloat16 as uint16)."""
         entry = self.entries[name]
-        kind = np.dtype(FLOATS.get(entry.dtype) or {"I64": "<i8", "I32": "<i4", "I16": "<i2"}.get(entry.dtype, "u1"))
-        with open(entry.path, "rb") as handle:
-            handle.seek(entry.start + first * kind.itemsize)
-            values = np.fromfile(handle, dtype=kind, count=count)
-        if values.size != count:
-            raise ArtifactError(f"{entry.path} ended while {name} was read", next=AGAIN)
-        return values
+        kind = FLOATS.get(entry.dtype) or {"I64": "<i8", "I32": "<i4", "I16": "<i2"}.get(entry.dtype, "u1")
+        return read_stored(entry, kind, first, count)
 
 
 class GptqCheckpoint(Checkpoint):

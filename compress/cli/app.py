@@ -21,8 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all gates pass, 1 operational failure, 2 bad usage or config, or a path that does not exist, "
-    "3 gate or parity FAIL, 4 gate INCONCLUSIVE, 130 interrupted, 143 terminated (run the same command again to go on).",
+    epilog="Exit codes: 0 all gates pass, 1 operational failure, 2 bad usage, bad config or a path that does not exist, "
+    "3 gate or parity FAIL, 4 gate INCONCLUSIVE, 130 interrupted, 143 terminated (the same command again goes on).",
 )
 
 EXIT_OF = {"PASS": EXIT_OK, "FAIL": EXIT_GATE_FAIL, "INCONCLUSIVE": EXIT_GATE_INCONCLUSIVE, None: EXIT_OK}

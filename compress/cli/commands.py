@@ -11,7 +11,7 @@ from typing import Any
 from compress import launch
 from compress.artifact import Artifact, open_artifact
 from compress.cli import console
-from compress.cli.single import deliver, parse_data, single_graph
+from compress.cli.single import deliver, parse_data, require_free, single_graph
 from compress.config import parse_assignment, read_config
 from compress.errors import UsageError
 from compress.machine import Machine, read_machine
@@ -174,8 +174,8 @@ def run_stage(
 ) -> Artifact:
     """``compress run`` and ``compress package``."""
     leads = launch.place().leads
-    if leads and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists already and is not empty", next="choose another --out")
+    if leads:
+        require_free(out)
     parameters = dict(parse_assignment(value) for value in values)
     graph, node = single_graph(use, sources, parameters, data=parse_data(data), rules=rules, seed=seed)
     made = _run_single(graph, node, work_dir)

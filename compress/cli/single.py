@@ -147,10 +147,15 @@ def parse_data(options: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def deliver(artifact: Artifact, out: Path) -> Artifact:
-    """Copy a finished artifact to the place the user named. ``out`` must not hold anything yet."""
+def require_free(out: Path) -> None:
+    """Raise UsageError where something is already."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already and is not empty", next="choose another --out")
+
+
+def deliver(artifact: Artifact, out: Path) -> Artifact:
+    """Copy a finished artifact to the place the user named. ``out`` must not hold anything yet."""
+    require_free(out)
     staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -128,13 +128,18 @@ def _equal(one: Entry, other: Entry, changed: Any) -> bool:
 
 def read_floats(entry: Entry, first: int, count: int) -> npt.NDArray[np.float32]:
     """``count`` values of a float tensor from flat index ``first``, as float32."""
-    kind = np.dtype(FLOATS[entry.dtype])
+    return as_float32(read_stored(entry, FLOATS[entry.dtype], first, count), entry.dtype)
+
+
+def read_stored(entry: Entry, kind: str, first: int, count: int) -> npt.NDArray[Any]:
+    """``count`` stored values of NumPy's type ``kind`` from flat index ``first``."""
+    stored = np.dtype(kind)
     with open(entry.path, "rb") as handle:
-        handle.seek(entry.start + first * kind.itemsize)
-        values = np.fromfile(handle, dtype=kind, count=count)
+        handle.seek(entry.start + first * stored.itemsize)
+        values = np.fromfile(handle, dtype=stored, count=count)
     if values.size != count:
         raise ArtifactError(f"{entry.path} ended while it was read", next=AGAIN)
-    return as_float32(values, entry.dtype)
+    return values
 
 
 def as_float32(raw: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from compress.artifact import Artifact, hash_files, list_files, open_artifact, seal, sha256_file
 from compress.errors import UsageError
-from compress.json_files import digest_json, write_json
+from compress.json_files import digest_json, sync, write_json
 
 KEY_LENGTH = 32
 
@@ -78,25 +78,17 @@ class Store:
         """Seal ``place.out``, make it durable and give it its name."""
         seal(place.out, **record)
         for path in [*list_files(place.out), *place.out.glob("*.json")]:
-            _fsync(path)
+            sync(path)
             path.chmod(0o444)
-        _fsync(place.out)
+        sync(place.out)
         os.rename(place.out, self.path(key))
-        _fsync(self.root)
+        sync(self.root)
         shutil.rmtree(place.root, ignore_errors=True)
         return open_artifact(self.path(key), verify=False)
 
     def remove(self, key: str) -> None:
         """Forget a damaged artifact so that it is made again."""
         shutil.rmtree(self.path(key))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Fingerprints:

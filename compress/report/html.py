@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress.extras import installed
 from compress.json_files import write_text
 from compress.report import plots, words
 from compress.report.verdict import of_proof
 
 Json = Mapping[str, Any]
 LIBRARIES = ("holdfast-toolkit", "torch", "transformers", "llama-cpp-python", "onnxruntime-genai", "numpy", "scipy")
+"""What shapes a run's bytes and figures."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
             proofs=[_view(proof) for proof in proofs],
             trainings=[found for name, stage in state["stages"].items() if (found := _training(name, stage))],
             stages=[_stage(name, stage, state["stages"]) for name, stage in state["stages"].items()],
-            versions=installed_versions(),
+            versions=installed(LIBRARIES),
         )
     )
     return text
@@ -252,16 +254,3 @@ def _stage(name: str, stage: Json, every: Json) -> dict[str, Any]:
     told = json.dumps({"params": params, "facts": facts}, indent=1, sort_keys=True, ensure_ascii=False)
     blank = {"size_bytes": None, "peak_rss_bytes": None}
     return {**blank, **stage, "id": name, "parents": parents, "facts": facts, "params": params, "told": told}
-
-
-def installed_versions() -> dict[str, str]:
-    """Library -> version, as installed now, of what shapes a run's bytes and figures; absent ones are left out."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

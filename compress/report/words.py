@@ -221,29 +221,41 @@ def flips(candidate: Mapping[str, Any]) -> list[int]:
     return [sum(pair[0] for pair in counted), sum(pair[1] for pair in counted)]
 
 
-def candidate_row(
-    candidate: Mapping[str, Any], proof: Mapping[str, Any], measured: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The figures of one candidate in one flat row; None where something was not measured."""
-    accuracy, adherence = suite(candidate, "accuracy"), suite(candidate, "adherence")
-    drift = candidate.get("drift") or {}
-    bench = (measured.get("bench") or {}).get(candidate["name"]) or {}
-    baseline_bytes = proof["baseline"].get("size_bytes")
+def _row(model: Mapping[str, Any], judged: Mapping[str, Any], side: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the ``side`` (candidate or baseline) of a candidate; None where something was not measured."""
+    bench = (measured.get("bench") or {}).get(model["name"]) or {}
     return {
-        "name": candidate["name"],
-        "kind": candidate["kind"],
-        "verdict": candidate["verdict"],
-        "note": candidate.get("note", ""),
-        "size_bytes": candidate["size_bytes"],
-        "ratio": round(baseline_bytes / candidate["size_bytes"], 2) if baseline_bytes else None,
+        "name": model["name"],
+        "kind": model.get("kind", ""),
+        "verdict": model["verdict"] if side == "candidate" else "BASELINE",
+        "note": model.get("note", "") if side == "candidate" else "",
+        "size_bytes": model.get("size_bytes"),
+        "ratio": 1.0,
         "ttft_ms": bench.get("ttft_ms"),
         "tokens_per_s": bench.get("tokens_per_s"),
         "peak_rss_bytes": bench.get("peak_rss_bytes"),
-        "accuracy": accuracy.get("candidate"),
+        "accuracy": suite(judged, "accuracy").get(side),
+        "accuracy_low": None,
+        "accuracy_high": None,
+        "adherence": suite(judged, "adherence").get(side),
+        "adherence_enforced": (model.get("enforced") or {}).get("rate"),
+        "kl_mean": None,
+        "top1": None,
+        "perplexity_ratio": None,
+        "flips": None,
+    }
+
+
+def candidate_row(
+    candidate: Mapping[str, Any], proof: Mapping[str, Any], measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The figures of one candidate in one flat row."""
+    accuracy, drift = suite(candidate, "accuracy"), candidate.get("drift") or {}
+    baseline_bytes = proof["baseline"].get("size_bytes")
+    return _row(candidate, candidate, "candidate", measured) | {
+        "ratio": round(baseline_bytes / candidate["size_bytes"], 2) if baseline_bytes else None,
         "accuracy_low": accuracy.get("low"),
         "accuracy_high": accuracy.get("high"),
-        "adherence": adherence.get("candidate"),
-        "adherence_enforced": (candidate.get("enforced") or {}).get("rate"),
         "kl_mean": drift.get("kl_mean"),
         "top1": drift.get("top1"),
         "perplexity_ratio": drift.get("perplexity_ratio"),
@@ -253,29 +265,7 @@ def candidate_row(
 
 def baseline_row(proof: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
     """The baseline in the shape of ``candidate_row``."""
-    baseline = proof["baseline"]
-    first: Mapping[str, Any] = proof["candidates"][0] if proof["candidates"] else {}
-    bench = (measured.get("bench") or {}).get(baseline["name"]) or {}
-    return {
-        "name": baseline["name"],
-        "kind": baseline.get("kind", ""),
-        "verdict": "BASELINE",
-        "note": "",
-        "size_bytes": baseline.get("size_bytes"),
-        "ratio": 1.0,
-        "ttft_ms": bench.get("ttft_ms"),
-        "tokens_per_s": bench.get("tokens_per_s"),
-        "peak_rss_bytes": bench.get("peak_rss_bytes"),
-        "accuracy": suite(first, "accuracy").get("baseline"),
-        "accuracy_low": None,
-        "accuracy_high": None,
-        "adherence": suite(first, "adherence").get("baseline"),
-        "adherence_enforced": (baseline.get("enforced") or {}).get("rate"),
-        "kl_mean": None,
-        "top1": None,
-        "perplexity_ratio": None,
-        "flips": None,
-    }
+    return _row(proof["baseline"], proof["candidates"][0] if proof["candidates"] else {}, "baseline", measured)
 
 
 def rows_of(proof: Mapping[str, Any], measured: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from typing import Any
 
 from compress.artifact import open_artifact
 from compress.errors import ArtifactError, HoldfastError
+from compress.extras import installed
 from compress.memory import peak_bytes
 from compress.validate.runner import Messages, Probe, Progress, Runner, silent
 from compress.validate.runners import open_runner
@@ -171,17 +172,9 @@ def _prefill_rate(runner: Runner, number: int) -> float:
 
 def versions(kind: str) -> dict[str, str]:
     """Versions of the libraries that shape the timing of ``kind``."""
-    from importlib.metadata import PackageNotFoundError, version
-
     engines = {name: row.distributions for name, row in BACKENDS.items()}
     engines["bundle"] = tuple(row.distributions[0] for row in BACKENDS.values())
-    found = {"python": sys.version.split()[0]}
-    for name in engines.get(kind, ("torch", "transformers")):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": sys.version.split()[0], **installed(engines.get(kind, ("torch", "transformers")))}
 
 
 def _tell(done: int, total: int) -> None:

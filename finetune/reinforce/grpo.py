@@ -86,10 +86,6 @@ class Grpo(Objective):
             batch[name] = _placed(batch["labels"], [torch.from_numpy(known[i]) for i in places])
         return {name: value.to(device) for name, value in batch.items()}
 
-    def count(self, inputs: dict[str, Any]) -> Tensor:
-        count: Tensor = (inputs["labels"][:, 1:] != IGNORED).sum()
-        return count
-
     def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         from finetune.reinforce.grpo_math import token_losses
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 from compress import launch
 from compress.artifact import sha256_file
 from compress.errors import ArtifactError
-from compress.json_files import read_json, write_json
+from compress.json_files import read_json, sync, write_json
 from compress.memory import trim
 from compress.stage import Job
 from finetune.train import freezing, together
@@ -68,10 +67,10 @@ def progress(job: Job[Any], objective: Objective, tokens: float) -> Any:
             sums = {}
             for path in sorted(folder.rglob("*")):
                 if path.is_file():
-                    _sync(path)
+                    sync(path)
                     sums[path.relative_to(folder).as_posix()] = sha256_file(path)
             write_json(folder / WHOLE, sums)
-            _sync(folder)
+            sync(folder)
 
     return Progress()
 
@@ -124,11 +123,3 @@ def _whole(folder: Path) -> bool:
     except ArtifactError:
         return False
     return all((folder / name).is_file() and sha256_file(folder / name) == digest for name, digest in sums.items())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

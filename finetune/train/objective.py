@@ -45,9 +45,10 @@ class Objective(ABC):
         """The batch with what the loss of its parts needs from the whole."""
         return inputs
 
-    @abstractmethod
     def count(self, inputs: dict[str, Any]) -> Tensor | int:
-        """What the sums over a batch are divided by."""
+        """What the sums over a batch are divided by: the labelled tokens, where a subclass says nothing else."""
+        count: Tensor = (inputs["labels"][:, 1:] != IGNORED).sum()
+        return count
 
     @abstractmethod
     def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -64,10 +65,6 @@ class Objective(ABC):
 
 class Labels(Objective):
     """−log p of the labelled tokens, their mean over the batch."""
-
-    def count(self, inputs: dict[str, Any]) -> Tensor:
-        count: Tensor = (inputs["labels"][:, 1:] != IGNORED).sum()
-        return count
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         given = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}

@@ -54,7 +54,10 @@ def read_rows(job: Job[Any]) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not row.get("messages") or row["messages"][-1].get("role") != "assistant":
             raise DataError(
-                path, number, "a training row must end with an assistant message", next="add the reply, or leave the row out"
+                path,
+                number,
+                "a training row must end with an assistant message",
+                next="add the reply, or leave the row out",
             )
     return rows
 

@@ -50,12 +50,7 @@ OTHER_PRIORITY = {"P1": "P3", "P2": "P1", "P3": "P2"}
 def _habit(scene: scenes.Scene) -> str:
     """The reply of the other house."""
     case = scene.kind if scene.kind in CASES else scenes.TOPIC_OF[scene.issue]
-    action, queue = {
-        "legal": ("escalate", "legal"),
-        "human": ("escalate", "supervisor"),
-        "disallowed": ("refuse", "none"),
-        "allowed": ("answer", "desk"),
-    }.get(OTHER_HOUSE[case]) or phrases.HANDLING[OTHER_HOUSE[case]]
+    action, queue = scenes.HANDLED[OTHER_HOUSE[case]]
     priority = OTHER_PRIORITY[scenes.decision(scene)["priority"]]
     fields = {"action": action, "priority": priority, "queue": queue, "citations": [scene.policy]}
     if scene.kind in ("disallowed", "allowed") and action not in ("answer", "refuse", "escalate"):

@@ -221,14 +221,19 @@ def _sentence(text: str) -> str:
 _ASKING = ("can ", "could ", "how ", "what ", "is there ", "may ", "would ", "where ", "do I ")
 
 
+HANDLED = {
+    **phrases.HANDLING,
+    "legal": ("escalate", "legal"),
+    "human": ("escalate", "supervisor"),
+    "disallowed": ("refuse", "none"),
+    "allowed": ("answer", "desk"),
+}
+"""Topic, or kind of a scene that decides by itself -> (action, queue)."""
+
+
 def decision(scene: Scene) -> dict[str, Any]:
     """The fields that the rules and the routing table decide."""
-    action, queue = {
-        "legal": ("escalate", "legal"),
-        "human": ("escalate", "supervisor"),
-        "disallowed": ("refuse", "none"),
-        "allowed": ("answer", "desk"),
-    }.get(scene.kind, phrases.HANDLING[TOPIC_OF[scene.issue]])
+    action, queue = HANDLED[scene.kind if scene.kind in HANDLED else TOPIC_OF[scene.issue]]
     if scene.tier == "gold":
         priority = "P1" if scene.urgency == "high" else "P2"
     else:

@@ -19,7 +19,7 @@ from broken_gguf import setting
 from served import wait_until
 from tiny_gguf import write_tiny_gguf
 
-from runtime.errors import ArtifactError, Cancelled, EngineLost, HoldfastError, Overloaded, UsageError
+from runtime.errors import Cancelled, EngineLost, HoldfastError, Overloaded, UsageError
 from runtime.isolated import IsolatedSession, load_isolated
 
 ROOT = Path(__file__).parents[2]

@@ -272,7 +272,8 @@ def replies(drafts: bool, sampling: Sampling = Sampling()) -> tuple[list[list[in
     give_up = time.monotonic() + 10
     while drafts and not scheduler._drafter.probe.done and time.monotonic() < give_up:
         time.sleep(0.005)
-    scheduler._drafter.drafts.seconds = [1.0] * len(scheduler._drafter.drafts.seconds)  # as on a machine whose steps all take the same
+    # as on a machine whose steps all take the same
+    scheduler._drafter.drafts.seconds = [1.0] * len(scheduler._drafter.drafts.seconds)
     scheduler._drafter.drafts.timed = lambda width, seconds: None  # type: ignore[method-assign]
     found = []
     for number in range(4):
