@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all gates pass, 1 operational failure, 2 bad usage, bad config or a path that does not exist, "
+    epilog="Exit codes: 0 all gates pass, 1 operational failure, 2 bad usage, a bad config or a missing path, "
     "3 gate or parity FAIL, 4 gate INCONCLUSIVE, 130 interrupted, 143 terminated (the same command again goes on).",
 )
 
