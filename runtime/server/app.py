@@ -130,7 +130,7 @@ class Server:
 
     async def _fault(self, request: HttpRequest, error: Exception) -> Response:
         tell_fault(error, request_id=request.state.request_id, path=request.url.path[:200])
-        return _json(error_body(HoldfastError("the server could not answer this request")), 500)
+        return _json(error_body(_fault_of_ours()), 500)
 
     def _unknown_key(self, request: HttpRequest) -> Response | None:
         """A 401 unless the bearer key is one of ours."""
@@ -228,13 +228,17 @@ class Server:
             return Response(status_code=LEFT)
         if not isinstance(error, HoldfastError):
             tell_fault(error, request_id=record.id)
-            error = HoldfastError("the server could not answer this request")
+            error = _fault_of_ours()
         if self._host.state == "failed":
             return _json(error_body(error), 503)
         if isinstance(error, Overloaded | EngineLost):
             status = 429 if isinstance(error, Overloaded) else 503
             return _json(error_body(error), status, {"Retry-After": str(max(1, round(error.retry_after)))})
         return _json(error_body(error), _status_of(error))
+
+
+def _fault_of_ours() -> HoldfastError:
+    return HoldfastError("the server could not answer this request", next="look for its X-Request-Id in the server's log")
 
 
 def _status_of(error: HoldfastError) -> int:
