@@ -238,7 +238,9 @@ class Server:
 
 
 def _fault_of_ours() -> HoldfastError:
-    return HoldfastError("the server could not answer this request", next="look for its X-Request-Id in the server's log")
+    return HoldfastError(
+        "the server could not answer this request", next="look for its X-Request-Id in the server's log"
+    )
 
 
 def _status_of(error: HoldfastError) -> int:
