@@ -52,7 +52,7 @@ class ExportBundle(Stage[BundleParams]):
     """A folder that `runtime.load` opens, from a proof (the chosen candidate) or straight from a model."""
 
     Params = BundleParams
-    version = 2
+    version = 4
     accepts = frozenset({"proof", "gptq", *BACKENDS})
     produces = "bundle"
     uses = frozenset({"rules", "eval"})
