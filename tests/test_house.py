@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.registry import STAGES
+from compress.registry import STAGES, load_stage
 
 ROOT = Path(__file__).parents[1]
 OURS = ("compress", "export", "finetune", "runtime")
@@ -121,6 +121,10 @@ def test_no_stage_imports_another_stage():
         if name in stages
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_hub_is_fetched_from():
+    assert [name for name in STAGES if load_stage(name).online] == ["source.hf"]
 
 
 def test_every_stage_is_a_file_that_exists():

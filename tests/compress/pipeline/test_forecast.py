@@ -176,6 +176,12 @@ def test_too_little_memory_is_refused_and_the_largest_stage_named(demo, tmp_path
         check_resources(demo, tmp_path, available=worst.needs.ram_bytes - 1)
 
 
+def test_too_little_memory_says_what_would_make_the_stage_smaller(demo, tmp_path):
+    (tune,) = [stage for stage in demo if stage.node.use == "finetune.sft"]
+    with pytest.raises(ResourceError, match=r"a smaller batch .*, or a lower rank would make the stage smaller"):
+        check_resources([tune], tmp_path, available=1)
+
+
 def test_a_pipeline_is_refused_before_its_first_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**8))
     with pytest.raises(ResourceError, match=r"too little memory .* 0.1 GB available"):
