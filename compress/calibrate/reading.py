@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.errors import ArtifactError, DataError
+from compress.errors import ArtifactError, DataError, UsageError
 from compress.model.weights import Weights
 from compress.stage import Job
 
@@ -56,10 +56,21 @@ class Calibration:
         return {name: self.diagonal(name).numpy() for name in self.index["inputs"]}
 
 
+def calibration_of(job: Job[Any], use: str) -> Calibration:
+    """The pass over the job's input. UsageError where the stage ``use`` was given none."""
+    if job.calibration is None:
+        raise UsageError(f"{use} needs a calibration pass", next="give calibration data (JSONL)")
+    return Calibration(job.calibration.path)
+
+
 def calibration_source(job: Job[Any]) -> Path:
-    """The JSONL to calibrate on: the parameter if given, else the pipeline's calibration split."""
-    if job.params.calibration is not None:
-        return job.params.calibration
+    """The JSONL to calibrate on: the parameter if given, else the pipeline's calibration split. DataError where it is
+    not there."""
+    given: Path | None = job.params.calibration
+    if given is not None:
+        if not given.is_file():
+            raise DataError(given, None, "no such calibration file", next="check the path")
+        return given
     if job.data is None or not (job.data.path / "calibration.jsonl").is_file():
         raise DataError(
             "calibration",

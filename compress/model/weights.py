@@ -210,6 +210,18 @@ def append(handle: BinaryIO, tensor: torch.Tensor) -> None:
         handle.write(_bytes_of(tensor))
 
 
+def write_state(file: Path, state: Mapping[str, Any]) -> None:
+    """Write a training's checkpoint (``torch.save``) atomically: a half-written one never has its name."""
+    import torch
+
+    temporary = file.with_suffix(".tmp")
+    with open(temporary, "wb") as handle:
+        torch.save(state, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, file)
+
+
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor], *, durable: bool = True) -> None:
     """Write a dict of tensors as one file, names sorted."""
     specs = [spec_of(name, tensors[name]) for name in sorted(tensors)]

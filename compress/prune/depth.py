@@ -9,9 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.calibrate.reading import Calibration, calibration_source
+from compress.calibrate.reading import calibration_of, calibration_source
 from compress.costs import WORKER, Work, forward, touched
-from compress.errors import DataError, UsageError
 from compress.model.blocks import ModelFolder
 from compress.outline import Outline, folder_outline
 from compress.prune.depth_math import least_influential, random_blocks, stand_ins
@@ -83,8 +82,8 @@ class DepthPrune(Stage[DepthParams]):
         """Known architecture, a count that fits, text to search on, and training rows if recovery wants them."""
         model = ModelFolder(job.input.path)
         count = removed_count(job.params.blocks, model.blocks, "blocks")
-        if job.params.method == "perplexity" and not calibration_source(job).is_file():
-            raise DataError(calibration_source(job), None, "no such calibration file", next="check the path")
+        if job.params.method == "perplexity":
+            calibration_source(job)
         if job.params.recovery(count / model.blocks) is not None:
             training_rows(job)
 
@@ -111,9 +110,7 @@ def _choose(model: ModelFolder, job: Job[DepthParams], count: int) -> tuple[list
     if params.method == "random":
         return random_blocks(model.blocks, count, job.seed), {}
     if params.method == "influence":
-        if job.calibration is None:
-            raise UsageError("prune.depth needs a calibration pass", next="give calibration data (JSONL)")
-        similarity = Calibration(job.calibration.path).similarity
+        similarity = calibration_of(job, "prune.depth").similarity
         return least_influential(similarity, count), {"influence": [round(1 - s, 6) for s in similarity]}
     from compress.prune.depth_search import search
     from compress.windows import calibration_windows

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from compress.calibrate.reading import Calibration
+from compress.calibrate.reading import Calibration, calibration_of
 from compress.costs import WORKER, Work
-from compress.errors import UsageError
 from compress.model.blocks import ModelFolder
 from compress.outline import Outline, folder_outline
 from compress.prune.folder import Edit, write_edited
@@ -129,9 +128,7 @@ class _Pruner:
         self.healed: dict[str, float] = {}
         self._factor: tuple[str, torch.Tensor] | None = None
         self._done = 0
-        if self.params.method != "magnitude" and job.calibration is None:
-            raise UsageError("prune.sparse needs a calibration pass", next="give calibration data (JSONL)")
-        self.calibration = Calibration(job.calibration.path) if job.calibration is not None else None
+        self.calibration = None if self.params.method == "magnitude" else calibration_of(job, "prune.sparse")
 
     def edits(self) -> dict[str, Edit]:
         """Linear name -> its change."""
@@ -165,7 +162,7 @@ class _Pruner:
         from compress.prune.sparse_math import choose_mask, sparsegpt, wanda_scores
 
         target = self.params.target()
-        if self.calibration is None or self.params.method == "magnitude":
+        if self.calibration is None:
             return W.masked_fill_(choose_mask(W.abs(), target, per_output=False), 0.0)
         if self.params.method == "wanda":
             return W.masked_fill_(choose_mask(wanda_scores(W, self.calibration.diagonal(group)), target), 0.0)

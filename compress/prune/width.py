@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from compress.calibrate.reading import Calibration
+from compress.calibrate.reading import calibration_of
 from compress.costs import WORKER, Work
-from compress.errors import UsageError
 from compress.model.blocks import ModelFolder
 from compress.model.layout import Part
 from compress.outline import Outline, Shape, folder_outline
@@ -205,9 +204,7 @@ class _Cutter:
         self.errors: dict[str, list[float]] = {}
         """Relative squared error of the projections' outputs by kind of site, filled while the weights are written."""
         wanted = self.params.method == "activations" or self.params.compensate
-        if wanted and job.calibration is None:
-            raise UsageError("prune.width needs a calibration pass", next="give calibration data (JSONL)")
-        self.calibration = Calibration(job.calibration.path) if job.calibration is not None else None
+        self.calibration = calibration_of(job, "prune.width") if wanted or job.calibration else None
 
     def edits(self, sizes: Sizes) -> dict[str, Edit]:
         """Linear name -> its change."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from compress.calibrate.reading import Calibration, calibration_source
+from compress.calibrate.reading import Calibration, calibration_of, calibration_source
 from compress.costs import WORKER, Work
 from compress.errors import UsageError
 from compress.json_files import write_json
@@ -88,7 +88,7 @@ class Gptq(Stage[GptqParams]):
 
         torch.set_num_threads(job.threads)
         model, params = ModelFolder(job.input.path), job.params
-        calibration = _calibration(job) if self.reads_calibration(params) else None
+        calibration = calibration_of(job, "quantize.gptq") if self.reads_calibration(params) else None
         with torch.inference_mode(), fast_products():
             recipe = _recipe(model, job, calibration)
         walk = GptqWalk(model, job, recipe, calibration)
@@ -108,12 +108,6 @@ def linears(model: ModelFolder, params: GptqParams) -> list[str]:
             next="drop lm_head (export.gguf quantizes tied embeddings)",
         )
     return [*model.linears(), model.head_name]
-
-
-def _calibration(job: Job[GptqParams]) -> Calibration:
-    if job.calibration is None:
-        raise UsageError("quantize.gptq needs a calibration pass", next="give calibration data (JSONL)")
-    return Calibration(job.calibration.path)
 
 
 def _recipe(model: ModelFolder, job: Job[GptqParams], calibration: Calibration | None) -> Recipe:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.memory import trim
 from compress.model.head_loss import distillation_loss, label_loss
+from compress.model.weights import write_state
 from compress.recover.losses import hidden_loss, learning_rate
 from compress.recover.models import say
 from compress.recover.params import AT_ONCE, Recover
@@ -90,16 +90,9 @@ class Training:
         return total
 
     def _save(self) -> None:
-        import torch
-
-        temporary = self.checkpoint.with_suffix(".tmp")
         weights = {name: p.detach() for name, p in self.trained.items()}
         state = {"model": weights, "optimizer": self.optimizer.state_dict(), "losses": self.losses}
-        with open(temporary, "wb") as handle:
-            torch.save(state, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, self.checkpoint)
+        write_state(self.checkpoint, state)
 
     def _resume(self) -> None:
         import torch

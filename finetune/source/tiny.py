@@ -7,7 +7,6 @@ a run that was killed ends with the same bytes as one that was not.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from compress.artifact import MEASUREMENTS
 from compress.costs import ROW, TRAINING, WORKER, Work, activations, forward, padded, touched
 from compress.extras import need
 from compress.json_files import write_json
+from compress.model.weights import write_state
 from compress.outline import ModelOutline, Outline, Shape, folder_outline
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.source import tiny_tokenizer
@@ -183,7 +183,8 @@ def train(
         losses = [*losses[-49:], one_step(model, optimizers, ids, labels)]
         tokens += ids.numel()
         if (step + 1) % p.checkpoint_every == 0 and step + 1 < p.steps:
-            checkpoint(job.scratch / "checkpoint.pt", step + 1, losses, model, optimizers)
+            held = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
+            write_state(job.scratch / "checkpoint.pt", {"step": step + 1, "losses": losses, **held})
         if (step + 1) % 10 == 0 or step + 1 == p.steps:
             job.progress(step + 1, p.steps, f"loss {math.fsum(losses) / len(losses):.3f}")
     return tokens, math.fsum(losses) / len(losses)
@@ -240,23 +241,6 @@ def scored(labels: Any) -> tuple[Any, Any]:
     targets = shifted[places]
     targets[int((shifted != PAD_LABEL).sum()) :] = PAD_LABEL
     return places, targets
-
-
-def checkpoint(path: Path, step: int, losses: list[float], model: Any, optimizers: Sequence[Any]) -> None:
-    """Write atomically: a half-written checkpoint never has the name that ``restore`` looks for."""
-    torch = need("torch")
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as handle:
-        state = {
-            "step": step,
-            "losses": losses,
-            "model": model.state_dict(),
-            "optimizers": [o.state_dict() for o in optimizers],
-        }
-        torch.save(state, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def restore(path: Path, model: Any, optimizers: Sequence[Any]) -> tuple[int, list[float]]:
