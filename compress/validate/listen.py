@@ -32,12 +32,11 @@ from compress.validate.parity import Start
 from compress.validate.progress import Phases, Ticker
 from compress.validate.proved import find_proved
 from compress.validate.remembered import remember
+from compress.validate.runners import TORCH as IN_TORCH
 from runtime.rules import load_rules
 
 if TYPE_CHECKING:
     from compress.validate.params import ValidateParams
-
-IN_TORCH = ("hf", "gptq")
 
 
 def make_setting(job: Job[ValidateParams]) -> Setting:

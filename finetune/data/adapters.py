@@ -45,6 +45,11 @@ def _turn(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
+def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The column ``system`` as a message, where it says something."""
+    return [_turn("system", row["system"])] if isinstance(row.get("system"), str) and row["system"] else []
+
+
 def _pair(asked: str, answered: str) -> Adapter:
     """A question and its answer in two columns, and perhaps ``system``; or both as lists of messages (trl)."""
 
@@ -52,8 +57,7 @@ def _pair(asked: str, answered: str) -> Adapter:
         if isinstance(row.get(asked), list):
             return {"messages": [*_turns(row, asked, "user"), *_turns(row, answered, "assistant")]}
         user, assistant = _strings(row, asked, answered)
-        system = [_turn("system", row["system"])] if isinstance(row.get("system"), str) and row["system"] else []
-        return {"messages": [*system, _turn("user", user), _turn("assistant", assistant)]}
+        return {"messages": [*_system(row), _turn("user", user), _turn("assistant", assistant)]}
 
     adapter.__doc__ = f"``{{{asked!r}, {answered!r}}}``"
     return adapter
@@ -174,8 +178,7 @@ def sharegpt(row: Mapping[str, Any]) -> Row:
         if not isinstance(value, str):
             raise ValueError(f"conversations[{place}] is not {{from, value}}")
         said.append(_turn(_role(turn.get("from", turn.get("role")), f"conversations[{place}]"), value))
-    system = [_turn("system", row["system"])] if isinstance(row.get("system"), str) and row["system"] else []
-    return {"messages": [*system, *said]}
+    return {"messages": [*_system(row), *said]}
 
 
 def alpaca(row: Mapping[str, Any]) -> Row:
@@ -186,8 +189,9 @@ def alpaca(row: Mapping[str, Any]) -> Row:
     if given is not None and not isinstance(given, str):
         raise ValueError("needs 'input', a text that may be empty")
     asked = f"{instruction}\n\n{given}" if given and given.strip() else instruction
-    system = [_turn("system", row["system"])] if isinstance(row.get("system"), str) and row["system"] else []
-    return {"messages": [*system, *_history(row.get("history")), _turn("user", asked), _turn("assistant", output)]}
+    return {
+        "messages": [*_system(row), *_history(row.get("history")), _turn("user", asked), _turn("assistant", output)]
+    }
 
 
 def _history(given: Any) -> list[dict[str, Any]]:
