@@ -51,7 +51,8 @@ def test_a_path_that_does_not_exist_is_bad_usage(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "p.yaml" in words[1:] and words[0] != "init":
-        Path("p.yaml").write_text("version: 1\nname: p\nsource: {path: nowhere}\nstages: [{id: out, use: export.gguf, with: {imatrix: false}}]\n")
+        stage = "{id: out, use: export.gguf, with: {imatrix: false}}"
+        Path("p.yaml").write_text(f"version: 1\nname: p\nsource: {{path: nowhere}}\nstages: [{stage}]\n")
     before = sorted(Path().iterdir())
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2, done.output
