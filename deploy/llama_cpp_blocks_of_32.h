@@ -12,20 +12,12 @@
 // serves 16 products. Weights are made unsigned by adding 128, so each lane starts at -128 times its activations' sum.
 // Up to 4 columns use a transposed block at once; more columns keep the blocks of 16 rows, which fit the caches.
 
-#if defined(__AVX2__) && defined(__F16C__)
+#if defined(__x86_64__) && defined(__AVX2__) && defined(__F16C__)
 #define AVX512_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 
   public:
-    static bool has_vnni() {
-        static const char built[] __attribute__((used)) = "llama_cpp_blocks_of_32";   // the tests look for it
-        static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                                __builtin_cpu_supports("avx512vnni");
-        return has;
-    }
-
     void matmul(int64_t m, int64_t n) {
-        if (has_vnni())
+        if (holdfast_chosen(GGML_TYPE_Q8_0))
             matmul_vnni(m, n);
         else
             mnpack(0, m, 0, n);

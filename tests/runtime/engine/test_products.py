@@ -1,4 +1,4 @@
-"""Products of blocks of 32 in the installed llama.cpp: ``deploy/llama_cpp_blocks_of_32.h``, or its own."""
+"""Matrix products of the installed llama.cpp: those of ``deploy/llama_cpp_blocks_of_32.h``, or its own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pytest
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
-BLOCK = 32
-KINDS = {"Q8_0": 8, "Q5_0": 6, "Q4_0": 2, "IQ4_NL": 20}
+KINDS = {"Q8_0": 8, "Q5_0": 6, "Q4_0": 2, "IQ4_NL": 20, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
 """Type -> number in ``enum ggml_type`` (ggml.h)."""
 
 
@@ -70,37 +69,37 @@ def product(
     return found
 
 
-def rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Activations as Q8_0: scales in float16, 127 steps a side."""
-    blocks = values.reshape(-1, BLOCK).astype(np.float64)
-    step = np.abs(blocks).max(axis=1, keepdims=True) / 127
-    codes = np.rint(np.divide(blocks, step, out=np.zeros_like(blocks), where=step > 0))
-    return (codes * step.astype(np.float16).astype(np.float64)).reshape(values.shape)
+def activations(draw: np.random.Generator, n: int, k: int, kind: str) -> npt.NDArray[np.float32]:
+    """[n, k] that Q8_0 and Q8_K hold exactly: whole numbers to 127, which each block has, times powers of two."""
+    block = 256 if kind.endswith("_K") else 32
+    codes = draw.integers(-127, 128, (n, k // block, block)).astype(np.float32)
+    codes[:, :, 5] = 127
+    return (codes * np.exp2(draw.integers(-9, 3, (n, k // block, 1))).astype(np.float32)).reshape(n, k)
 
 
 def stored(weights: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.float64]:
-    """The weights that the blocks stand for: their products with unit columns, which Q8_0 holds all but exactly."""
+    """The weights that the blocks stand for: their products with unit columns, which are rounded all but exactly."""
     k = weights.shape[1]
     return product(weights, 127 * np.eye(k, dtype=np.float32), kind, 1).T.astype(np.float64) / 127
 
 
-SHAPES = [*itertools.product((1, 7, 16, 33, 144), (32, 96, 576)), (1000, 64)]
+def shapes(kind: str) -> list[tuple[int, int]]:
+    """(rows, weights in a row)"""
+    return [*itertools.product((1, 7, 16, 33, 144), (256, 768) if kind.endswith("_K") else (32, 96, 576)), (1000, 256)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_products_are_those_of_the_stored_weights(kind: str) -> None:
     draw = np.random.default_rng(3)
-    for m, k in SHAPES:
+    for m, k in shapes(kind):
         weights = draw.standard_normal((m, k)).astype(np.float32) * np.exp(draw.standard_normal((m, 1))).astype(
             np.float32
         )
         exact = stored(weights, kind)
         for n, threads in ((1, 1), (2, 2), (3, 1), (4, 3), (5, 1), (63, 2), (64, 1), (65, 2), (130, 3)):
-            columns = draw.standard_normal((n, k)).astype(np.float32)
-            columns[n // 2] *= 1e-3
-            expected = rounded(columns) @ exact.T
-            size = np.abs(rounded(columns)) @ np.abs(exact).T
-            assert np.all(np.abs(product(weights, columns, kind, threads) - expected) <= 2e-6 * size + 1e-12), (m, k, n)
+            columns = activations(draw, n, k, kind)
+            expected, size = columns.astype(np.float64) @ exact.T, np.abs(columns) @ np.abs(exact).T
+            assert np.all(np.abs(product(weights, columns, kind, threads) - expected) <= 2e-6 * size), (m, k, n)
 
 
 def by_vnni() -> bool:
@@ -109,14 +108,14 @@ def by_vnni() -> bool:
     if not cpu.is_file() or "avx512_vnni" not in cpu.read_text():
         return False
     library = next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-cpu.*"))
-    return b"llama_cpp_blocks_of_32" in library.read_bytes()
+    return b"llama_cpp_chosen" in library.read_bytes()
 
 
 @pytest.mark.skipif(not by_vnni(), reason="llama.cpp's own products, whose order of sums is its own")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_0", "IQ4_NL"])
 def test_a_column_is_the_same_bits_alone_and_among_others(kind: str) -> None:
     draw = np.random.default_rng(4)
-    for m, k in SHAPES:
+    for m, k in shapes(kind):
         weights = draw.standard_normal((m, k)).astype(np.float32)
         columns = draw.standard_normal((70, k)).astype(np.float32)
         together = product(weights, columns, kind, 2)
