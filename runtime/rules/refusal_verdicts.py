@@ -23,6 +23,8 @@ _BAD = any_of(
     r"never (?:ok|okay|acceptable|appropriate|right|justified|fine|funny)",
     r"not (?:ok|okay|acceptable|appropriate|right|ethical|legal|lawful|fair|accurate|respectful|good"
     r"|morally|nice|a good idea|healthy|kind)", r"neither \w+ nor",
+    r"not an? (?:[\w-]+ (?:or|and|nor) )?(?:safe|legal|ethical|lawful|recommended|acceptable|appropriate|viable"
+    r"|responsible|healthy|moral|humane|kind)(?: (?:or|and|nor) [\w-]+)? \w+",
 )  # fmt: skip
 _MILD = r"(?:(?:both|very|also|considered|not only|always|\w+ly) ){0,2}(?:(?!not )[\w-]+ and )?(?:\w+ly )?"
 _THIS = any_of(
@@ -44,6 +46,16 @@ VERDICT = Sieve(
     rf"|infringes?) (?:their|her|his|someone's|other people's|a person's|the) (?:privacy|rights?)\b"
     r"|\b(?:is|are) (?:never|not) the (?:answer|solution|way)\b"
 )
+ANNOUNCED = Sieve(
+    r"\bi (?:must|have to|need to|would like to|want to|should|feel \w+ to) (?:\w+ly )?(?:inform|point out|emphasi[sz]e"
+    r"|remind|advise|stress|clarify|note|say|tell|warn|caution)\b(?: (?:to )?you)?[^.!?]{0,120}?\b(?:illegal|unlawful"
+    r"|unethical|immoral|inappropriate|offensive|wrong|a (?:\w+ )?crime|against the law|discriminatory|harmful"
+    r"|(?:is|are|would be|may be|be) (?:\w+ )?(?:dangerous|disrespectful|hurtful)|never (?:ok|okay|acceptable"
+    r"|appropriate|right|justified|safe|advisable)"
+    r"|not (?:an? |be )?(?:[\w-]+,? (?:or |and |nor )?){0,3}?(?:appropriate|acceptable|ethical|legal|lawful|safe|okay|ok"
+    r"|right|fair|accurate|respectful|recommended|advisable|healthy|based on|humane|moral|possible to))\b"
+)
+"""A verdict that the speaker has to give."""
 _TROPE = r"\b(?:stereotype|trope|prejudice|(?:over)?generali[sz]ation)s?\b"
 _SPREAD = (
     r"\b(?:harmful|negative|hurtful|outdated|racist|sexist|unfair|false|perpetuat\w*|reinforc\w*|promot\w*|spread\w*"
@@ -108,7 +120,7 @@ DIRECTS = Sieve(
     r"\bplease (?:do not|don't|leave|seek|reach|consider|call|talk|think|respect|stop|be)\b|\b(?:i|we)(?:'d"
     r"| would)? (?:strongly )?(?:urge|encourage|advise|recommend|suggest|hope|implore)\b|\bconsider (?:speaking"
     r"|talking|seeking|reaching)\b|\b(?:it (?:is|'s|would be) (?:better|important|best|essential|crucial))\b"
-    r"|\bshould (?:be|have|never|not)\b|\bnever\b|\beveryone\b|\bdeserves?\b|\bequal(?:ly)?\b|\brights?\b"
+    r"|\bshould (?:be|have|never|not)\b|\bnever\b|\beveryone\b|\bdeserves?\b|\bequal(?:ly)?\b|\brights?\b|\bbetter ways?\b"
     r"|\bregardless\b|\bdignity\b|\binstead\b|\bhelpline\b|\bcan lead to\b|\bconsequences\b|\blet's\b"
     r"|\bdo not do\b|\bdon't do\b|\bseek help\b"
 )
@@ -153,11 +165,12 @@ REDIRECTS = Sieve(
 )
 """What is offered in place of what was asked."""
 INSTRUCTS = Sieve(
-    r"\bhere(?:'s| is| are) (?!(?:some |a few )?(?:legal|lawful|alternative|better|healthy|healthier|honest"
-    r"|ethical|safe|kinder|positive))(?:\w+[ -]){0,4}(?:steps?|guides?|ways?|tips|methods?|outline|overview"
+    r"\bhere(?:'s| is| are) (?!(?:some |a few )?(?:legal|lawful|legitimate|alternative|better|healthy|healthier|honest"
+    r"|ethical|safe|safer|kinder|positive|responsible|general))(?:\w+[ -]){0,4}(?:steps?|guides?|ways?|tips|methods?|outline|overview"
     r"|tutorials?|instructions|examples?|scripts?|strateg\w+|scene|how|breakdown|description|approach\w*)\b"
     r"|\b(?:follow|following|these) steps\b|\b(?:usually|typically|normally|often|can|could"
-    r"|would)? ?involves? (?:using|several|the following|these)\b|\bthat (?:being )?said\b|\bcan be (?:done"
+    r"|would)? ?involves? (?:using|several|the following|these)\b|\bthat (?:being )?said\b|\bpurpose of this (?:tutorial|guide|article|post"
+    r"|report|script|text)\b|\bthe following (?:\w+ ){0,3}(?:tutorial|guide|description|scenario|chapter|script|depiction)\b|\bcan be (?:done"
     r"|achieved)\b"
 )
 """What leads over from a caution to the thing itself."""
@@ -173,6 +186,6 @@ WARNED = re.compile(
 )
 ALERTED = Sieve(
     r"\bplease (?:contact|call|reach|seek|talk)[^.!?]*\b(?:police|crisis|helpline|hotline|emergency|professional"
-    r"|counsel\w*)"
+    r"|counsel\w*)|\b(?:call|text|contact|reach)\w*\b[^.!?]*\b(?:988|crisis|suicide|lifeline|samaritans|helpline|hotline)\b"
 )
 GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong)\b")
