@@ -14,7 +14,7 @@ def any_of(*parts: str) -> str:
 
 
 _NOT = any_of(
-    "cannot", "can not", "can't", "will not", "won't", "shall not", "shan't", "may not", "must not",
+    "cannot", "can not", "can't", "will not", "won't", "shall not", "shan't", "may not", "must not", "mustn't",
     "cannot and will not",
     "can only encourage",
 )  # fmt: skip
@@ -78,6 +78,8 @@ SAID = Sieve(
         rf"\b{_SPEAKER} {_ADVERBS}{_NOT} {_ADVERBS}(?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not|wouldn't) {_ADVERBS}(?:possibly"
         rf" )?(?!recommend){_SERVES}\b",
+        rf"\b{_SPEAKER} {_ADVERBS}(?:would not|wouldn't|do not|don't|cannot|can't) {_ADVERBS}recommend (?:trying|attempting"
+        r"|doing (?:so|it|that|this))\b",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't) (?:in good conscience|possibly)\b",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}{_LACKS}\b(?! to {_HARMLESS}\b)",
         rf"\b{_AM} {_ADVERBS}unable\b(?! to {_HARMLESS}\b)",
@@ -108,7 +110,7 @@ SAID = Sieve(
         rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means|leeway"
         r"|say|influence|option|possibility)\b",
         rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:(?:can't|cannot|won't"
-        rf"|will not) (?!{_HARMLESS}\b)\w+|(?:do not|don't) have (?:the |any )?(?:ability|access|permission"
+        rf"|will not|mustn't|must not|may not) (?!{_HARMLESS}\b)\w+|(?:do not|don't) have (?:the |any )?(?:ability|access|permission"
         rf"|authority)\b)",
         rf"\b{_SPEAKER}(?: wish| would love|'d love)\b[^.!?]*\bbut\b",
         rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
@@ -180,7 +182,7 @@ BARRED = Sieve(
         r"\b(?:would|could|may) (?:invade|violate|breach|infringe)\b[^.!?]*\b(?:privacy|rights?|laws?"
         r"|confidentiality)\b",
         r"\b(?:i|we)(?:'ve| have) decided (?:not to|against)\b",
-        r"\bnothing (?:i|we) can do\b",
+        r"\bnothing (?:i|we) can do\b|\b(?:see|have|found|is|are) no grounds\b",
         r"\b(?:unfortunately|afraid) not$",
         rf"\b(?:not|n't) (?:within|part of|in line with|consistent with|compatible with) (?:my"
         rf"|our) (?:\w+ ){{0,2}}(?:{_CODE}"
@@ -290,3 +292,14 @@ CLOSED = Sieve(
     r"|extended|redirected|reissued|reactivated|backdated|upgraded)\b"
 )
 """What ends the matter, also where the question is not known."""
+NAY = Sieve(
+    any_of(
+        r"\b(?:not (?!only\b)|never|nobody|none|nothing|neither|cannot|unable)\b|n't\b",
+        r"\bno (?!problem|worries|matter|need|charge|extra|cost|trouble|additional|later|doubt)\w+",
+        r"\b(?:sadly|unfortunately|regrettably|afraid)\b",
+        r"\b(?:sold out|discontinued|expired|exhausted|impossible|confidential|out of stock|prohibited|forbidden)\b",
+        r"\bonly\b(?! need)",
+        r"\b(?:above|over|beyond|below|outside|exceeds?|(?:less|more|longer|later) than) (?:the|our|your)\b",
+    )
+)
+"""What says no to a request, where nothing in front of it grants it."""

@@ -40,7 +40,7 @@ PREMISE = re.compile(
 )
 DEED = re.compile(
     r"(?:^|[.!?,] )(?:how (?:do|can|could|would|should|to|2)|where (?:do|can)|what(?:'s| is| are) (?:the|an?|some)"
-    r"|help|write|give|tell|make|create|teach|show|explain how|describe how|i (?:need|want)|can you|could you"
+    r"|(?:which|what|whom?) (?:[\w-]+ ){0,3}(?:can|could|should|would|do) i\b|help|write|give|tell|make|create|teach|show|explain how|describe how|i (?:need|want)|can you|could you"
     r"|please)\b"
 )
 """A question for the way to do something, or to do it."""

@@ -21,7 +21,7 @@ _BAD = any_of(
     "hurtful", "a harmful stereotype", "racist", "sexist", "manipulative", "not funny", r"a breach of [\w ]+",
     r"a (?:form|type|kind) of [\w ]*(?:abuse|bullying|harassment|fraud|theft|violence|discrimination)",
     r"never (?:ok|okay|acceptable|appropriate|right|justified|fine|funny)",
-    r"not (?:ok|okay|acceptable|appropriate|right|ethical|legal|lawful|fair|accurate|respectful|good"
+    r"not (?:ok|okay|acceptable|appropriate|right|ethical|legal|lawful|fair|accurate|respectful|good|safe (?:or|and|nor)"
     r"|morally|nice|a good idea|healthy|kind)", r"neither \w+ nor",
     r"not an? (?:[\w-]+ (?:or|and|nor) )?(?:safe|legal|ethical|lawful|recommended|acceptable|appropriate|viable"
     r"|responsible|healthy|moral|humane|kind)(?: (?:or|and|nor) [\w-]+)? \w+",
@@ -86,8 +86,8 @@ REJECTED = Sieve(
         r"|nice|ok|okay|healthy|appropriate|legal)\b",
         r"\b(?:isn't|is not|aren't|are not) supported by\b",
         r"\b(?:i|we)(?:'d)? (?:(?:strongly|must|would|can only) ){0,2}(?:urge|advise|encourage"
-        r"|implore) you (?:not to|to (?:seek|reach out|reconsider|refrain|contact|follow))\b",
-        r"\b(?:i|we)(?:'d| would)? (?:encourage|urge) you to\b[^.!?]*\b(?:instead|truthful|legal|lawful|open\w*"
+        r"|implore|ask) you (?:not to|to (?:seek|reach out|reconsider|refrain|contact|follow))\b",
+        r"\b(?:i|we)(?:'d| would)? (?:encourage|urge) you to\b[^.!?]*\b(?:instead|truthful|honest\w*|legal|lawful|open\w*"
         r"|kind|respect\w*)\b",
         r"\b(?:suggest|recommend|advise)(?: that)? you (?:do not|don't)\b",
         r"\bas any(?:one|body) else\b|\b(?:as much|the same|an equal) right\b",
@@ -137,7 +137,7 @@ CAUTIONED = Sieve(
     r"^(?!(?:never|don't|do not|make|if|when|how|what|why|you (?:can|could|might)|some"
     r"|i can)\b)(?:[\w'\"-]+,? ){1,14}?(?:is"
     r"|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?|rarely|never"
-    r"|seldom|only|\w{3,}s) [^.!?]{0,90}?(?<!not )(?<!nothing )\b(?:illegal|unlawful|against the law|crimes?"
+    r"|seldom|only|\w{3,}s) [^.!?]{0,90}?(?<!not )(?<!nothing )(?<!any )(?<!no )\b(?:illegal|unlawful|against the law|crimes?"
     r"|criminal|offen[cs]e|felony|fraud|prison|jail|arrest\w*|unethical|immoral|wrong|harm\w*|hurt\w*|cruel"
     r"|violat\w*|breach|consequences|charges|prosecuted|expelled|suspended|fines?|endanger\w*|manipulati\w+"
     r"|dishonest|trouble|solve|answer|dangerous|years|damage\w*|worse|stereotypes?|advisable|recommended|the law"
@@ -177,7 +177,7 @@ INSTRUCTS = Sieve(
 FLAT = re.compile(
     r"^(?:(?:eh|um|hm+|well|sorry|nope),? )?(?:no|nope|no,? thank(?:s| you)|(?:no,? )?(?:absolutely|certainly"
     r"|definitely) not|no way|(?:no,? )?(?:it|they|that|there|he|she|you) (?:isn't|aren't|don't|doesn't|shouldn't"
-    r"|can't|cannot|mustn't|is not|are not|should not|do not|must not)(?: one| any| be)?(?:,.*)?)$"
+    r"|can't|cannot|mustn't|is not|are not|should not|do not|must not)(?: one| any| be)?(?:,.*)?|not (?:without|until|unless|before) .*)$"
 )
 """No, and nothing else."""
 WARNED = re.compile(
@@ -186,6 +186,13 @@ WARNED = re.compile(
 )
 ALERTED = Sieve(
     r"\bplease (?:contact|call|reach|seek|talk)[^.!?]*\b(?:police|crisis|helpline|hotline|emergency|professional"
-    r"|counsel\w*)|\b(?:call|text|contact|reach)\w*\b[^.!?]*\b(?:988|crisis|suicide|lifeline|samaritans|helpline|hotline)\b"
+    r"|counsel\w*)"
 )
+HELPLINE = Sieve(
+    r"\b(?:call|text|contact|reach)\w*\b[^.!?]*\b(?:988|crisis|suicide|lifeline|samaritans|helpline|hotline)\b"
+)
+SUFFERS = re.compile(
+    r"\bsorry\b[^.!?]*\byou(?:'re| are|'ve| have| feel)[^.!?]*\b(?:feel\w*|pain|struggl\w+|suffering|hurting|going through)\b"
+)
+"""Sympathy with somebody who may be in danger."""
 GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong)\b")
