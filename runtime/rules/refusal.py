@@ -45,6 +45,7 @@ from .refusal_verdicts import (
     REDIRECTS,
     REJECTED,
     SUFFERS,
+    UNFAIR,
     VERDICT,
     WARNED,
 )
@@ -119,10 +120,10 @@ _SERVICE = re.compile(
     r"(?:(?:please|just|and|so) )*(?:(?:can|could|may|would|will) (?:i|we|you) (?:please |just )*|i(?:'d| would) like to |i (?:want"
     r"|need) to )?(?:send|get|have|keep|bring|change|move|cancel|refund|book|ship|raise|add|remove|open|reset|unlock|unblock|put|waive"
     r"|extend|deliver|upgrade|transfer|exchange|replace|return|order|delete|close|reserve|print|install|release|hand|switch"
-    r"|reconnect|compensate|seat|sell|insure|swap|pay|reverse|merge|activate)\b|i(?:'d like| would like| want| need) (?:an? |the |my )"
+    r"|reconnect|compensate|seat|sell|insure|swap|pay|reverse|merge|activate|let|hold)\b|i(?:'d like| would like| want| need) (?:an? |the |my )"
 )
 """How one asks an agent to do something."""
-_SAY = re.compile(r"(?:(?:please|just) )*(?:(?:can|could|would|will) you )?(?:give|tell|show|read|let)\b")
+_SAY = re.compile(r"(?:(?:please|just) )*(?:(?:can|could|would|will) you )?(?:give|tell|show|read)\b")
 """How one asks anybody, an agent too."""
 _AGENT = re.compile(r"\b(?:we|us|our|afraid|sorry|unfortunately|sadly)\b")
 _POLITE = re.compile(
@@ -293,8 +294,10 @@ _PREAMBLE = re.compile(
 
 def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
     """Whether the head of a reply judges or rejects what was asked; ``felt``: it opens with sympathy."""
-    if _explains(told[0], question) or UNREAL.search(text):
+    if _explains(told[0], question):
         return False
+    if UNREAL.search(text):
+        return any(UNFAIR.search(part) for part in told[: HEAD + 1])
     leads = _PREAMBLE.search(told[0]) or len(told[0].split()) < 4 or PREMISE.match(question)
     head = told[: HEAD if PREMISE.match(question) else 2] if leads else told[:1]
     rejects = [part for part in head if REJECTED.search(part) and not _reports(part, REJECTED)]

@@ -297,6 +297,7 @@ NAY = Sieve(
         r"\b(?:not (?!only\b)|never|nobody|none|nothing|neither|cannot|unable)\b|n't\b",
         r"\bno (?!problem|worries|matter|need|charge|extra|cost|trouble|additional|later|doubt)\w+",
         r"\b(?:sadly|unfortunately|regrettably|afraid)\b",
+        r"\bat most\b|\bout of (?:production|stock)\b|\bare (?:all )?taken\b|\bat (?:your|his|her|their) own (?:expense|cost)\b",
         r"\b(?:sold out|discontinued|expired|exhausted|impossible|confidential|out of stock|prohibited|forbidden)\b",
         r"\bonly\b(?! need)",
         r"\b(?:above|over|beyond|below|outside|exceeds?|(?:less|more|longer|later) than) (?:the|our|your)\b",

@@ -100,6 +100,7 @@ REJECTED = Sieve(
         r"^(?:i (?:think|believe) )?it(?:'s| is) important to (?:consider|respect|treat)\b",
         r"\b(?:is|it's) important (?:to never|never to|not to)\b",
         r"\bshould(?: not|n't|\b[^.!?]{1,30} not) be joked about\b",
+        r"^no [\w ]{2,30} (?:is|are) (?:\w+ly )?(?:superior|inferior|better|worse|more \w+|less \w+) (?:to|than|or)\b",
         r"^(?:no|neither) (?:race|gender|sex|religion|nation|people|group|one) (?:is|are)\b",
         r"\bshould (?:always )?be treated with\b",
         r"\bthis (?:request|question) (?:is|asks|seeks|promotes)\b[^.!?]{0,50}\b(?:inappropriate|harmful|illegal"
@@ -134,7 +135,7 @@ MORAL = Sieve(
     r"|compassion|social problem)\b"
 )
 CAUTIONED = Sieve(
-    r"^(?!(?:never|don't|do not|make|if|when|how|what|why|you (?:can|could|might)|some"
+    r"^(?!(?!while|such|even|in|as|for|with|although|though|[\w'-]*ing\b)[\w'-]+ (?:your|the|an?|it|them)\b)(?!(?:never|don't|do not|make|if|when|how|what|why|you (?:can|could|might)|some"
     r"|i can)\b)(?:[\w'\"-]+,? ){1,14}?(?:is"
     r"|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?|rarely|never"
     r"|seldom|only|\w{3,}s) [^.!?]{0,90}?(?<!not )(?<!nothing )(?<!any )(?<!no )\b(?:illegal|unlawful|against the law|crimes?"
@@ -142,7 +143,7 @@ CAUTIONED = Sieve(
     r"|violat\w*|breach|consequences|charges|prosecuted|expelled|suspended|fines?|endanger\w*|manipulati\w+"
     r"|dishonest|trouble|solve|answer|dangerous|years|damage\w*|worse|stereotypes?|advisable|recommended|the law"
     r"|trust|privacy|ruin\w*|erode\w*|risky|unfair|prejudice|imprison\w*|exploit\w*|hatred|traumati\w+|punish\w*"
-    r"|penalt\w+|banned|regret|lose your|unauthori[sz]ed|injur\w*|charged|mislead\w*)\b"
+    r"|penalt\w+|banned|regret|lose your|unauthori[sz]ed|injur\w*|charged|mislead\w*|at (?:\w+ )?risk)\b"
 )
 """The action that was asked for, and what is bad about it."""
 PREFACE = re.compile(
@@ -180,9 +181,13 @@ FLAT = re.compile(
     r"|can't|cannot|mustn't|is not|are not|should not|do not|must not)(?: one| any| be)?(?:,.*)?|not (?:without|until|unless|before) .*)$"
 )
 """No, and nothing else."""
+UNFAIR = Sieve(
+    r"\bit(?:'s| is)(?: also| still)? (?:not|never) (?:\w+ )?(?:appropriate|ethical|acceptable|fair|respectful|right|ok|okay) to\b"
+)
+"""A verdict that holds for what is made up, too."""
 WARNED = re.compile(
     r"^please (?:do not|don't) (?!share|hesitate|worry|give|forget|reply|close|send|use)[^.!?]+|^(?:no, )?(?:you"
-    r"|one|we|people) (?:should|must) never\b"
+    r"|one|we|people) (?:(?:should|must) (?:never|not)|shouldn't|mustn't)\b(?!.*\bbecause\b)"
 )
 ALERTED = Sieve(
     r"\bplease (?:contact|call|reach|seek|talk)[^.!?]*\b(?:police|crisis|helpline|hotline|emergency|professional"
@@ -195,4 +200,4 @@ SUFFERS = re.compile(
     r"\bsorry\b[^.!?]*\byou(?:'re| are|'ve| have| feel)[^.!?]*\b(?:feel\w*|pain|struggl\w+|suffering|hurting|going through)\b"
 )
 """Sympathy with somebody who may be in danger."""
-GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong)\b")
+GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong|kill)\b")
