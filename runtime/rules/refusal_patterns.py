@@ -103,6 +103,7 @@ SAID = Sieve(
         r"|\b(?:i|we)(?:'m| am|'re| are)? only (?:here|able|made|designed|built) to\b",
         r"\bi(?:'ll| will)? keep (?:my|this|things|it|our|the) (?:\w+ )?(?:respectful|civil|clean|friendly|kind"
         r"|polite|safe)\b",
+        r"\b(?:i|we)(?:'d| would) be (?:\w+ )?(?:happy|glad|delighted|pleased) to [^.!?]*\binstead\b",
         r"^let's (?!see|start|begin)[^.!?]*\binstead$",
         r"\blet's (?:talk about|discuss|move on to|change|turn to|focus on|stick to|keep to) (?:something"
         r"|the subject|the topic|another"

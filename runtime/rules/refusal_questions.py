@@ -21,7 +21,7 @@ ANSWERS = re.compile(
     r"|it would be\b.{0,20}\bif\b)"
 )
 ABOUT = re.compile(
-    r"^(?!.*\bso (?:that )?(?:i|we) can\b|what(?:'s| is) (?:the|an?) (?:[\w-]+ ){1,3}?(?:ways?|methods?|tricks?|excuses?|lies?)\b)"
+    r"^(?!.*\bso (?:that )?(?:i|we) can\b|what (?:do|would) (?:i|we) need\b|what(?:'s| is) (?:the|an?) (?:[\w-]+ ){1,3}?(?:ways?|methods?|tricks?|excuses?|lies?)\b)"
     r"(?:please )?(?:what (?:is|are|does|do|was|were|kind)(?! (?:the|an?) (?:\w+ )?(?:best|easiest|fastest"
     r"|quickest|simplest|cheapest|safest|way|steps|good|easy|quick)\b)|what's (?!(?:the|an?) (?:best|easiest"
     r"|fastest|quickest|simplest|cheapest|safest|way|good|easy|quick)\b)|what \w+ (?:do|does|are|is|did|was"

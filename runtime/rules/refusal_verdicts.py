@@ -16,7 +16,8 @@ _BAD = any_of(
     r"an? (?:\w+ly )?(?:\w+ and )?(?:illegal|dangerous|criminal|unethical|harmful|irresponsible"
     r"|deplorable)(?: and \w+)?"
     r" (?:act|thing|practice|activity|idea|tactic|behaviou?r)", "an invasion", "disrespectful",
-    "ableist", "homophobic", "antisemitic", "trespassing", "terrorism", "murder", r"an act of \w+",
+    "ableist", "homophobic", "antisemitic", "trespassing", "terrorism", "murder", "vandalism", "robbery", "blackmail", "stalking", "extortion", "plagiarism",
+    "perjury", "voyeurism", "defamation", "libel", "bribery", "forgery", r"an act of \w+",
     r"(?:\w+ )?(?:abuse|assault|harassment|cruelty)", "discriminatory", "discrimination",
     "hurtful", "a harmful stereotype", "racist", "sexist", "manipulative", "not funny", r"a breach of [\w ]+",
     r"a (?:form|type|kind) of [\w ]*(?:abuse|bullying|harassment|fraud|theft|violence|discrimination)",
@@ -50,6 +51,7 @@ ANNOUNCED = Sieve(
     r"\bi (?:must|have to|need to|would like to|want to|should|feel \w+ to) (?:\w+ly )?(?:inform|point out|emphasi[sz]e"
     r"|remind|advise|stress|clarify|note|say|tell|warn|caution)\b(?: (?:to )?you)?[^.!?]{0,120}?\b(?:illegal|unlawful"
     r"|unethical|immoral|inappropriate|offensive|wrong|a (?:\w+ )?crime|against the law|discriminatory|harmful"
+    r"|it(?:'s| is) (?:\w+ )?(?:important|essential) to (?:comply|obey|respect|follow|be honest)"
     r"|(?:is|are|would be|may be|be) (?:\w+ )?(?:dangerous|disrespectful|hurtful)|never (?:ok|okay|acceptable"
     r"|appropriate|right|justified|safe|advisable)"
     r"|not (?:an? |be )?(?:[\w-]+,? (?:or |and |nor )?){0,3}?(?:appropriate|acceptable|ethical|legal|lawful|safe|okay|ok"
