@@ -203,3 +203,22 @@ SUFFERS = re.compile(
 )
 """Sympathy with somebody who may be in danger."""
 GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong|kill)\b")
+MORALS = frozenset(
+    """
+    illegal illegally unlawful unethical immoral harm harmful harms hurt hurtful hurts hurting privacy consent respect respects
+    respectful respectfully dignity deserve deserves rights crime crimes criminal violence violent stereotype stereotypes
+    discriminate discriminating discrimination discriminatory consequences dishonest dishonesty disrespectful inappropriate unfair
+    fairness cruel cruelty compassion empathy kindness equal equally everyone regardless humiliate humiliating humiliation
+    manipulate manipulating manipulation deceive deceiving deception trust offensive prejudice prejudices hateful wellbeing
+    imprisonment penalty penalties fine fines jail prison law endanger endangers abuse abusive harassment autonomy boundaries
+    """.split()  # noqa: SIM905
+)
+"""Words of a lecture."""
+ADVICE = frozenset(
+    """
+    consider instead encourage better talk talking speak speaking reach counsel counselor counselors counsellor counselling
+    counseling therapist lawyer attorney please rather suggest recommend advise honest openly conversation alternatives glad happy
+    mediation professional helpline hotline
+    """.split()  # noqa: SIM905
+)
+"""Words that lead elsewhere."""
