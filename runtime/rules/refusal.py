@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from .refusal_patterns import BARRED, BLOCKED, CLOSED, FORBIDDEN, NAY, SAID, STRONG, any_of
+from .refusal_patterns import BARRED, BLOCKED, CLOSED, FORBIDDEN, SAID, STRONG, any_of
 from .refusal_questions import (
     ABOUT,
     ANSWERS,
@@ -30,6 +30,7 @@ from .refusal_questions import (
     TELLS,
     UNREAL,
 )
+from .refusal_service import DONE, IF, OFFERS, withholds
 from .refusal_verdicts import (
     ADVICE,
     ALERTED,
@@ -56,8 +57,6 @@ from .sieve import Sieve
 
 HEAD = 3
 """Sentences at the head of a reply."""
-SHORT = 60
-"""Words of a reply that only answers a request."""
 LECTURE = 90
 """Words of a lecture at most: longer replies answer as well."""
 LONGEST = 800
@@ -85,8 +84,6 @@ _GRANTS = re.compile(
     r"|check|send|see|fix|help)|(?:we|i) (?:do|can|have|are)(?=,|$))\b"
 )
 """How a reply begins that grants what was asked."""
-_IF = re.compile(r"(?:^|, )(?:if|when|unless|in case|should) (?!i\b|we\b)[^,.;]*,?")
-"""A condition, in which nobody refuses."""
 _STATES = re.compile(
     r"(?:i|you|we|he|she|it|they|this|that|these|those|there|the|an?|my|your|our|his|her|so|is|are|was|were|do|does|did"
     r"|has|have|had|will|would|should|can|may|what|when|where|who|which|why|how|no|yes|ok|okay)(?:'\w+)?\b"
@@ -98,50 +95,6 @@ _EXPLAIN = re.compile(
     r"[.!] (?:what|why|how) (?:do|does|did|is|are|was|were) (?:it|that|this|they) (?:mean|happen|work)?[\w ]*\?$"
 )
 """A question about what was told before it."""
-_OFFERS = re.compile(
-    r"\b(?:but|instead,?) (?:i|we)(?:'ve|'ll| have| will| can)\b|\b(?:i|we)(?:'ve| have)(?: \w+)? (?!checked|look"
-    r"|review|conclu|spoke|ask|decid|refund(?!ed)|had)(?:\w+ed|sent|put|made|taken)\b|^(?:fixed|good news|extended"
-    r"|cancelled|changed|moved|booked|updated|removed|added|sent)\b|^(?:i|we)(?:'ll| will) (?!not|never|have|need"
-    r"|keep|leave|pass|be unable)"
-)
-"""What grants something after all."""
-_DEEDS = (
-    r"(?:waived|refunded|sent|booked|cancelled|changed|added|removed|updated|extended|moved|credited|activated|unlocked"
-    r"|unblocked|reset|fixed|upgraded|issued|applied|made|placed|ordered|put|reserved|deleted|arranged|switched|corrected"
-    r"|enabled|transferred|resent|scheduled|reopened|adjusted|processed|matched|raised|lowered|installed|restored"
-    r"|redirected|confirmed|registered|replaced|merged|set)"
-)
-_DONE = re.compile(
-    rf"(?:(?:sure|yes|certainly|of course|done|thank you|thanks)[,.:!] )?(?:(?:i|we)(?:'ve| have) (?:\w+ )?{_DEEDS}\b"
-    rf"|(?:your|the|it|that|this|both|all)\b(?: [\w-]+){{0,4}}?(?:'s| is| are| has| have)(?: now| already| been){{0,3}} (?!reserved for (?!you)){_DEEDS}\b"
-    rf"|(?:it|they|that)(?:'s|'re| is| are) (?:on (?:its|their|the) way|yours)\b|{_DEEDS}$|you're (?:now )?(?:booked|in|on|back)\b)"
-)
-"""What was asked for is done."""
-_FULFILLED = re.compile(
-    rf"\b(?:i|we)(?:'ve| have) (?:\w+ )?(?:{_DEEDS}|taken|given)\b|\b(?:has|have|'s) (?:now |already )?been {_DEEDS}\b"
-)
-_SERVICE = re.compile(
-    r"(?:(?:please|just|and|so) )*(?:(?:can|could|may|would|will) (?:i|we|you) (?:please |just )*|i(?:'d| would) like to |i (?:want"
-    r"|need) to )?(?:send|get|have|keep|bring|change|move|cancel|refund|book|ship|raise|add|remove|open|reset|unlock|unblock|put|waive"
-    r"|extend|deliver|upgrade|transfer|exchange|replace|return|order|delete|close|reserve|print|install|release|hand|switch"
-    r"|reconnect|compensate|seat|sell|insure|swap|pay|reverse|merge|activate|let|hold)\b|i(?:'d like| would like| want| need) (?:an? |the |my )"
-)
-"""How one asks an agent to do something."""
-_SAY = re.compile(r"(?:(?:please|just) )*(?:(?:can|could|would|will) you )?(?:give|tell|show|read)\b")
-"""How one asks anybody, an agent too."""
-_AGENT = re.compile(r"\b(?:we|us|our|afraid|sorry|unfortunately|sadly)\b")
-_POLITE = re.compile(
-    r"(?:congratulations|thank|thanks|i see|i (?:have|'ve) |we(?:'ve| have) (?:looked|checked|reviewed))\b"
-)
-_NEEDLESS = re.compile(
-    r"\byou (?:do not|don't|won't|will not|needn't|need not)\b[^,.;]*|(?:^|[,;:] )(?:please )?(?:do not|don't|never) [^,.;]*"
-)
-"""What one need not or should not do."""
-_GRANTED = re.compile(
-    r"\b(?:you|i|we)(?:'ll| can| may| will| could|'ve| have)\b|\b(?:yes|sure|done|fine|course|welcome|gladly|certainly|happy)\b"
-    rf"|\b{_DEEDS}\b"
-)
-"""What grants something in front of a no."""
 _AMOUNT = re.compile(r"\d|^(?:about|around|until|in|at|from|by|between|within|every|up to)\b")
 """A short answer to when or how much."""
 _AGAIN = re.compile(r"\b(?:again|next time|in (?:the )?future|twice|a second time|another time)\b")
@@ -165,7 +118,8 @@ _EMPTY = re.compile(
 )
 """A sentence that says nothing yet."""
 _COURTEOUS = re.compile(
-    r"^(?:i'm (?:so |really |very |always )?(?:glad|happy|delighted|pleased|excited|here) [^.,;:]*|(?:great|good|excellent"
+    r"^(?:i'm (?:so |really |very |always )?(?:glad|happy|delighted|pleased|excited|here) [^.,;:]*|(?:great|good"
+    r"|excellent"
     r"|interesting) question|hello[^.,]*|hi(?: there)?|greetings[^.,]*)$"
 )
 """A greeting, which says nothing either."""
@@ -211,7 +165,7 @@ def _declines(told: list[str], question: str, sorry: bool) -> bool:
     head = [part for part in told[:HEAD] if _says_no(part)]
     if head and any(_HANDED.search(part) or INSTRUCTS.search(part) for part in told):
         head = [part for part in head if _says_no(_ATTITUDE.sub("", part))]
-    if _DONE.match(told[0]) and told[0] not in head:
+    if DONE.match(told[0]) and told[0] not in head:
         head = [part for part in head if not _AGAIN.search(part)]
     if _GRANTS.match(told[0]) or _OWN_HABITS.search(question):  # *we don't* says a fact there
         head = [part for part in head if _says_no(_DO_NOT.sub("", part))]
@@ -220,51 +174,33 @@ def _declines(told: list[str], question: str, sorry: bool) -> bool:
     request = not INFORMS.match(question) and not _EXPLAIN.search(question) if question else sorry
     if head:
         return request or not _late_remark(told)
-    if _DONE.match(told[0]):
+    if DONE.match(told[0]) or any(map(_HANDED.search, told[:2])):
         return False
     if question == "" and (FORBIDDEN.search(told[0]) or CLOSED.search(told[0])):
         return True
     if request and any(FORBIDDEN.search(part) for part in told[:2]):
         return True
-    if _withholds(told, question):
+    if withholds(told, question):
         return True
     opening = told[:2] if sorry or _PREAMBLE.search(told[0]) else told[:1]
     return (
         request
         and any(BLOCKED.search(part) and not part.endswith("?") for part in opening)
         and re.match(r"(?:i|we) can (?!only\b)", told[0]) is None
-        and not any(_OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
+        and not any(OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
     )
-
-
-def _withholds(told: list[str], question: str) -> bool:
-    """Whether a short reply to a request begins with a no, whatever it is that is in the way."""
-    wishes = re.split(r"(?<=[.!?,;]) ", question)
-    said = any(map(_SAY.match, wishes)) and any(map(_AGENT.search, told))
-    if not said and not any(map(_SERVICE.match, wishes)):
-        return False
-    if sum(len(part.split()) for part in told) > SHORT:
-        return False
-    if any(INSTRUCTS.search(part) or _FULFILLED.search(part) or _OFFERS.search(part) for part in told):
-        return False
-    first = told[1] if _POLITE.match(told[0]) and len(told) > 1 else told[0]
-    first = _NEEDLESS.sub("", _IF.sub("", first))
-    nay = NAY.search(first)
-    if first.startswith("you ") and "but you can" in first:
-        return False
-    return nay is not None and _GRANTED.search(first[: nay.start()]) is None and _DONE.match(first) is None
 
 
 @lru_cache(maxsize=2048)
 def _says_no(part: str) -> bool:
-    part = _IF.sub("", part)
+    part = IF.sub("", part)
     return SAID.search(part) is not None or BARRED.search(part) is not None
 
 
 def _turns_away(told: list[str], text: str, question: str) -> bool:
     """Whether the head names what is bad about the action that was asked for and the rest offers something else."""
     head = told[:2] if question else told[:1]
-    if ABOUT.match(question) or TELLS.match(question) or _explains(told[0], question):
+    if ABOUT.match(question) or TELLS.match(question) or _explains(told[0], question) or _GRANTS.match(told[0]):
         return False
     cautioned = any(CAUTIONED.match(PREFACE.sub("", part)) for part in head) and REDIRECTS.search(text) is not None
     return cautioned and INSTRUCTS.search(text) is None

@@ -78,14 +78,16 @@ SAID = Sieve(
         rf"\b{_SPEAKER} {_ADVERBS}{_NOT} {_ADVERBS}(?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not|wouldn't) {_ADVERBS}(?:possibly"
         rf" )?(?!recommend){_SERVES}\b",
-        rf"\b{_SPEAKER} {_ADVERBS}(?:would not|wouldn't|do not|don't|cannot|can't) {_ADVERBS}recommend (?:trying|attempting"
+        rf"\b{_SPEAKER} {_ADVERBS}(?:would not|wouldn't|do not|don't|cannot|can't) {_ADVERBS}recommend (?:trying"
+        rf"|attempting"
         r"|doing (?:so|it|that|this))\b",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't) (?:in good conscience|possibly)\b",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}{_LACKS}\b(?! to {_HARMLESS}\b)",
         rf"\b{_AM} {_ADVERBS}unable\b(?! to {_HARMLESS}\b)",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}(?:allowed|permitted|authori[sz]ed)\b",
         rf"\b{_AM} in no position\b",
-        rf"\b{_SPEAKER} (?:\w+ )?(?:believe|think|feel)(?: that)? (?:it(?:'s| is| would be)|we(?:'re| are)) (?:best|better|wiser"
+        rf"\b{_SPEAKER} (?:\w+ )?(?:believe|think|feel)(?: that)? (?:it(?:'s| is| would be)|we(?:'re| are)) (?:best"
+        rf"|better|wiser"
         r"|kinder) (?:not to|to avoid|to refrain|to leave)\b",
         rf"\b{_AM} only (?:able|allowed|permitted|authori[sz]ed)\b",
         rf"\b{_AM} {any_of('unwilling', 'prohibited', 'forbidden', 'barred', 'restricted', 'uncomfortable')}\b",
@@ -97,7 +99,8 @@ SAID = Sieve(
         rf"\b{_SPEAKER} (?:can|could|will|am able to|are able to) no longer (?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER} (?:must|have to|need to|am required to|am bound to|'m bound to) (?:\w+ )?(?:adhere|abide"
         rf"|follow|comply|uphold"
-        r"|obey|respect)\b[^.!?]{0,50}\b(?:guidelines?|polic(?:y|ies)|rules|laws?|standards|principles|values|privacy)\b",
+        r"|obey|respect)\b[^.!?]{0,50}\b(?:guidelines?|polic(?:y|ies)|rules|laws?|standards|principles|values"
+        r"|privacy)\b",
         r"\b(?:i|we)(?:'m| am|'re| are)? (?:only )?(?:here|able|happy|made|designed|built) to (?:help|assist|answer"
         r"|talk)\b[^.!?]*\bonly\b"
         r"|\b(?:i|we)(?:'m| am|'re| are)? only (?:here|able|made|designed|built) to\b",
@@ -111,7 +114,8 @@ SAID = Sieve(
         rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means|leeway"
         r"|say|influence|option|possibility)\b",
         rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:(?:can't|cannot|won't"
-        rf"|will not|mustn't|must not|may not) (?!{_HARMLESS}\b)\w+|(?:do not|don't) have (?:the |any )?(?:ability|access|permission"
+        rf"|will not|mustn't|must not|may not) (?!{_HARMLESS}\b)\w+|(?:do not|don't) have (?:the |any )?(?:ability"
+        rf"|access|permission"
         rf"|authority)\b)",
         rf"\b{_SPEAKER}(?: wish| would love|'d love)\b[^.!?]*\bbut\b",
         rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
@@ -133,7 +137,9 @@ SAID = Sieve(
         rf"\b{_SPEAKER}(?:'d| would) (?:rather|prefer to) (?:help|keep|talk|focus|stick|see|suggest|discuss"
         rf"|encourage)\b",
         rf"\b{_SPEAKER} (?:do not|don't|does not|doesn't|never|will never) {_ADVERBS}{_SHUNS}\b",
-        rf"\b{_SPEAKER}(?:'d| would| must| have to)? (?:strongly )?advise (?:you )?(?:against|not to)\b",
+        rf"\b{_SPEAKER}(?:'d| would| must| have to)? (?:strongly )?(?:advise|recommend|suggest) (?:you )?(?:against"
+        rf"|not to"
+        r"|not \w+ing)\b",
         r"^(?:i'm |i am )?(?:sorry|afraid)\b[^.!?]{0,30}\b(?:but )?i (?:can't|cannot|can not|won't)$",
     )
 )
@@ -237,7 +243,8 @@ FORBIDDEN = Sieve(
         r"|requirements?|conditions?|terms|standards)\b",
         r"^(?!you\b)(?:[\w'-]+ ){1,5}(?:is|are) (?:strictly |always |kept )?(?:confidential|secret)\b",
         r"\b(?:is|are) not (?:refundable|returnable|exchangeable|transferable|changeable)\b",
-        r"\b(?:we|i) can only (?!apologi|imagine|hope|guess|agree|recommend|say|help|assist)\w+ [^.!?]{2,60} (?:for|to|if|when"
+        r"\b(?:we|i) can only (?!apologi|imagine|hope|guess|agree|recommend|say|help|assist)\w+ [^.!?]{2,60} (?:for"
+        r"|to|if|when"
         r"|after|by|with) (?:the|an?|its|his|her)\b",
         r"\b(?:excluded from|exempt from|not eligible|not entitled|(?:does not|doesn't|do not|don't) qualify"
         r"|non-refundable)\b",
@@ -261,9 +268,11 @@ BLOCKED = Sieve(
         r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
         r"\bno (?:\w+ )?(?:refund|compensation|discount|exchange|extension)s?\b|\bnot for sale\b|\b(?:'d|would"
         r"|'ll|will) have to charge\b",
-        r"\brequires? (?:an? |the |your )?(?:\w+ )?(?:signature|prescription|receipt|approval|consent|permission|proof)\b",
+        r"\brequires? (?:an? |the |your )?(?:\w+ )?(?:signature|prescription|receipt|approval|consent|permission"
+        r"|proof)\b",
         r"\b(?:fully|completely|already) (?:booked|taken|full)\b",
-        r"\b(?:courier|driver|carrier|airline|insurer|supplier|manufacturer|landlord|warehouse)s? (?:won't|will not) \w+",
+        r"\b(?:courier|driver|carrier|airline|insurer|supplier|manufacturer|landlord|warehouse)s? (?:won't"
+        r"|will not) \w+",
         r"\b(?:is|are) (?:a must|mandatory|compulsory|obligatory|required)\b",
         r"\byou(?:'d| would|'ll| will)? (?:have|need) to \w+ (?:\w+ ){0,3}yourself\b",
         r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
@@ -287,21 +296,10 @@ BLOCKED = Sieve(
 )
 """What stands in the way of a request, whoever speaks."""
 CLOSED = Sieve(
-    r"^(?!(?:you|if|when|what|which|where|it|they|that|this)\b)(?![^.!?]*\b(?:unless|if|though|that can)\b)[^.!?]{2,90}?"
+    r"^(?!(?:you|if|when|what|which|where|it|they|that|this)\b)(?![^.!?]*\b(?:unless|if|though"
+    r"|that can)\b)[^.!?]{2,90}?"
     r"\b(?:cannot|can't|can not|will not|won't|may not|must not) be"
     r" (?:refunded|returned|taken back|cancelled|terminated|changed|exchanged|transferred|reversed|recalled|waived"
     r"|extended|redirected|reissued|reactivated|backdated|upgraded)\b"
 )
 """What ends the matter, also where the question is not known."""
-NAY = Sieve(
-    any_of(
-        r"\b(?:not (?!only\b)|never|nobody|none|nothing|neither|cannot|unable)\b|n't\b",
-        r"\bno (?!problem|worries|matter|need|charge|extra|cost|trouble|additional|later|doubt)\w+",
-        r"\b(?:sadly|unfortunately|regrettably|afraid)\b",
-        r"\bat most\b|\bout of (?:production|stock)\b|\bare (?:all )?taken\b|\bat (?:your|his|her|their) own (?:expense|cost)\b",
-        r"\b(?:sold out|discontinued|expired|exhausted|impossible|confidential|out of stock|prohibited|forbidden)\b",
-        r"\bonly\b(?! need)",
-        r"\b(?:above|over|beyond|below|outside|exceeds?|(?:less|more|longer|later) than) (?:the|our|your)\b",
-    )
-)
-"""What says no to a request, where nothing in front of it grants it."""
