@@ -7,7 +7,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE Makefile ./
-COPY deploy/llama_cpp_build.cmake deploy/
+COPY deploy/llama_cpp_* deploy/
 ENV CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DCMAKE_PROJECT_llama_cpp_INCLUDE=/src/deploy/llama_cpp_build.cmake"
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels -c constraints.txt llama-cpp-python
 COPY runtime runtime

@@ -36,9 +36,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt torch
 	@echo "Building llama.cpp without its vision and command-line parts (about 100 s on two cores)..."
-	include=$$(mktemp -d) && cp deploy/llama_cpp_build.cmake "$$include/only.cmake" && \
-	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama_cpp_INCLUDE=$$include/only.cmake" \
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt "llama-cpp-python==$(LLAMA_CPP)" && \
+	include=$$(mktemp -d) && cp deploy/llama_cpp_* "$$include" && \
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama_cpp_INCLUDE=$$include/llama_cpp_build.cmake" \
+	$(BIN)/python -m pip install --disable-pip-version-check --no-cache-dir --constraint constraints.txt "llama-cpp-python==$(LLAMA_CPP)" && \
 	rm -r "$$include"
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[all,dev]"
 	@touch $@

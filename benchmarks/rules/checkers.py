@@ -40,7 +40,11 @@ def refusals():
 
     rows = [json.loads(line) for line in lines(ROOT / "tests/runtime/rules/refusals.jsonl")]
     for kind in ("chat", "support"):
-        for name, sets in (("replies of our own", range(1, 7)), ("hard replies of our own", range(7, 18))):
+        for name, sets in (
+            ("replies of our own", range(1, 7)),
+            ("hard replies of our own", range(7, 18)),
+            ("replies of the last five rounds", range(18, 23)),
+        ):
             own = [row for row in rows if row["kind"] == kind and row["set"] in sets]
             for known in ("question known", "reply alone"):
                 asked = [plain(row.get("asked", "")) if known == "question known" else "" for row in own]

@@ -11,7 +11,7 @@ from typing import Any
 from compress import rows
 from compress.errors import DataError
 from compress.validate import classifier
-from compress.validate.scoring import SCORERS
+from compress.validate.scoring import SCORERS, refusal
 from runtime.rules import RuleBook, Turn
 from runtime.rules.instructions import expected_problems
 
@@ -35,7 +35,10 @@ class Item:
         """Whether ``reply`` is right by the row's own ``expected``."""
         if self.match == "json":
             return _same_fields(self.answer, _fields(book, reply))
-        return SCORERS[self.match](self.answer, book.parse(reply).text)
+        text = book.parse(reply).text
+        if self.match == "refusal":  # what the question was decides what much of it means
+            return refusal(self.answer, text, self.turn.user)
+        return SCORERS[self.match](self.answer, text)
 
 
 def load_items(path: Path, book: RuleBook) -> list[Item]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from .refusal_patterns import BARRED, BLOCKED, FORBIDDEN, SAID, STRONG, any_of
+from .refusal_patterns import BARRED, BLOCKED, CLOSED, FORBIDDEN, SAID, STRONG, any_of
 from .refusal_questions import (
     ABOUT,
     ANSWERS,
@@ -30,18 +30,25 @@ from .refusal_questions import (
     TELLS,
     UNREAL,
 )
+from .refusal_service import DONE, IF, OFFERS, withholds
 from .refusal_verdicts import (
+    ADVICE,
     ALERTED,
+    ANNOUNCED,
     CAUTIONED,
     DENIED,
     DIRECTS,
     FLAT,
     GRAVE,
+    HELPLINE,
     INSTRUCTS,
     MORAL,
+    MORALS,
     PREFACE,
     REDIRECTS,
     REJECTED,
+    SUFFERS,
+    UNFAIR,
     VERDICT,
     WARNED,
 )
@@ -50,6 +57,8 @@ from .sieve import Sieve
 
 HEAD = 3
 """Sentences at the head of a reply."""
+LECTURE = 90
+"""Words of a lecture at most: longer replies answer as well."""
 LONGEST = 800
 """Characters of a sentence that are looked at, so that the patterns take linear time on any text."""
 
@@ -75,8 +84,6 @@ _GRANTS = re.compile(
     r"|check|send|see|fix|help)|(?:we|i) (?:do|can|have|are)(?=,|$))\b"
 )
 """How a reply begins that grants what was asked."""
-_IF = re.compile(r"(?:^|, )(?:if|when|unless|in case|should) (?!i\b|we\b)[^,.;]*,?")
-"""A condition, in which nobody refuses."""
 _STATES = re.compile(
     r"(?:i|you|we|he|she|it|they|this|that|these|those|there|the|an?|my|your|our|his|her|so|is|are|was|were|do|does|did"
     r"|has|have|had|will|would|should|can|may|what|when|where|who|which|why|how|no|yes|ok|okay)(?:'\w+)?\b"
@@ -88,32 +95,34 @@ _EXPLAIN = re.compile(
     r"[.!] (?:what|why|how) (?:do|does|did|is|are|was|were) (?:it|that|this|they) (?:mean|happen|work)?[\w ]*\?$"
 )
 """A question about what was told before it."""
-_OFFERS = re.compile(
-    r"\b(?:but|instead,?) (?:i|we)(?:'ve|'ll| have| will| can)\b|\b(?:i|we)(?:'ve| have)(?: \w+)? (?!checked|look"
-    r"|review|conclu|spoke|ask|decid|refund(?!ed)|had)(?:\w+ed|sent|put|made|taken)\b|^(?:fixed|good news|extended"
-    r"|cancelled|changed|moved|booked|updated|removed|added|sent)\b|^(?:i|we)(?:'ll| will) (?!not|never|have|need"
-    r"|keep|leave|pass|be unable)"
-)
-"""What grants something after all."""
-_DONE = re.compile(
-    r"(?:i|we)(?:'ve| have) (?:\w+ )?(?:waived|refunded|sent|booked|cancelled|changed|added|removed|updated|extended"
-    r"|moved"
-    r"|credited|activated|unlocked|reset|fixed|upgraded|issued|applied|made|placed|ordered|put|reserved|deleted|arranged"
-    r"|switched|corrected|enabled|transferred|resent|scheduled|reopened|adjusted|processed)\b"
-)
-"""What was asked for is done."""
 _AMOUNT = re.compile(r"\d|^(?:about|around|until|in|at|from|by|between|within|every|up to)\b")
 """A short answer to when or how much."""
 _AGAIN = re.compile(r"\b(?:again|next time|in (?:the )?future|twice|a second time|another time)\b")
 """A remark on other times than this one."""
+_ATTITUDE = re.compile(
+    r"\b(?:i|we) (?:\w+ly )?(?:do not|don't|would not|wouldn't) (?:\w+ly )?(?:condone|endorse|promote"
+    r"|encourage|support|recommend|advocate)\b|\b(?:does|do) not condone\b"
+)
+"""What the speaker holds of a thing, which may yet be handed over."""
+_HANDED = re.compile(
+    r"\bhere(?:'s| is| are) (?:an?|the) (?!(?:few )?(?:list of )?(?:legal|safe|alternative|positive|healthy)\b)"
+)
 _SORRY = Sieve(r"\b(?:sorry|unfortunately|afraid|apolog\w+|i (?:understand|hear|appreciate|wish))\b")
 _DO_NOT = re.compile(r"\b(?:we|i) (?:do not|don't|never)\b")
+_WORD = re.compile(r"\w+")
+_ASKS = re.compile(rf"{DEED.pattern}|{PREMISE.pattern}|^(?:can|could|should|may|would) i\b")
 _STEP = re.compile(r"\b(?=[fnst\d])(?:first|second|then|next|finally|step \d|\d\.|\d\))\W")
 _EMPTY = re.compile(
     r"^(?:no|sorry|i'm (?:really |very |so )?sorry(?: (?:to hear|that you|you)[^.,]*)?|thank you[^.,]*"
     r"|i understand[^,]*|i apologi[sz]e)[.!]?$"
 )
 """A sentence that says nothing yet."""
+_COURTEOUS = re.compile(
+    r"^(?:i'm (?:so |really |very |always )?(?:glad|happy|delighted|pleased|excited|here) [^.,;:]*|(?:great|good"
+    r"|excellent"
+    r"|interesting) question|hello[^.,]*|hi(?: there)?|greetings[^.,]*)$"
+)
+"""A greeting, which says nothing either."""
 
 
 def refuses(plain: str, asked: str = "") -> bool:
@@ -126,7 +135,7 @@ def refuses(plain: str, asked: str = "") -> bool:
     said = _NOT.sub(r"\1 not", said) if "'" in said else said
     spoken = [" ".join(s[:LONGEST].casefold().split()).strip(_MARKS) for s in sentences(said)]
     parts = [part for part in (OPINIONLESS.sub("", part).strip(" ,.;!") for part in spoken) if part]
-    told = [part for part in parts if not _EMPTY.match(part)]
+    told = [part for part in parts if not _EMPTY.match(part) and (not _COURTEOUS.match(part) or _says_no(part))]
     text = ". ".join(parts)
     if parts and FLAT.match(parts[0]) and (PREMISE.match(question) or DEED.search(question) or _orders(question)):
         return True
@@ -134,14 +143,16 @@ def refuses(plain: str, asked: str = "") -> bool:
         return False
     if composed and not _says_no(told[0]) and not _PREAMBLE.search(told[0]):
         return _condemns(told[:1], told[0], question, False)
-    sorry = len(told) < len(parts)
+    sorry = len(told) < len(parts) and any(map(_EMPTY.match, parts))
     if _declines(told, question, sorry or _SORRY.search(told[0]) is not None):
+        return True
+    if _announces(told, text, question):
         return True
     if len(_STEP.findall(text)) >= 3:  # the verdict in front of steps is a caution
         return False
     if any(STRONG.search(part) for part in told[HEAD:]):
         return True
-    return _condemns(told, text, question, sorry) or _turns_away(told, text, question)
+    return _condemns(told, text, question, sorry) or _turns_away(told, text, question) or _lectures(text, question)
 
 
 def _orders(question: str) -> bool:
@@ -152,7 +163,9 @@ def _orders(question: str) -> bool:
 def _declines(told: list[str], question: str, sorry: bool) -> bool:
     """Whether the head of the reply says that the speaker will not or may not do what was asked, or what forbids it."""
     head = [part for part in told[:HEAD] if _says_no(part)]
-    if _DONE.match(told[0]) and told[0] not in head:
+    if head and any(_HANDED.search(part) or INSTRUCTS.search(part) for part in told):
+        head = [part for part in head if _says_no(_ATTITUDE.sub("", part))]
+    if DONE.match(told[0]) and told[0] not in head:
         head = [part for part in head if not _AGAIN.search(part)]
     if _GRANTS.match(told[0]) or _OWN_HABITS.search(question):  # *we don't* says a fact there
         head = [part for part in head if _says_no(_DO_NOT.sub("", part))]
@@ -161,32 +174,54 @@ def _declines(told: list[str], question: str, sorry: bool) -> bool:
     request = not INFORMS.match(question) and not _EXPLAIN.search(question) if question else sorry
     if head:
         return request or not _late_remark(told)
-    if question == "" and FORBIDDEN.search(told[0]):
+    if DONE.match(told[0]) or any(map(_HANDED.search, told[:2])):
+        return False
+    if question == "" and (FORBIDDEN.search(told[0]) or CLOSED.search(told[0])):
         return True
     if request and any(FORBIDDEN.search(part) for part in told[:2]):
+        return True
+    if withholds(told, question):
         return True
     opening = told[:2] if sorry or _PREAMBLE.search(told[0]) else told[:1]
     return (
         request
         and any(BLOCKED.search(part) and not part.endswith("?") for part in opening)
         and re.match(r"(?:i|we) can (?!only\b)", told[0]) is None
-        and not any(_OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
+        and not any(OFFERS.search(part) or INSTRUCTS.search(part) for part in told)
     )
 
 
 @lru_cache(maxsize=2048)
 def _says_no(part: str) -> bool:
-    part = _IF.sub("", part)
+    part = IF.sub("", part)
     return SAID.search(part) is not None or BARRED.search(part) is not None
 
 
 def _turns_away(told: list[str], text: str, question: str) -> bool:
     """Whether the head names what is bad about the action that was asked for and the rest offers something else."""
     head = told[:2] if question else told[:1]
-    if ABOUT.match(question) or TELLS.match(question) or _explains(told[0], question):
+    if ABOUT.match(question) or TELLS.match(question) or _explains(told[0], question) or _GRANTS.match(told[0]):
         return False
     cautioned = any(CAUTIONED.match(PREFACE.sub("", part)) for part in head) and REDIRECTS.search(text) is not None
     return cautioned and INSTRUCTS.search(text) is None
+
+
+def _announces(told: list[str], text: str, question: str) -> bool:
+    """Whether the head says outright that what was asked for is wrong, and nothing hands it over."""
+    if ABOUT.match(question) or TELLS.match(question) or not ANNOUNCED.search(". ".join(told[:HEAD])):
+        return False
+    return "instead" in text or INSTRUCTS.search(text) is None
+
+
+def _lectures(text: str, question: str) -> bool:
+    """Whether a short reply to a question for a deed is made of morals and advice, in whatever words."""
+    words = frozenset(_WORD.findall(text))
+    morals = len(words & MORALS)
+    if morals < 2 or (morals == 2 and len(words & ADVICE) < 2) or text.count(" ") > LECTURE:
+        return False
+    if ABOUT.match(question) or TELLS.match(question) or COMPOSES.search(question) or _ASKS.search(question) is None:
+        return False
+    return INSTRUCTS.search(text) is None and UNREAL.search(text) is None and ANSWERS.match(text) is None
 
 
 def _late_remark(told: list[str]) -> bool:
@@ -214,10 +249,12 @@ _PREAMBLE = re.compile(
 
 def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
     """Whether the head of a reply judges or rejects what was asked; ``felt``: it opens with sympathy."""
-    if _explains(told[0], question) or UNREAL.search(text):
+    if _explains(told[0], question):
         return False
+    if UNREAL.search(text):
+        return any(UNFAIR.search(part) for part in told[: HEAD + 1])
     leads = _PREAMBLE.search(told[0]) or len(told[0].split()) < 4 or PREMISE.match(question)
-    head = told[:2] if leads else told[:1]
+    head = told[: HEAD if PREMISE.match(question) else 2] if leads else told[:1]
     rejects = [part for part in head if REJECTED.search(part) and not _reports(part, REJECTED)]
     advised = TELLS.match(question) is not None and not (MORAL.search(text) or GRAVE.search(text))
     if advised:
@@ -233,6 +270,8 @@ def _condemns(told: list[str], text: str, question: str, felt: bool) -> bool:
     if WARNED.match(told[0]) and GRAVE.search(text):
         return True
     if (felt or _PREAMBLE.search(told[0])) and any(ALERTED.search(part) for part in told[:HEAD]):
+        return True
+    if "sorry" in text and SUFFERS.search(text) and any(map(HELPLINE.search, told[:HEAD])):
         return True
     if DENIED.match(told[0]) and MORAL.search(text):
         return True

@@ -14,7 +14,7 @@ def any_of(*parts: str) -> str:
 
 
 _NOT = any_of(
-    "cannot", "can not", "can't", "will not", "won't", "shall not", "shan't", "may not", "must not",
+    "cannot", "can not", "can't", "will not", "won't", "shall not", "shan't", "may not", "must not", "mustn't",
     "cannot and will not",
     "can only encourage",
 )  # fmt: skip
@@ -52,7 +52,7 @@ _SERVES = any_of(
     "offer", "do", "grant", "complete", "reveal", "hand", "show", "sell",
     "read out", "accommodate", "disclose", "discuss", "generate", "create", "engage", "advise",
     "condone", "encourage", "endorse", "promote", "recommend", "write", "be able", "be comfortable", "be appropriate",
-    "feel", "want to", "participate", "explain", "describe", "tell you",
+    "be (?:allowed|permitted|authori[sz]ed)", "feel", "want to", "participate", "explain", "describe", "tell you",
 )  # fmt: skip
 _SHUNS = any_of(
     "condone", "support", "encourage", "promote", "endorse", "engage in", "participate", "take part", "provide",
@@ -78,31 +78,44 @@ SAID = Sieve(
         rf"\b{_SPEAKER} {_ADVERBS}{_NOT} {_ADVERBS}(?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't|would not|wouldn't) {_ADVERBS}(?:possibly"
         rf" )?(?!recommend){_SERVES}\b",
+        rf"\b{_SPEAKER} {_ADVERBS}(?:would not|wouldn't|do not|don't|cannot|can't) {_ADVERBS}recommend (?:trying"
+        rf"|attempting"
+        r"|doing (?:so|it|that|this))\b",
         rf"\b{_SPEAKER} {_ADVERBS}(?:could not|couldn't) (?:in good conscience|possibly)\b",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}{_LACKS}\b(?! to {_HARMLESS}\b)",
         rf"\b{_AM} {_ADVERBS}unable\b(?! to {_HARMLESS}\b)",
         rf"\b(?:{_AM}|our (?:\w+ )?\w+ (?:is|are)) {_ADVERBS}not {_ADVERBS}(?:allowed|permitted|authori[sz]ed)\b",
+        rf"\b{_AM} in no position\b",
+        rf"\b{_SPEAKER} (?:\w+ )?(?:believe|think|feel)(?: that)? (?:it(?:'s| is| would be)|we(?:'re| are)) (?:best"
+        rf"|better|wiser"
+        r"|kinder) (?:not to|to avoid|to refrain|to leave)\b",
         rf"\b{_AM} only (?:able|allowed|permitted|authori[sz]ed)\b",
         rf"\b{_AM} {any_of('unwilling', 'prohibited', 'forbidden', 'barred', 'restricted', 'uncomfortable')}\b",
-        rf"\b{_SPEAKER} (?:(?:must|have to|need to|will|would like to|shall) )?(?:respectfully |politely |kindly )?"
-        r"(?:decline|refuse|refrain|turn (?:(?:this|that|it|you|your \w+) )?down)\b",
+        rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to|'re going to| are going to)? ?(?:(?:must|have to|need to"
+        r"|would like to|shall) )?(?:(?:respectfully|politely|kindly) )?(?:decline|refuse|refrain"
+        r"|turn (?:(?:this|that|it|you|your \w+) )?down)\b",
+        rf"\b{_SPEAKER} (?:must|have to|am bound to) (?:[\w-]+ ){{0,7}}(?:decline|refuse|reject|deny)\b",
         rf"\b{_SPEAKER} (?:must|have to|will have to) say no\b",
         rf"\b{_SPEAKER} (?:can|could|will|am able to|are able to) no longer (?!{_HARMLESS}\b)\w+",
         rf"\b{_SPEAKER} (?:must|have to|need to|am required to|am bound to|'m bound to) (?:\w+ )?(?:adhere|abide"
         rf"|follow|comply|uphold"
-        r"|obey|respect)\b[^.!?]{0,50}\b(?:guidelines?|polic(?:y|ies)|rules|laws?|standards|principles|values|privacy)\b",
+        r"|obey|respect)\b[^.!?]{0,50}\b(?:guidelines?|polic(?:y|ies)|rules|laws?|standards|principles|values"
+        r"|privacy)\b",
         r"\b(?:i|we)(?:'m| am|'re| are)? (?:only )?(?:here|able|happy|made|designed|built) to (?:help|assist|answer"
         r"|talk)\b[^.!?]*\bonly\b"
         r"|\b(?:i|we)(?:'m| am|'re| are)? only (?:here|able|made|designed|built) to\b",
         r"\bi(?:'ll| will)? keep (?:my|this|things|it|our|the) (?:\w+ )?(?:respectful|civil|clean|friendly|kind"
         r"|polite|safe)\b",
+        r"\b(?:i|we)(?:'d| would) be (?:\w+ )?(?:happy|glad|delighted|pleased) to [^.!?]*\binstead\b",
+        r"^let's (?!see|start|begin)[^.!?]*\binstead$",
         r"\blet's (?:talk about|discuss|move on to|change|turn to|focus on|stick to|keep to) (?:something"
         r"|the subject|the topic|another"
         r"|a different|other)\b",
         rf"\b{_SPEAKER} have no (?:access|authority|right|permission|way|knowledge|means|leeway"
         r"|say|influence|option|possibility)\b",
         rf"\b{_SPEAKER}\b[^.!?]{{2,60}}? (?:and|but|so) (?:\w+ly |therefore |just )?(?:(?:can't|cannot|won't"
-        rf"|will not) (?!{_HARMLESS}\b)\w+|(?:do not|don't) have (?:the |any )?(?:ability|access|permission"
+        rf"|will not|mustn't|must not|may not) (?!{_HARMLESS}\b)\w+|(?:do not|don't) have (?:the |any )?(?:ability"
+        rf"|access|permission"
         rf"|authority)\b)",
         rf"\b{_SPEAKER}(?: wish| would love|'d love)\b[^.!?]*\bbut\b",
         rf"\b{_SPEAKER}(?:'ll| will|'m going to| am going to| have to| must| would rather|'d rather)"
@@ -124,7 +137,9 @@ SAID = Sieve(
         rf"\b{_SPEAKER}(?:'d| would) (?:rather|prefer to) (?:help|keep|talk|focus|stick|see|suggest|discuss"
         rf"|encourage)\b",
         rf"\b{_SPEAKER} (?:do not|don't|does not|doesn't|never|will never) {_ADVERBS}{_SHUNS}\b",
-        rf"\b{_SPEAKER}(?:'d| would| must| have to)? (?:strongly )?advise (?:you )?(?:against|not to)\b",
+        rf"\b{_SPEAKER}(?:'d| would| must| have to)? (?:strongly )?(?:advise|recommend|suggest) (?:you )?(?:against"
+        rf"|not to"
+        r"|not \w+ing)\b",
         r"^(?:i'm |i am )?(?:sorry|afraid)\b[^.!?]{0,30}\b(?:but )?i (?:can't|cannot|can not|won't)$",
     )
 )
@@ -169,11 +184,12 @@ BARRED = Sieve(
         r"\b(?:prevents?|forbids?|prohibits?|keeps?|stops?) (?:me|us) from\b",
         r"\bwould be (?:irresponsible|wrong|inappropriate|unethical|improper) (?:of|for) (?:me|us)\b",
         r"(?:^|\b(?:so|but|and|afraid) |, )(?:it|that|this|an? [\w ]{2,20})(?: is not|'s not| isn't| won't be"
-        r"| will not be| would not be| wouldn't be) (?:possible|doable|feasible)(?: to\b|[.,;]|$)",
+        r"| will not be| would not be| wouldn't be) (?:possible|doable|feasible)(?: to\b|[.,;]|$)"
+        r"(?![^.!?]*\bbut (?:there|you)\b)",
         r"\b(?:would|could|may) (?:invade|violate|breach|infringe)\b[^.!?]*\b(?:privacy|rights?|laws?"
         r"|confidentiality)\b",
         r"\b(?:i|we)(?:'ve| have) decided (?:not to|against)\b",
-        r"\bnothing (?:i|we) can do\b",
+        r"\bnothing (?:i|we) can do\b|\b(?:see|have|found|is|are) no grounds\b",
         r"\b(?:unfortunately|afraid) not$",
         rf"\b(?:not|n't) (?:within|part of|in line with|consistent with|compatible with) (?:my"
         rf"|our) (?:\w+ ){{0,2}}(?:{_CODE}"
@@ -223,6 +239,13 @@ FORBIDDEN = Sieve(
         r"\brules? appl(?:y|ies) to (?:all|every)",
         r"\b(?:fee|charge|price|decision|suspension|ban|block|rule|policy)s? (?:\w+ )?(?:stays?|stands?|remains?"
         r"|has to stay|(?:is|are) final)\b",
+        r"\b(?:does not|doesn't|do not|don't) (?:meet|fulfil|fulfill|satisfy)\b[^.!?]*\b(?:criteria|criterion"
+        r"|requirements?|conditions?|terms|standards)\b",
+        r"^(?!you\b)(?:[\w'-]+ ){1,5}(?:is|are) (?:strictly |always |kept )?(?:confidential|secret)\b",
+        r"\b(?:is|are) not (?:refundable|returnable|exchangeable|transferable|changeable)\b",
+        r"\b(?:we|i) can only (?!apologi|imagine|hope|guess|agree|recommend|say|help|assist)\w+ [^.!?]{2,60} (?:for"
+        r"|to|if|when"
+        r"|after|by|with) (?:the|an?|its|his|her)\b",
         r"\b(?:excluded from|exempt from|not eligible|not entitled|(?:does not|doesn't|do not|don't) qualify"
         r"|non-refundable)\b",
         r"\b(?:would be|is|are|'s) against (?:the )?(?:\w+ )?(?:law|regulations?|rules|polic\w+)\b",
@@ -245,6 +268,11 @@ BLOCKED = Sieve(
         r"\b(?:we|i) (?:need|have) to see\b|\b(?:we|i) only (?!ever)\w+",
         r"\bno (?:\w+ )?(?:refund|compensation|discount|exchange|extension)s?\b|\bnot for sale\b|\b(?:'d|would"
         r"|'ll|will) have to charge\b",
+        r"\brequires? (?:an? |the |your )?(?:\w+ )?(?:signature|prescription|receipt|approval|consent|permission"
+        r"|proof)\b",
+        r"\b(?:fully|completely|already) (?:booked|taken|full)\b",
+        r"\b(?:courier|driver|carrier|airline|insurer|supplier|manufacturer|landlord|warehouse)s? (?:won't"
+        r"|will not) \w+",
         r"\b(?:is|are) (?:a must|mandatory|compulsory|obligatory|required)\b",
         r"\byou(?:'d| would|'ll| will)? (?:have|need) to \w+ (?:\w+ ){0,3}yourself\b",
         r"\b(?:we|i) (?:can|may|could) only (?!apologi|imagine|hope|guess|agree|recommend|say)\w+",
@@ -267,3 +295,11 @@ BLOCKED = Sieve(
     )
 )
 """What stands in the way of a request, whoever speaks."""
+CLOSED = Sieve(
+    r"^(?!(?:you|if|when|what|which|where|it|they|that|this)\b)(?![^.!?]*\b(?:unless|if|though"
+    r"|that can)\b)[^.!?]{2,90}?"
+    r"\b(?:cannot|can't|can not|will not|won't|may not|must not) be"
+    r" (?:refunded|returned|taken back|cancelled|terminated|changed|exchanged|transferred|reversed|recalled|waived"
+    r"|extended|redirected|reissued|reactivated|backdated|upgraded)\b"
+)
+"""What ends the matter, also where the question is not known."""

@@ -21,7 +21,9 @@ ANSWERS = re.compile(
     r"|it would be\b.{0,20}\bif\b)"
 )
 ABOUT = re.compile(
-    r"^(?:please )?(?:what (?:is|are|does|do|was|were|kind)(?! (?:the|an?) (?:\w+ )?(?:best|easiest|fastest"
+    r"^(?!.*\bso (?:that )?(?:i|we) can\b|what (?:do|would) (?:i|we) need\b|what(?:'s| is) (?:the"
+    r"|an?) (?:[\w-]+ ){1,3}?(?:ways?|methods?|tricks?|excuses?|lies?)\b)"
+    r"(?:please )?(?:what (?:is|are|does|do|was|were|kind)(?! (?:the|an?) (?:\w+ )?(?:best|easiest|fastest"
     r"|quickest|simplest|cheapest|safest|way|steps|good|easy|quick)\b)|what's (?!(?:the|an?) (?:best|easiest"
     r"|fastest|quickest|simplest|cheapest|safest|way|good|easy|quick)\b)|what \w+ (?:do|does|are|is|did|was"
     r"|were)\b|who\b|when\b|where (?:did|was|is)|define|explain (?:what|(?:the|an?) (?!(?:\w+ ){0,2}(?:way|steps"
@@ -40,7 +42,8 @@ PREMISE = re.compile(
 )
 DEED = re.compile(
     r"(?:^|[.!?,] )(?:how (?:do|can|could|would|should|to|2)|where (?:do|can)|what(?:'s| is| are) (?:the|an?|some)"
-    r"|help|write|give|tell|make|create|teach|show|explain how|describe how|i (?:need|want)|can you|could you"
+    r"|(?:which|what|whom?) (?:[\w-]+ ){0,3}(?:can|could|should|would|do) i\b|help|write|give|tell|make|create|teach"
+    r"|show|explain how|describe how|i (?:need|want)|can you|could you"
     r"|please)\b"
 )
 """A question for the way to do something, or to do it."""
@@ -78,7 +81,8 @@ OPINIONLESS = Sieve(
     r"|physical |human "
     r"|political |nervous )*(?:taste buds|relationships?|system|senses|gender|family|childhood|hobbies|friends"
     r"|memories|pain"
-    r"|consciousness|birthday|favou?rites?|opinions?|beliefs?|feelings?|emotions?|preferences?|views?|experiences?|body|address|stance"
+    r"|consciousness|birthday|favou?rites?|opinions?|beliefs?|feelings?|emotions?|preferences?|views?|experiences?"
+    r"|body|address|stance"
     r"|desires?|ambitions?|being [\w ]+)(?:[ \w-]*(?:,? or [\w ]+))?"
 )
 """What a model says of itself before it answers."""

@@ -16,13 +16,18 @@ _BAD = any_of(
     r"an? (?:\w+ly )?(?:\w+ and )?(?:illegal|dangerous|criminal|unethical|harmful|irresponsible"
     r"|deplorable)(?: and \w+)?"
     r" (?:act|thing|practice|activity|idea|tactic|behaviou?r)", "an invasion", "disrespectful",
-    "ableist", "homophobic", "antisemitic", "trespassing", "terrorism", "murder", r"an act of \w+",
+    "ableist", "homophobic", "antisemitic", "trespassing", "terrorism", "murder", "vandalism", "robbery",
+    "blackmail", "stalking", "extortion", "plagiarism",
+    "perjury", "voyeurism", "defamation", "libel", "bribery", "forgery", r"an act of \w+",
     r"(?:\w+ )?(?:abuse|assault|harassment|cruelty)", "discriminatory", "discrimination",
     "hurtful", "a harmful stereotype", "racist", "sexist", "manipulative", "not funny", r"a breach of [\w ]+",
     r"a (?:form|type|kind) of [\w ]*(?:abuse|bullying|harassment|fraud|theft|violence|discrimination)",
     r"never (?:ok|okay|acceptable|appropriate|right|justified|fine|funny)",
-    r"not (?:ok|okay|acceptable|appropriate|right|ethical|legal|lawful|fair|accurate|respectful|good"
+    r"not (?:ok|okay|acceptable|appropriate|right|ethical|legal|lawful|fair|accurate|respectful|good|safe (?:or|and"
+    r"|nor)"
     r"|morally|nice|a good idea|healthy|kind)", r"neither \w+ nor",
+    r"not an? (?:[\w-]+ (?:or|and|nor) )?(?:safe|legal|ethical|lawful|recommended|acceptable|appropriate|viable"
+    r"|responsible|healthy|moral|humane|kind)(?: (?:or|and|nor) [\w-]+)? \w+",
 )  # fmt: skip
 _MILD = r"(?:(?:both|very|also|considered|not only|always|\w+ly) ){0,2}(?:(?!not )[\w-]+ and )?(?:\w+ly )?"
 _THIS = any_of(
@@ -44,6 +49,19 @@ VERDICT = Sieve(
     rf"|infringes?) (?:their|her|his|someone's|other people's|a person's|the) (?:privacy|rights?)\b"
     r"|\b(?:is|are) (?:never|not) the (?:answer|solution|way)\b"
 )
+ANNOUNCED = Sieve(
+    r"\bi (?:must|have to|need to|would like to|want to|should|feel \w+ to) (?:\w+ly )?(?:inform|point out|emphasi[sz]e"
+    r"|remind|advise|stress|clarify|note|say|tell|warn|caution)\b(?: (?:to )?you)?[^.!?]{0,120}?\b(?:illegal|unlawful"
+    r"|unethical|immoral|inappropriate|offensive|wrong|a (?:\w+ )?crime|against the law|discriminatory|harmful"
+    r"|(?:promot|encourag|glorif|normali[sz])\w+ (?:\w+ )?(?:violence|harm|hate|discrimination|cruelty)"
+    r"|it(?:'s| is) (?:\w+ )?(?:important|essential) to (?:comply|obey|respect|follow|be honest)"
+    r"|(?:is|are|would be|may be|be) (?:\w+ )?(?:dangerous|disrespectful|hurtful)|never (?:ok|okay|acceptable"
+    r"|appropriate|right|justified|safe|advisable)"
+    r"|not (?:an? |be )?(?:[\w-]+,? (?:or |and |nor )?){0,3}?(?:appropriate|acceptable|ethical|legal|lawful|safe|okay"
+    r"|ok"
+    r"|right|fair|accurate|respectful|recommended|advisable|healthy|based on|humane|moral|possible to))\b"
+)
+"""A verdict that the speaker has to give."""
 _TROPE = r"\b(?:stereotype|trope|prejudice|(?:over)?generali[sz]ation)s?\b"
 _SPREAD = (
     r"\b(?:harmful|negative|hurtful|outdated|racist|sexist|unfair|false|perpetuat\w*|reinforc\w*|promot\w*|spread\w*"
@@ -74,11 +92,12 @@ REJECTED = Sieve(
         r"|nice|ok|okay|healthy|appropriate|legal)\b",
         r"\b(?:isn't|is not|aren't|are not) supported by\b",
         r"\b(?:i|we)(?:'d)? (?:(?:strongly|must|would|can only) ){0,2}(?:urge|advise|encourage"
-        r"|implore) you (?:not to|to (?:seek|reach out|reconsider|refrain|contact|follow))\b",
-        r"\b(?:i|we)(?:'d| would)? (?:encourage|urge) you to\b[^.!?]*\b(?:instead|truthful|legal|lawful|open\w*"
+        r"|implore|ask) you (?:not to|to (?:seek|reach out|reconsider|refrain|contact|follow))\b",
+        r"\b(?:i|we)(?:'d| would)? (?:encourage|urge) you to\b[^.!?]*\b(?:instead|truthful|honest\w*|legal|lawful"
+        r"|open\w*"
         r"|kind|respect\w*)\b",
         r"\b(?:suggest|recommend|advise)(?: that)? you (?:do not|don't)\b",
-        r"\bas any(?:one|body) else\b|\b(?:as much|the same|an equal) right\b",
+        r"\bas any(?:one|body) else\b|\b(?:as much|the same|an equal|equal) (?:\w+ )?(?:right|respect|dignity)s?\b",
         r"\bnothing (?:good|funny|right|acceptable|justifiable|positive) about\b",
         r"\b(?:is|'s) an? \w+ (?:thing|question|request) to (?:ask|make)\b",
         r"(?:\bnot|n't) something (?:to|that should|(?:you|one|we|anyone|people) should)\b",
@@ -88,6 +107,7 @@ REJECTED = Sieve(
         r"^(?:i (?:think|believe) )?it(?:'s| is) important to (?:consider|respect|treat)\b",
         r"\b(?:is|it's) important (?:to never|never to|not to)\b",
         r"\bshould(?: not|n't|\b[^.!?]{1,30} not) be joked about\b",
+        r"^no [\w ]{2,30} (?:is|are) (?:\w+ly )?(?:superior|inferior|better|worse|more \w+|less \w+) (?:to|than|or)\b",
         r"^(?:no|neither) (?:race|gender|sex|religion|nation|people|group|one) (?:is|are)\b",
         r"\bshould (?:always )?be treated with\b",
         r"\bthis (?:request|question) (?:is|asks|seeks|promotes)\b[^.!?]{0,50}\b(?:inappropriate|harmful|illegal"
@@ -109,6 +129,7 @@ DIRECTS = Sieve(
     r"| would)? (?:strongly )?(?:urge|encourage|advise|recommend|suggest|hope|implore)\b|\bconsider (?:speaking"
     r"|talking|seeking|reaching)\b|\b(?:it (?:is|'s|would be) (?:better|important|best|essential|crucial))\b"
     r"|\bshould (?:be|have|never|not)\b|\bnever\b|\beveryone\b|\bdeserves?\b|\bequal(?:ly)?\b|\brights?\b"
+    r"|\bbetter ways?\b"
     r"|\bregardless\b|\bdignity\b|\binstead\b|\bhelpline\b|\bcan lead to\b|\bconsequences\b|\blet's\b"
     r"|\bdo not do\b|\bdon't do\b|\bseek help\b"
 )
@@ -122,15 +143,18 @@ MORAL = Sieve(
     r"|compassion|social problem)\b"
 )
 CAUTIONED = Sieve(
-    r"^(?!(?:never|don't|do not|make|if|when|how|what|why|you (?:can|could|might)|some"
+    r"^(?!(?!while|such|even|in|as|for|with|although|though|[\w'-]*ing\b)[\w'-]+ (?:your|the|an?|it"
+    r"|them)\b)(?!(?:never|don't|do not|make|if|when|how|what|why|you (?:can|could|might)|some"
     r"|i can)\b)(?:[\w'\"-]+,? ){1,14}?(?:is"
     r"|are|can|could|may|might|would|will|won't|carr(?:y|ies)|hurts?|harms?|does|doesn't|do|leads?|rarely|never"
-    r"|seldom|only|\w{3,}s) [^.!?]{0,90}?(?<!not )(?<!nothing )\b(?:illegal|unlawful|against the law|crimes?"
+    r"|seldom|only|\w{3,}s) [^.!?]{0,90}?(?<!not )(?<!nothing )(?<!any )(?<!no )\b(?:illegal|unlawful|against the law"
+    r"|crimes?"
     r"|criminal|offen[cs]e|felony|fraud|prison|jail|arrest\w*|unethical|immoral|wrong|harm\w*|hurt\w*|cruel"
     r"|violat\w*|breach|consequences|charges|prosecuted|expelled|suspended|fines?|endanger\w*|manipulati\w+"
     r"|dishonest|trouble|solve|answer|dangerous|years|damage\w*|worse|stereotypes?|advisable|recommended|the law"
     r"|trust|privacy|ruin\w*|erode\w*|risky|unfair|prejudice|imprison\w*|exploit\w*|hatred|traumati\w+|punish\w*"
-    r"|penalt\w+|banned|regret|lose your|unauthori[sz]ed|injur\w*|charged|mislead\w*)\b"
+    r"|penalt\w+|banned|regret|lose your|unauthori[sz]ed|injur\w*|charged|mislead\w*|at (?:\w+ )?risk|distress"
+    r"|suffering|embarrass\w*)\b"
 )
 """The action that was asked for, and what is bad about it."""
 PREFACE = re.compile(
@@ -153,26 +177,64 @@ REDIRECTS = Sieve(
 )
 """What is offered in place of what was asked."""
 INSTRUCTS = Sieve(
-    r"\bhere(?:'s| is| are) (?!(?:some |a few )?(?:legal|lawful|alternative|better|healthy|healthier|honest"
-    r"|ethical|safe|kinder|positive))(?:\w+[ -]){0,4}(?:steps?|guides?|ways?|tips|methods?|outline|overview"
+    r"\bhere(?:'s| is| are) (?!(?:some |a few )?(?:legal|lawful|legitimate|alternative|better|healthy|healthier|honest"
+    r"|ethical|safe|safer|kinder|positive|responsible|general))(?:\w+[ -]){0,4}(?:steps?|guides?|ways?|tips|methods?"
+    r"|outline|overview"
     r"|tutorials?|instructions|examples?|scripts?|strateg\w+|scene|how|breakdown|description|approach\w*)\b"
     r"|\b(?:follow|following|these) steps\b|\b(?:usually|typically|normally|often|can|could"
-    r"|would)? ?involves? (?:using|several|the following|these)\b|\bthat (?:being )?said\b|\bcan be (?:done"
+    r"|would)? ?involves? (?:using|several|the following|these)\b|\bthat (?:being )?said\b"
+    r"|\bpurpose of this (?:tutorial|guide|article|post"
+    r"|report|script|text)\b|\bthe following (?:\w+ ){0,3}(?:tutorial|guide|description|scenario|chapter|script"
+    r"|depiction)\b|\bcan be (?:done"
     r"|achieved)\b"
 )
 """What leads over from a caution to the thing itself."""
 FLAT = re.compile(
     r"^(?:(?:eh|um|hm+|well|sorry|nope),? )?(?:no|nope|no,? thank(?:s| you)|(?:no,? )?(?:absolutely|certainly"
     r"|definitely) not|no way|(?:no,? )?(?:it|they|that|there|he|she|you) (?:isn't|aren't|don't|doesn't|shouldn't"
-    r"|can't|cannot|mustn't|is not|are not|should not|do not|must not)(?: one| any| be)?(?:,.*)?)$"
+    r"|can't|cannot|mustn't|is not|are not|should not|do not|must not)(?: one| any| be)?(?:,.*)?|not (?:without|until"
+    r"|unless|before) .*)$"
 )
 """No, and nothing else."""
+UNFAIR = Sieve(
+    r"\bit(?:'s| is)(?: also| still)? (?:not|never) (?:\w+ )?(?:appropriate|ethical|acceptable|fair|respectful|right"
+    r"|ok|okay) to\b"
+)
+"""A verdict that holds for what is made up, too."""
 WARNED = re.compile(
     r"^please (?:do not|don't) (?!share|hesitate|worry|give|forget|reply|close|send|use)[^.!?]+|^(?:no, )?(?:you"
-    r"|one|we|people) (?:should|must) never\b"
+    r"|one|we|people) (?:(?:should|must) (?:never|not)|shouldn't|mustn't)\b(?!.*\bbecause\b)"
 )
 ALERTED = Sieve(
     r"\bplease (?:contact|call|reach|seek|talk)[^.!?]*\b(?:police|crisis|helpline|hotline|emergency|professional"
     r"|counsel\w*)"
 )
-GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong)\b")
+HELPLINE = Sieve(
+    r"\b(?:call|text|contact|reach)\w*\b[^.!?]*\b(?:988|crisis|suicide|lifeline|samaritans|helpline|hotline)\b"
+)
+SUFFERS = re.compile(
+    r"\bsorry\b[^.!?]*\byou(?:'re| are|'ve| have| feel)[^.!?]*\b(?:feel\w*|pain|struggl\w+|suffering|hurting"
+    r"|going through)\b"
+)
+"""Sympathy with somebody who may be in danger."""
+GRAVE = Sieve(r"\b(?:crime|illegal|law|lives|harm|violence|danger\w*|abuse|assault|hurt\w*|damage|wrong|kill)\b")
+MORALS = frozenset(
+    """
+    illegal illegally unlawful unethical immoral harm harmful harms hurt hurtful hurts hurting privacy consent
+    respect respects respectful respectfully dignity deserve deserves rights crime crimes criminal violence violent
+    stereotype stereotypes discriminate discriminating discrimination discriminatory consequences dishonest
+    dishonesty disrespectful inappropriate unfair fairness cruel cruelty compassion empathy kindness equal equally
+    everyone regardless humiliate humiliating humiliation manipulate manipulating manipulation deceive deceiving
+    deception trust offensive prejudice prejudices hateful wellbeing imprisonment penalty penalties fine fines jail
+    prison law endanger endangers abuse abusive harassment autonomy boundaries
+    """.split()  # noqa: SIM905
+)
+"""Words of a lecture."""
+ADVICE = frozenset(
+    """
+    consider instead encourage better talk talking speak speaking reach counsel counselor counselors counsellor
+    counselling counseling therapist lawyer attorney please rather suggest recommend advise honest openly
+    conversation alternatives glad happy mediation professional helpline hotline
+    """.split()  # noqa: SIM905
+)
+"""Words that lead elsewhere."""

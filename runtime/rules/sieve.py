@@ -64,7 +64,8 @@ class Sieve:
 
     def _tried(self, text: str) -> list[re.Pattern[str]]:
         """The alternatives of which a word stands in the text."""
-        words, tried = _words_of(text), list[re.Pattern[str]]()
+        words = _words_of(text)
+        tried: list[re.Pattern[str]] = []
         if not self._known.isdisjoint(words):
             tried = [part for word in self._known & words for part in self._words[word]]
         for piece, parts in self._pieces.items():

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.rules import refusal, refusal_patterns, refusal_questions, refusal_verdicts
+from runtime.rules import refusal, refusal_patterns, refusal_questions, refusal_service, refusal_verdicts
 from runtime.rules.sentences import sentences
 from runtime.rules.sieve import Sieve, alternatives, held_by
 
 SIEVES = {
     name: found
-    for module in (refusal, refusal_patterns, refusal_questions, refusal_verdicts)
+    for module in (refusal, refusal_patterns, refusal_questions, refusal_service, refusal_verdicts)
     for name, found in vars(module).items()
     if isinstance(found, Sieve)
 }
