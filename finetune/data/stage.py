@@ -200,8 +200,8 @@ class Rows:
             if number != name and number.isdecimal() and self._unnamed(int(number)):
                 first = int(number)
         if first != line:
-            place, at = place_of(self.path, self.split, first)
-            where = f"on line {at}" if place == self.path else f"in {place}:{at}"
+            file, at = place_of(self.path, self.split, first)
+            where = f"on line {at}" if file == self.path else f"in {file}:{at}"
             raise self._wrong(line, f"id {row['id']!r} stands {where} already", "give every row its own id")
 
     def _wrong(self, line: int, what: str, hint: str) -> DataError:
