@@ -60,8 +60,9 @@ def chat(question, answer, name=None):
             {
                 "turns": [
                     {"speaker": "USER", "utterance": "a?"},
-                    {"speaker": "SYSTEM", "utterance": "b"},
+                    {"speaker": "SYSTEM", "utterance": ""},
                     {"speaker": "USER", "utterance": " "},
+                    {"speaker": "SYSTEM", "utterance": "b"},
                 ]
             },
             "a?",
