@@ -202,13 +202,14 @@ def _history(given: Any) -> list[dict[str, Any]]:
 
 
 _TAG = re.compile(r"<\|(system|user|assistant)\|>")
-_ENDS = re.compile(r"\s*(?:<\|(?:end|endoftext|im_end|eot_id)\|>|</s>)\s*\Z")
+_BEGIN = re.compile(r"\s*(?:<s>|<\|(?:begin_of_text|endoftext)\|>)?\s*")
+_ENDS = re.compile(r"(?:\s*(?:<\|(?:end|endoftext|im_end|eot_id)\|>|</s>))+\s*\Z")
 
 
 def tagged(row: Mapping[str, Any]) -> Row:
     """``{"text"}`` with turns behind ``<|system|>``, ``<|user|>`` and ``<|assistant|>``."""
     (string,) = _strings(row, "text")
-    pieces = _TAG.split(string)
+    pieces = _TAG.split(_BEGIN.sub("", string, count=1))
     if len(pieces) < 3 or pieces[0].strip():
         raise ValueError("holds no turn: expected <|user|> … <|assistant|> …")
     turns = zip(pieces[1::2], pieces[2::2], strict=True)
@@ -302,9 +303,12 @@ def abcd(row: Mapping[str, Any]) -> Row:
 
 
 def joined(said: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Turns of one speaker made one; what is said before the first question and after the last answer is left out."""
+    """Turns of one speaker made one, without those in which nothing is said; what is said before the first question
+    and after the last answer is left out."""
     turns: list[dict[str, Any]] = []
     for role, what in said:
+        if not what.strip():
+            continue
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += f" {what}"
         elif turns or role == "user":
@@ -375,7 +379,7 @@ def guess(row: Mapping[str, Any]) -> str:
 
 def _nearer(adapter: str, row: Mapping[str, Any]) -> str:
     """What tells shapes with the same columns apart."""
-    if adapter == "text" and isinstance(row["text"], str) and _TAG.match(row["text"].lstrip()):
+    if adapter == "text" and isinstance(row["text"], str) and _TAG.match(_BEGIN.sub("", row["text"], count=1)):
         return "tagged"
     told = isinstance(row.get("chosen"), str) and "prompt" not in row
     return "hh" if adapter == "preference" and told else adapter

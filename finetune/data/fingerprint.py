@@ -19,10 +19,24 @@ def fingerprint(row: Row) -> bytes:
     Case, spaces and punctuation make no difference, nor does a system message; signs that make words (vowel signs,
     emoji, ``C++``) do.
     """
-    said = [words(m["content"]) for m in row["messages"] if m["role"] == "user"]
-    return digest(
-        [said, {name: _whole(value) for name, value in (row.get("facts") or {}).items()}, row.get("sources") or None]
-    )
+    return _of([words(m["content"]) for m in row["messages"] if m["role"] == "user"], row)
+
+
+def answered(row: Row) -> set[bytes]:
+    """The questions that a training row answers: its own, and those of earlier turns whose replies may be learnt."""
+    said: list[str] = []
+    found = set()
+    for message in row["messages"]:
+        if message["role"] == "user":
+            said.append(words(message["content"]))
+        elif message["role"] == "assistant" and message.get("weight", 1):
+            found.add(_of(said, row))
+    return found | {_of(said, row)}
+
+
+def _of(said: list[str], row: Row) -> bytes:
+    facts = {name: _whole(value) for name, value in (row.get("facts") or {}).items()}
+    return digest([said, facts, row.get("sources") or None])
 
 
 def _whole(value: Any) -> Any:

@@ -1,5 +1,5 @@
-"""Rows of a data file with the line each stands on: JSONL, JSON, CSV/TSV, Parquet, plain or gzipped; folders of
-``datasets`` or of text.
+"""Rows of a data file with the line each stands on: JSONL, JSON, CSV/TSV, Parquet, plain or gzipped; folders of such
+files, of ``datasets`` or of text.
 
 JSONL, CSV and Parquet are read row by row: a file may be larger than the memory. A row that cannot be read is a
 ``DataError`` with file and line in place of the row, so that the reader may go on after it.
@@ -25,7 +25,10 @@ from compress.rows import parse
 
 NumberedRow = tuple[int, Any]
 """Line and row, or line and the DataError that stands for it."""
-PARQUET_ROWS = 1024
+PARQUET_ROWS, PARQUET_BYTES = 1024, 1 << 20
+"""Rows that are decoded together; what is read of a column at a time (else all of it in a group of rows)."""
+ABOUT = re.compile(r"(schema|state|dataset_dict|dataset_infos?|metadata)\.json(\.gz)?")
+"""Files beside rows that tell of them."""
 DOCUMENTS = (".htm", ".html", ".markdown", ".md", ".rst", ".txt")
 
 
@@ -38,27 +41,49 @@ PARTS = {
 
 
 def read_rows(path: Path, split: str = "train") -> Iterator[NumberedRow]:
-    """``(line, row)`` of every row; the line counts from 1 (in Parquet the row's number, in a folder the file's).
+    """``(line, row)`` of every row; the line counts from 1 (in Parquet the row's number; in a folder of files with rows
+    that over all of them, ``place_of``; in one of documents the file's).
 
     Raises DataError where the rest of the file cannot be read either.
     """
     if path.is_dir():
         shards = shards_of(path, split)
-        numbered = (row for shard in shards for _, row in READERS[shard.suffix](shard))
+        numbered = (row for shard in shards for _, row in _of_file(shard, split))
         yield from enumerate(numbered, 1) if shards else _folder(path)
         return
     if not path.is_file():
         raise DataError(path, None, "there is no such file", next="check the path under data: in the pipeline file")
-    inner, packed = Path(path.name.lower().removesuffix(".gz")).suffix, path.suffix.lower()
+    inner, packed = _kind(path), path.suffix.lower()
     if inner not in READERS or (packed == ".gz" and inner in (".parquet", ".arrow")):
         hint = "unpack it first, or pack it with gzip" if packed in PACKED else "use " + ", ".join(READERS)
         raise DataError(path, None, f"files ending in {packed or 'nothing'} are not read here", next=hint)
-    yield from _json(path, split) if inner == ".json" else READERS[inner](path)
+    yield from _of_file(path, split)
+
+
+def _of_file(path: Path, split: str) -> Iterator[NumberedRow]:
+    return _json(path, split) if _kind(path) == ".json" else READERS[_kind(path)](path)
+
+
+def _kind(path: Path) -> str:
+    """The end of a file's name that says what its rows are."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def place_of(path: Path, split: str, number: int) -> tuple[Path, int]:
+    """File and line of the row that ``read_rows`` gives the ``number``."""
+    count = 0
+    for shard in shards_of(path, split) if path.is_dir() else ():
+        for line, _ in _of_file(shard, split):
+            count += 1
+            if count == number:
+                return shard, line
+    return path, number
 
 
 def shards_of(path: Path, split: str) -> list[Path]:
     """The files of a split in a folder of Hugging Face's ``datasets``, in their order: as ``save_to_disk`` writes it
-    (one split or several), or Parquet files with the split in their names; none where it is another folder."""
+    (one split or several); or files of one kind with the split in their names, or all of them where none names one.
+    None where it is another folder, or for calibration one of documents."""
     for part in ("", *PARTS[split]):
         state = path / part / "state.json"
         if state.is_file():
@@ -67,7 +92,7 @@ def shards_of(path: Path, split: str) -> list[Path]:
             except (ValueError, KeyError, TypeError, OSError):
                 what = "does not name the files of a data set"
                 raise DataError(state, None, what, next="write the folder again with save_to_disk") from None
-    files = sorted(path.rglob("*.parquet"))
+    files = _files_of_rows(path, split)
     named = {file: set(re.split(r"[^a-z]+", file.relative_to(path).as_posix().lower())) for file in files}
     for part in PARTS[split]:
         found = [file for file in files if part in named[file]]
@@ -75,6 +100,26 @@ def shards_of(path: Path, split: str) -> list[Path]:
             return found
     every = {part for parts in PARTS.values() for part in parts}
     return [] if any(words & every for words in named.values()) else files
+
+
+def _files_of_rows(path: Path, split: str) -> list[Path]:
+    """The files below a folder that hold rows, sorted: Parquet ones if there are any, else those of the one kind that
+    there is. Raises DataError where there are several."""
+    shown = [file for file in _shown(path) if _kind(file) in READERS and not ABOUT.fullmatch(file.name.lower())]
+    documents = split == "calibration" and any(file.suffix.lower() in DOCUMENTS for file in _shown(path))
+    kinds = sorted({_kind(file) for file in shown} - {".arrow"})
+    if ".parquet" in kinds or documents:
+        kinds = [".parquet"]
+    if len(kinds) > 1:
+        what = f"holds files of several kinds: {', '.join(kinds)}"
+        raise DataError(path, None, what, next="name one file, or a folder with those of one kind")
+    return [file for file in shown if _kind(file) in kinds]
+
+
+def _shown(path: Path) -> list[Path]:
+    """The files below a folder whose names do not begin with a dot, sorted."""
+    files = (file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts))
+    return sorted(file for file in files if file.is_file())
 
 
 @overload
@@ -236,7 +281,7 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
     need("datasets")  # brings pyarrow
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, buffer_size=PARQUET_BYTES, pre_buffer=False) as file:
             names = file.schema_arrow.names
             doubled = next((name for name in names if names.count(name) > 1), None)
             if doubled is not None:
@@ -303,8 +348,7 @@ MAGIC = (
 
 def _folder(path: Path) -> Iterator[NumberedRow]:
     """``{"text"}`` of every document in a folder, in the order of their paths."""
-    shown = (file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts))
-    files = sorted(file for file in shown if file.suffix.lower() in DOCUMENTS and file.is_file())
+    files = [file for file in _shown(path) if file.suffix.lower() in DOCUMENTS]
     if not files:
         raise DataError(path, None, "holds no documents", next=f"put files in it that end in {', '.join(DOCUMENTS)}")
     for number, file in enumerate(files, 1):

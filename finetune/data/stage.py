@@ -22,11 +22,12 @@ from compress.costs import WORKER, Work
 from compress.errors import DataError, UsageError
 from compress.numbers import read_number
 from compress.outline import SAMPLE, Outline, Split
-from compress.rows import check_parts, kind, question_of
+from compress.rows import check_parts, kind
 from compress.stage import Job, JobOutline, Needs, Params, Stage
 from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
-from finetune.data.fingerprint import digest, fingerprint
-from finetune.data.readers import read_rows, shards_of
+from finetune.data.fingerprint import digest
+from finetune.data.overlap import Apart
+from finetune.data.readers import place_of, read_rows, shards_of
 from runtime.rules import RuleBook, Turn, load_rules
 from runtime.rules.instructions import expected_problems
 
@@ -35,6 +36,8 @@ ROW_S = 0.00015
 """Seconds of the interpreter for a row."""
 KEPT = ("id", "facts", "labels", "expected", "cluster", "prompted", "sources", "chosen", "rejected", "label")
 NEAR = {"facts", "labels", "expected", "cluster", "prompted"}
+SHOWN = 3
+"""Of the rows that cannot be used, those whose faults are told."""
 COLUMNS = {*KEPT, *(column for columns in WANTED.values() for column in columns)}
 """Names that mean something here."""
 
@@ -75,7 +78,7 @@ class FilesData(Stage[FilesParams]):
     """Reads, checks and rewrites the splits, a row at a time."""
 
     Params = FilesParams
-    version = 6
+    version = 7
     accepts = frozenset()
     produces = "data"
     uses = frozenset({"rules"})
@@ -90,7 +93,7 @@ class FilesData(Stage[FilesParams]):
             read = path.is_dir() and (path == p.calibration or shards_of(path, split))
             if not path.is_file() and not read:
                 what = (
-                    "is a folder, and not one of datasets"
+                    "is a folder, and not one of datasets or of files with rows"
                     if path.is_dir()
                     else "is no plain file"
                     if path.exists()
@@ -106,34 +109,40 @@ class FilesData(Stage[FilesParams]):
         return Outline("data", sum(split.disk_bytes for split in splits.values()), splits=splits)
 
     def needs(self, job: JobOutline[FilesParams]) -> Needs:
-        """A digest of each question in memory; each row is checked."""
-        found = self.outline(job)
+        """Each row is checked. In memory stay the evaluation's questions, the ids that rows bring, and for
+        ``duplicates: drop`` a digest of each row."""
+        found, kept = self.outline(job), 0
+        for name, split in found.splits.items():
+            remembered = name == "eval" or job.params.duplicates == "drop" or any("id" in row for row in split.sample)
+            kept += split.rows if remembered else 0
         rows = sum(split.rows for split in found.splits.values())
-        return Needs(found.disk_bytes, WORKER + 200 * rows, Work(python=rows * ROW_S))
+        return Needs(found.disk_bytes, WORKER + 200 * kept, Work(python=rows * ROW_S))
 
     def run(self, job: Job[FilesParams]) -> Mapping[str, Any]:
         p, book = job.params, load_rules(job.rules) if job.rules else None
         counts: dict[str, Any] = {"train": 0, "calibration": 0, "evaluation": 0, "evaluation_questions": 0}
-        known: dict[bytes, int] = {}
+        held = Rows(p.eval, p, "eval", book).rows() if p.train and p.eval else ()
+        apart, read = Apart(p.overlap, p.train, p.eval, held), list[Rows]()
         if p.train:
-            train = Rows(p.train, p, "train", book)
-            counts["train"] = train.write(job, lambda line, row: known.setdefault(fingerprint(row), line) is not None)
-            counts["calibration"] = counts["train"]
+            read.append(Rows(p.train, p, "train", book))
+            counts["train"] = counts["calibration"] = read[-1].write(job, apart.taught)
             if not p.calibration:
                 shutil.copyfile(job.out / "train.jsonl", job.out / "calibration.jsonl")
         if p.calibration:
-            counts["calibration"] = Rows(p.calibration, p, "calibration").write(job)
+            read.append(Rows(p.calibration, p, "calibration"))
+            counts["calibration"] = read[-1].write(job)
         if p.eval:
-            held, apart = Rows(p.eval, p, "eval", book), Apart(p, known)
+            read.append(Rows(p.eval, p, "eval", book))
             try:
-                counts["evaluation"] = held.write(job, apart)
+                counts["evaluation"] = read[-1].write(job, apart)
             finally:
                 apart.finish()
             counts |= {"evaluation_questions": len(apart.asked), "overlap": apart.both}
             if len(apart.asked) < counts["evaluation"]:
                 said = "%s: %d rows ask %d different questions; one question is one cluster"
                 log.warning(said, p.eval, counts["evaluation"], len(apart.asked))
-        return counts
+        left_out = {rows.split: found for rows in read if (found := rows.left_out())}
+        return counts | ({"left_out": left_out} if left_out else {})
 
 
 class Rows:
@@ -142,19 +151,26 @@ class Rows:
     def __init__(self, path: Path, p: FilesParams, split: str, book: RuleBook | None = None) -> None:
         self.path, self.p, self.split, self.book = path, p, split, book
         self.ids: dict[str, int] = {}
+        self.unnamed = bytearray()
         self.bad: list[DataError] = []
         self.seen: set[bytes] = set()
-        self.twins = 0
+        self.broken = self.twins = 0
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """``(line, canonical row)``; raises DataError with file and line of the first broken row, or leaves it out."""
         for line, raw in read_rows(self.path, self.split):
             try:
-                yield line, self._row(line, raw)
+                row = self._row(line, raw)
+                if self._twin(row):
+                    continue
+                self._name(line, row)
             except DataError as error:
                 if self.p.on_bad_row == "fail":
                     raise
-                self.bad.append(error)
+                self.broken += 1
+                self.bad = [*self.bad, error][:SHOWN]
+                continue
+            yield line, row
 
     def _row(self, line: int, raw: Any) -> Row:
         if isinstance(raw, DataError):
@@ -163,22 +179,45 @@ class Rows:
             row = canonical(raw, self.p, self.split)
             if self.book is not None:
                 check_known(row, self.book)
-            row.setdefault("id", f"{self.path.name}:{line}")
             written(row)
         except (ValueError, RecursionError) as error:
-            raise DataError(self.path, line, str(error), next="mend or remove that row") from None
-        first = self.ids.setdefault(str(row["id"]), line)
-        if first != line:
-            what = f"id {row['id']!r} stands on line {first} already"
-            raise DataError(self.path, line, what, next="give every row its own id")
+            raise self._wrong(line, str(error), "mend or remove that row") from None
         return row
+
+    def _name(self, line: int, row: Row) -> None:
+        """Name a row without an id by its place. Raises DataError for an id that an earlier row has. A row that is
+        named by its place takes one bit of memory."""
+        place = self.path.name.encode(errors="replace").decode() + ":"
+        if "id" not in row:
+            row["id"] = f"{place}{line}"
+            first = self.ids.get(row["id"], line)
+            self.unnamed.extend(bytes(max(0, line // 8 + 1 - len(self.unnamed))))
+            self.unnamed[line // 8] |= 1 << line % 8
+        else:
+            name = str(row["id"])
+            first = self.ids.setdefault(name, line)
+            number = name.removeprefix(place)
+            if number != name and number.isdecimal() and self._unnamed(int(number)):
+                first = int(number)
+        if first != line:
+            file, at = place_of(self.path, self.split, first)
+            where = f"on line {at}" if file == self.path else f"in {file}:{at}"
+            raise self._wrong(line, f"id {row['id']!r} stands {where} already", "give every row its own id")
+
+    def _wrong(self, line: int, what: str, hint: str) -> DataError:
+        path, line = place_of(self.path, self.split, line) if self.broken < SHOWN else (self.path, line)
+        return DataError(path, line, what, next=hint)
+
+    def _unnamed(self, line: int) -> bool:
+        """Whether the row on ``line`` came before and is named by its place."""
+        return line // 8 < len(self.unnamed) and bool(self.unnamed[line // 8] >> line % 8 & 1)
 
     def write(self, job: Job[FilesParams], keep: Callable[[int, Row], bool] = lambda line, row: True) -> int:
         """Write the rows that ``keep`` says yes to, in the order of the file, keys sorted; their number."""
         count = 0
         with open(job.out / f"{self.split}.jsonl", "w", encoding="utf-8", newline="\n") as handle:
             for line, row in self.rows():
-                if self._twin(row) or not keep(line, row):
+                if not keep(line, row):
                     continue
                 handle.write(written(row) + "\n")
                 count += 1
@@ -186,7 +225,7 @@ class Rows:
                     job.progress(0, 1, f"{self.path.name}: {count} rows")
         self._tell()
         if not count:
-            what = "has no rows that can be used" if self.bad or self.ids else "has no rows"
+            what = "has no rows that can be used" if self.broken or self.ids or self.unnamed else "has no rows"
             raise DataError(self.path, None, what, next="check the file")
         return count
 
@@ -202,11 +241,15 @@ class Rows:
         return False
 
     def _tell(self) -> None:
-        if self.bad:
-            shown = "; ".join(error.what for error in self.bad[:3])
-            log.warning("%s: %d rows cannot be used and are left out (%s)", self.path, len(self.bad), shown)
+        if self.broken:
+            shown = "; ".join(error.what for error in self.bad)
+            log.warning("%s: %d rows cannot be used and are left out (%s)", self.path, self.broken, shown)
         if self.twins:
             log.warning("%s: %d rows stand there already and are left out", self.path, self.twins)
+
+    def left_out(self) -> dict[str, int]:
+        """How many rows could not be used, and how many stood there already."""
+        return {name: n for name, n in (("broken", self.broken), ("duplicates", self.twins)) if n}
 
 
 def outlined(path: Path, p: FilesParams, split: str) -> Split:
@@ -248,9 +291,9 @@ def canonical(raw: Any, p: FilesParams, split: str) -> Row:
             raise ValueError(f"plain text is for calibration; {split} rows need messages")
         return row
     check_messages(row["messages"])
+    check_preferences(row)
     row = finish(row, split)
     check_parts(row)
-    check_preferences(row)
     return row
 
 
@@ -295,6 +338,8 @@ def finish(row: Row, split: str) -> Row:
         return row
     row.pop("tools", None)
     if last["role"] == "assistant":
+        if "expected" not in row and row.get("label") is False:  # 0 may be the number of a class
+            raise ValueError("its label is false: the reply is not wanted, and no other is expected")
         row.setdefault("expected", expectation(last["content"]))
         row["messages"] = row["messages"][:-1]
     if not row["messages"] or row["messages"][-1]["role"] != "user":
@@ -316,38 +361,6 @@ def expectation(answer: str) -> dict[str, Any]:
     return (
         {"answer": value, "match": "json"} if isinstance(value, dict) else {"answer": answer.strip(), "match": "exact"}
     )
-
-
-class Apart:
-    """Says of each evaluation row whether it may stay: its question is not one of the training rows'."""
-
-    def __init__(self, p: FilesParams, known: Mapping[bytes, int]) -> None:
-        self.p, self.known = p, known
-        self.asked: set[bytes] = set()
-        self.both = 0
-        self.first: tuple[int, int] | None = None
-
-    def __call__(self, line: int, row: Row) -> bool:
-        twin = self.known.get(fingerprint(row))
-        if twin is not None:
-            self.both += 1
-            self.first = self.first or (line, twin)
-            if self.p.overlap != "keep":
-                return False
-        self.asked.add(digest(question_of(row["messages"], row.get("facts"))))
-        return True
-
-    def finish(self) -> None:
-        """Raise DataError for rows that are in training too, unless they may be."""
-        if self.first is None:
-            return
-        line, twin = self.first
-        more = f", and {self.both - 1} more such rows" if self.both > 1 else ""
-        if self.p.overlap == "error":
-            raise DataError(self.p.eval, line, f"is in training too ({self.p.train}:{twin}){more}",
-                            next="remove it from one of them, or set overlap: drop")  # fmt: skip
-        done = "left out" if self.p.overlap == "drop" else "kept: their results show what was learnt by heart"
-        log.warning("%s:%d is in training too (%s:%d)%s: %s", self.p.eval, line, self.p.train, twin, more, done)
 
 
 def written(row: Row) -> str:

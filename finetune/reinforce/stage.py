@@ -26,7 +26,7 @@ class Reinforce(Tuning[ReinforceParams]):
     """Learns from its own replies."""
 
     Params = ReinforceParams
-    version = 5
+    version = 6
     uses = frozenset({"rules", "train", "eval"})
     modules = Tuning.modules | {"gguf", "llama_cpp"}
     libraries = Tuning.libraries | {"gguf", "llama-cpp-python"}

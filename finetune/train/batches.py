@@ -5,12 +5,13 @@ All is fixed by the seed alone, so that a resumed run sees what a whole one saw.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from finetune.train import sharding
+from finetune.train import merge, sharding
 from finetune.train.objective import IGNORED
 
 AT_ONCE = 1024
@@ -106,6 +107,18 @@ def rows_at_once(ids: Any, tokens: int, together: int = 1) -> int:
     return max(1, -(-rows // parts // together)) * together
 
 
+@contextlib.contextmanager
+def measured(trainer: Any) -> Iterator[Any]:
+    """The trainer's model as it is measured: without dropout and gradients, NF4 weights multiplied as in training."""
+    import torch
+
+    model, training = trainer.model, trainer.model.training
+    merge.multiply_as_in_training(model.eval())
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        yield model
+    model.train(training)
+
+
 def scored(
     trainer: Any, rows: Sequence[Mapping[str, Any]], at_once: Mapping[str, int], **wanted: bool
 ) -> Iterator[tuple[list[int], Any]]:
@@ -113,14 +126,10 @@ def scored(
 
     ``at_once``: tokens that go through it together, by type of device; ``wanted``: see ``loss.score_labels``.
     """
-    import torch
-
-    model = trainer.model
-    device = next(model.parameters()).device
+    device = next(trainer.model.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    training, done, passes = model.training, 0, 0
-    model.eval()
-    with torch.no_grad(), trainer.compute_loss_context_manager():
+    done = passes = 0
+    with measured(trainer) as model:
         while done < len(order):
             width = -(-len(rows[order[done]]["input_ids"]) // 8) * 8
             chosen = order[done : done + max(1, at_once[device.type] // width)]
@@ -130,4 +139,3 @@ def scored(
             done += len(chosen)
             passes += 1
         sharding.accompany(model, passes)
-    model.train(training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,12 +18,18 @@ from finetune.train.tuning import Tuning
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+EVEN = (1.0, 4 / 3)
+"""What the wanted replies should weigh together, over the others (Ethayarajh et al. 2024)."""
+UNEVEN = 2.0
+"""How far beyond that a warning is due."""
+
 
 class Kto(Tuning[KtoParams]):
     """Learns from replies that are wanted and replies that are not; the reference is the model before training."""
 
     Params = KtoParams
-    version = 5
+    version = 6
     rows = 2
     referenced = True
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}
@@ -40,6 +47,8 @@ class Points(Preferring):
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
         made = super().examples(tokenizer)
+        good = sum(row["good"] for row in self.flat)
+        _tell_of_weights(int(good), len(self.flat) - int(good), self.p.wanted, self.p.unwanted)
         if len(self.flat) < 2 or self.p.batch * self.rows < 2:
             raise UsageError("finetune.kto needs at least two replies in a batch", next="raise batch")
         return made
@@ -65,6 +74,16 @@ class Points(Preferring):
         kl = max(0.0, float((now - self.more_reference[places]).mean()))
         inputs = super().prepare(model, inputs)
         return {**inputs, "kl": inputs["reference"].new_full((len(inputs["labels"]),), kl)}
+
+
+def _tell_of_weights(good: int, bad: int, wanted: float, unwanted: float) -> None:
+    """Warn where one kind of replies outweighs the other."""
+    low, high = EVEN
+    if not good or not bad or low / UNEVEN <= (ratio := good * wanted / (bad * unwanted)) <= high * UNEVEN:
+        return
+    name, value = ("wanted", bad * unwanted / good) if ratio < low else ("unwanted", good * wanted / bad)
+    said = "%d replies are wanted and %d are not: by their weights one kind counts %.3g times as much; %s: %.2g is even"
+    log.warning(said, good, bad, max(ratio, 1 / ratio), name, value)
 
 
 def _next(batch: Sequence[int]) -> list[tuple[int, int]]:

@@ -14,8 +14,9 @@ from typing import Any
 from compress import launch
 from compress.artifact import LOGS
 from compress.extras import need
+from compress.json_files import read_json, write_json
 
-LAST = "last"
+LAST = "last.json"
 """File with the last step that was written: a resumed training writes none twice."""
 
 
@@ -29,7 +30,7 @@ class Logs:
         self.last = -1
         if self.to:
             self.place.mkdir(exist_ok=True)
-            self.last = int(self._last.read_text()) if self._last.is_file() else -1
+            self.last = read_json(self._last)["step"] if self._last.is_file() else -1
             self.writers = [WRITERS[name](self.place) for name in self.to]
 
     @property
@@ -42,7 +43,7 @@ class Logs:
             return
         for writer in self.writers:
             writer.write(step, values)
-        self._last.write_text(str(step))
+        write_json(self._last, {"step": step})
 
     def end(self, out: Path) -> None:
         """Close the files and put a copy of them beside the model."""

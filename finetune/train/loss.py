@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compress.errors import UnsupportedArchitecture
 from compress.model import head_loss
 from compress.model.families import logit_cap
 from finetune.train.objective import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PROBED = 8
+"""Tokens on which a model's own logits are looked at."""
+OFF = 0.01
+"""Share by which products in lower precision may differ."""
 
 
 def label_loss(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
@@ -41,12 +47,41 @@ def reply_logps(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None 
     return nothing.index_add(0, row, logps), nothing.index_add(0, row, torch.ones_like(logps))
 
 
+def head_scale(model: Any) -> float:
+    """What the head's product is multiplied with to be logits: 1 in most families, not in Granite and Cohere.
+
+    Found by what the model itself makes of a few tokens. Raises UnsupportedArchitecture where its logits are no
+    multiple of that product (Phi-2's head has biases), for the loss would be another model's.
+    """
+    head, cap, seen = model.get_output_embeddings(), logit_cap(model.config), dict[str, Any]()
+    training, card = model.training, [head.weight.device] * head.weight.is_cuda
+    ids = torch.arange(PROBED, device=head.weight.device)[None] % len(head.weight)
+    hooks = (
+        model.base_model.register_forward_hook(lambda module, given, out: seen.update(last=out.last_hidden_state)),
+        head.register_forward_pre_hook(lambda module, given: seen.setdefault("last", given[0])),  # OPT asks its decoder
+    )
+    weight = head.weight.detach()
+    with torch.no_grad(), torch.random.fork_rng(card):  # whatever dropout draws
+        logits = model.train()(input_ids=ids, use_cache=False).logits.float()  # NF4 would be repacked for inference
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    product = seen["last"].float() @ weight.float().T
+    if cap:
+        product = cap * torch.tanh(product / cap)
+    scale = float((logits * product).sum() / product.square().sum().clamp(min=1e-30))
+    if not float((logits - scale * product).norm()) <= OFF * float(logits.norm()):
+        what = f"the logits of a {type(model).__name__} are more than a product with its head (biases, another layer)"
+        raise UnsupportedArchitecture(what, next="give a model of another family")
+    return 1.0 if abs(scale - 1) < OFF else float(f"{scale:.5g}")
+
+
 def score_labels(model: Any) -> None:
     """``model(input_ids=…, scored_labels=…)`` gives ``label_loss`` as its loss, with ``by_row=True`` the pair of
     ``reply_logps``, with ``by_token=True`` that of ``token_logps``; other calls are as before."""
     from transformers.modeling_outputs import CausalLMOutput
 
-    plain, cap = model.forward, logit_cap(model.config)
+    plain, cap, scale = model.forward, logit_cap(model.config), head_scale(model)
 
     @functools.wraps(type(model).forward)
     def forward(
@@ -55,6 +90,7 @@ def score_labels(model: Any) -> None:
         if scored_labels is None:
             return plain(*given, **named)
         hidden = model.base_model(*given, **named).last_hidden_state
+        hidden = hidden if scale == 1 else hidden * scale
         head = model.get_output_embeddings().weight
         if by_token:
             return token_logps(hidden, head, scored_labels, cap)

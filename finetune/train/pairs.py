@@ -93,7 +93,11 @@ def read_examples(job: Job[Any], *, pairwise: bool) -> tuple[list[list[tuple[Row
         what = f"every reply has the label {values.pop():g}: there is nothing to tell apart"
         raise DataError("training data", None, what, next="give replies of both kinds")
     random.Random(job.seed).shuffle(labelled)
-    return [[reply] for reply in labelled], {"replies": len(labelled)}
+    counts = {"replies": len(labelled)}
+    if not graded:
+        wanted = sum(label == LABEL_RANGE[1] for _, label in labelled)
+        counts |= {"wanted": wanted, "unwanted": len(labelled) - wanted}
+    return [[reply] for reply in labelled], counts
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[Row, float]]:

@@ -11,6 +11,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compress.stage import Params
 
+SHAPING = ("beta", "gamma", "label_smoothing", "log_z", "loss", "sft_weight", "weight")
+"""What makes another loss of the same replies."""
+FIXED = ("augment", "cross_validation", "held_out", "labels", "loss_on", "max_length", "pairs", "search", "validation")
+"""What decides which replies are measured, and as what."""
 COMBINED = 1000
 """Combinations of the ends of a search's ranges that are tried before it starts."""
 INSIDE = 0.381966
@@ -211,6 +215,14 @@ class TuningParams(Params):
         return self
 
     @model_validator(mode="after")
+    def _roots_have_a_length(self) -> Self:
+        if self.schedule == "inverse_sqrt" and self.warmup == 0:
+            raise ValueError(
+                "schedule: inverse_sqrt goes down with the root of the warm-up's length; set warmup above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _search_can_work(self) -> Self:
         if self.search is None:
             return self
@@ -223,8 +235,12 @@ class TuningParams(Params):
         if self.search.measure == "held_out" and not getattr(self, "held_out", 0):
             raise ValueError("search.measure held_out needs held_out: pairs kept out of training")
         for name, space in self.search.over.items():
-            if name.split(".")[0] in ("search", "cross_validation", "validation", "held_out", "pairs"):
+            if name.split(".")[0] in FIXED:
                 raise ValueError(f"search.over: {name} must stay the same, or trials cannot be compared")
+            graded = getattr(self, "labels", "binary") == "continuous"  # its loss is the distance to the labels
+            if self.search.measure == "loss" and name in SHAPING and not graded:
+                what = f"search.over: {name} is a part of the loss itself, so the losses of trials cannot be compared"
+                raise ValueError(f"{what}; set search.measure: agreement or held_out")
             for value in space.samples():
                 self._try({name: value})
         ends = [space.ends() for space in self.search.over.values()]

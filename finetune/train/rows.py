@@ -18,6 +18,8 @@ from runtime.rules import load_rules
 log = logging.getLogger(__name__)
 ANCHORS = ("\n", "a", ")", "0")
 """Signs with which few texts share a token."""
+WANTED = 0.5
+"""The least label of a reply that is learnt as it stands."""
 Row = augment.Row
 Tokens = dict[str, Any]
 """``input_ids``, ``labels`` of the same length (-100 where there is no loss), and ``GROUP``."""
@@ -28,8 +30,9 @@ def training_rows(job: Job[Any]) -> tuple[list[Row], dict[str, int]]:
 
     Raises DataError naming the rules if no row keeps them.
     """
-    rows = read_rows(job)
-    counts = {"rows": len(rows)}
+    given = read_rows(job)
+    rows = demonstrations(given)
+    counts = {"rows": len(rows)} | ({"unwanted": len(given) - len(rows)} if len(rows) < len(given) else {})
     if job.rules is not None:
         book = load_rules(job.rules)
         rows, report = augment.positives(book, rows, random.Random(job.seed), vary=job.params.augment)
@@ -62,10 +65,67 @@ def read_rows(job: Job[Any]) -> list[Row]:
     return rows
 
 
+def demonstrations(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those whose ``label`` says that their reply is not wanted: 0, false, or less than a half.
+
+    Raises DataError if none is left. A column of other labels than 0 to 1 says nothing about replies.
+    """
+    labels = [row.get("label") for row in rows]
+    graded = all(label is None or (isinstance(label, bool | int | float) and 0 <= label <= 1) for label in labels)
+    kept = [row for row, label in zip(rows, labels, strict=True) if not graded or label is None or label >= WANTED]
+    if not kept:
+        what = f"the label of every row ({len(rows)}) says that its reply is not wanted"
+        hint = "give replies to learn, or rename the column if it means something else"
+        raise DataError("training data", None, what, next=hint)
+    if len(kept) < len(rows):
+        said = "%d of %d training rows are left out: their label says that the reply is not wanted"
+        log.warning(said, len(rows) - len(kept), len(rows))
+    return kept
+
+
 def tokenise(tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False) -> list[list[Tokens]]:
     """The rows in the chat template, without those of over ``limit`` tokens (``tokenise_all``, ``short_enough``)."""
+    if every_turn:
+        rows = turn_by_turn(tokenizer, rows)
     examples = tokenise_all(tokenizer, rows, every_turn=every_turn)
     return short_enough([[example] for example in examples], limit)
+
+
+def turn_by_turn(tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
+    """The rows, each as one for every turn that is learnt, which ends with it, where the template writes earlier turns
+    otherwise than last ones (Qwen 3 leaves their thoughts out): the model answers behind the latter."""
+    found: list[Row] = []
+    apart = 0
+    for row in rows:
+        turns = _learnt(row, every_turn=True)
+        if turns == [len(row["messages"]) - 1] or _in_one(tokenizer, row, turns):
+            found.append(row)
+        else:
+            apart += 1
+            found += [{**row, "messages": _ending(row["messages"][: i + 1]), GROUP: asked(row)} for i in turns]
+    if apart:
+        log.warning("the chat template rewrites earlier turns: %d conversations are learnt turn by turn", apart)
+    return found
+
+
+def _ending(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, of whose replies the last alone is learnt."""
+    before = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in messages[:-1]]
+    return [*before, messages[-1]]
+
+
+def _in_one(tokenizer: Any, row: Row, turns: Sequence[int]) -> bool:
+    """Whether every reply stands in the whole conversation as it does where it is the last."""
+    owners = [row] * len(turns)
+    (whole,) = _render(tokenizer, [row], [row["messages"]], opened=False)
+    heads = _render(tokenizer, owners, [row["messages"][:i] for i in turns], opened=True)
+    ends = _render(tokenizer, owners, [row["messages"][: i + 1] for i in turns], opened=False)
+    try:
+        for i, head, end in zip(turns, heads, ends, strict=True):
+            _span(row, i, whole, head, end)
+    except DataError:
+        return False
+    return True
 
 
 def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = False) -> list[Tokens]:
@@ -83,7 +143,7 @@ def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = Fals
     places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, every_turn)]
     _mark(tokenizer, rows, places, wholes, fulls, labels)
     return [
-        {"input_ids": ids, "labels": marks, GROUP: asked(row)}
+        {"input_ids": ids, "labels": marks, GROUP: row.get(GROUP) or asked(row)}
         for row, ids, marks in zip(rows, fulls, labels, strict=True)
     ]
 

@@ -19,7 +19,7 @@ class Sft(Tuning[SftParams]):
     """Fine-tunes on the training split and merges."""
 
     Params = SftParams
-    version = 8
+    version = 9
     rates: ClassVar = {"qlora": 2.5e-4, "lora": 2.5e-4, "full": 2e-5}
 
     def objective(self, job: Job[SftParams]) -> tuple[Labels, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress import launch
 from compress.extras import LOCAL, need
+from compress.model.families import LAYOUTS
 from compress.stage import Job
 from finetune.train import adapters, batches, freezing, gpu, hooks, merge, sharding, starting, together
 from finetune.train.objective import Example, Objective
@@ -26,6 +27,8 @@ ALIASES = {"adamw": "adamw_torch", "constant": "constant_with_warmup"}
 """Optimizers and schedules that transformers' trainer calls otherwise."""
 POLYNOMIAL_END = 1e-7
 """The rate at which transformers' polynomial schedule ends; a peak below it would be refused."""
+FUSED = frozenset({"cohere", "glm4", "gpt_neox", "granite", "olmo2", "opt", "smollm3", "stablelm", "starcoder2"})
+"""Families without a row in LAYOUTS whose blocks compute with fused adapters; others get peft's own."""
 STARTED = "started"
 """Folder of an adapter's first values."""
 
@@ -203,7 +206,7 @@ def _trainer(
         objective=objective,
         at_once=fit.tokens,
         model=model,
-        args=_arguments(job, rate, on_cpu, steps, objective.rows, checkpointing=fit.checkpointing),
+        args=_arguments(job, rate, on_cpu, steps, objective.rows, fit.checkpointing, model.config.model_type),
         train_dataset=Dataset.from_list(in_order(examples, steps, p.batch, job.seed, fill=p.steps is None)),
         data_collator=_collate(tokenizer.pad_token_id or 0, objective),
         processing_class=tokenizer,
@@ -216,7 +219,7 @@ def _trainer(
             weight.data = weight.data.float()
     if p.method != "full" and p.adapter.kind == "pissa":
         trainer.model.save_pretrained(job.scratch / STARTED)
-    if fused(p, on_cpu):
+    if fused(p, on_cpu, model.config.model_type):
         fuse(trainer.model)
     if together.cut():
         trainer.cut(last, on_cpu)
@@ -253,6 +256,7 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
 def _objective_trainer() -> Any:
     """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
     import torch
+    from transformers import AutoModelForCausalLM
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -296,6 +300,15 @@ def _objective_trainer() -> Any:
                 loss = sum(step(model, part, count) for part in parts)
             return loss + step(model, last, count)
 
+        def _load_from_checkpoint(self, place: str, model: Any = None) -> None:
+            """Weights of a whole model by transformers' own loader: it stores some under other names (GPT-NeoX's head),
+            which its trainer would leave as they were before training, unsaid."""
+            if hasattr(self.model, "get_base_model"):
+                super()._load_from_checkpoint(place, model)
+            else:
+                saved = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **LOCAL)
+                self.model.load_state_dict(saved.state_dict())
+
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             if launch.place().leads:
                 super()._save(output_dir, state_dict)
@@ -308,13 +321,14 @@ def _objective_trainer() -> Any:
     return sharding.trainer(ObjectiveTrainer) if together.cut() else ObjectiveTrainer
 
 
-def fused(p: TuningParams, on_cpu: bool) -> bool:
+def fused(p: TuningParams, on_cpu: bool, family: str) -> bool:
     """Whether adapters are computed inside the matrix products (``finetune.train.fused``)."""
-    return on_cpu and p.method != "full" and p.adapter.kind != "dora"
+    known = family in LAYOUTS or family in FUSED
+    return on_cpu and known and p.method != "full" and p.adapter.kind != "dora"
 
 
 def _arguments(
-    job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int = 1, *, checkpointing: bool = False
+    job: Job[Any], rate: float, on_cpu: bool, steps: int, rows: int, checkpointing: bool, family: str
 ) -> Any:
     from trl import SFTConfig
 
@@ -337,7 +351,7 @@ def _arguments(
         max_length=p.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenised, with labels on the replies alone
         train_sampling_strategy="sequential",
-        bf16=not fused(p, on_cpu),  # fused adapters choose their types themselves
+        bf16=not fused(p, on_cpu, family),  # fused adapters choose their types themselves
         use_cpu=on_cpu,
         gradient_checkpointing=checkpointing,
         dataloader_pin_memory=False,

@@ -73,6 +73,10 @@ class Tuning(Stage[P]):
         if job.params.optimizer.endswith("_8bit") and not need("torch").cuda.is_available():
             what = f"optimizer: {job.params.optimizer} needs a CUDA device"
             raise UsageError(what, next="set optimizer: adamw")
+        p = job.params
+        if p.optimizer == "sgd" and p.rate is None and "rate" not in (p.search.over if p.search else ()):
+            what = "optimizer: sgd has no rate, and the rates that are known are those of adaptive optimizers"
+            raise UsageError(what, next="give rate (0.1 is usual), or set optimizer: adamw")
         if job.inputs:
             merge.check_base(job.input.path)
 

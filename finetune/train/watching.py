@@ -15,7 +15,7 @@ from compress.errors import HoldfastError, UsageError
 from compress.json_files import write_json
 from compress.stage import Job
 from finetune.train import sharding, together
-from finetune.train.batches import rows_at_once, split
+from finetune.train.batches import measured, rows_at_once, split
 from finetune.train.logs import Logs
 from finetune.train.objective import GROUP, Example, Objective
 from finetune.train.starting import known
@@ -121,8 +121,10 @@ class Watch:
     def _lost(self, what: str, step: int | None = None) -> None:
         kept = (self.job.scratch / BEST).is_file()
         if not kept:
-            hint = "lower rate, or set validation: {patience: 3} to keep the best weights"
-            raise Diverged(f"{what}: training has diverged", next=hint)
+            keep = "set validation: {patience: 3} to keep the best weights"
+            if self.how is not None and self.how.patience is not None:
+                keep = "validation.every: nothing had been measured that could be kept"
+            raise Diverged(f"{what}: training has diverged", next=f"lower rate, or {keep}")
         self.stopped = what
         if step is not None:
             self._keep(step)
@@ -203,13 +205,11 @@ def measure(
     pairs whose rejected reply breaks it the model prefers the other one, and their number); no gradient."""
     import torch
 
-    model = trainer.model
     total = count = 0.0
     passes = 0
     objective.agreed = []
-    training, part_of = model.training, together.mine(held)
-    model.eval()
-    with torch.no_grad(), trainer.compute_loss_context_manager():
+    part_of = together.mine(held)
+    with measured(trainer) as model:
         for start in range(0, len(part_of), batch):
             rows = [row for example in part_of[start : start + batch] for row in example]
             inputs = objective.prepare(model, trainer._prepare_inputs(trainer.data_collator(rows)))
@@ -218,7 +218,6 @@ def measure(
                 total += float(objective.loss(model, part))
                 passes += 1
         sharding.accompany(model, passes)
-    model.train(training)
     sums = [total, count, sum(right for _, right in objective.agreed), len(objective.agreed)]
     for rule in objective.rules:
         of_rule = [right for broken, right in objective.agreed if broken == rule]

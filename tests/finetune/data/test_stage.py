@@ -7,7 +7,8 @@ import gzip
 import itertools
 import json
 import shutil
-from contextlib import suppress
+import tracemalloc
+from contextlib import nullcontext, suppress
 
 import pytest
 from pydantic import ValidationError
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from compress.errors import DataError, UsageError
 from compress.stage import Job
 from finetune.data import stage as data
+from finetune.data.fingerprint import fingerprint
+from finetune.data.readers import read_rows
 
 
 def jsonl(path, rows):
@@ -31,8 +34,9 @@ def run(tmp_path, rules=None, **params):
     return facts, {p.stem: [json.loads(x) for x in p.open()] for p in sorted(out.glob("*.jsonl"))}
 
 
-def chat(question, answer):
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+def chat(question, answer, name=None):
+    said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": said, **({} if name is None else {"id": name})}
 
 
 @pytest.mark.parametrize(
@@ -49,8 +53,21 @@ def chat(question, answer):
         ({"instruction": "say", "input": "a?", "output": "b"}, "say\n\na?", "b"),
         ({"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]}, "a?", "b"),
         ({"text": "<|user|>\na?<|end|>\n<|assistant|>\nb</s>"}, "a?", "b"),
+        ({"text": "<s><|user|>\na?<|end|>\n<|assistant|>\nb<|end|>\n<|endoftext|>\n"}, "a?", "b"),
         (["a?", "b"], "a?", "b"),
         ({"turns": [{"speaker": "USER", "utterance": "a?"}, {"speaker": "SYSTEM", "utterance": "b"}]}, "a?", "b"),
+        (
+            {
+                "turns": [
+                    {"speaker": "USER", "utterance": "a?"},
+                    {"speaker": "SYSTEM", "utterance": ""},
+                    {"speaker": "USER", "utterance": " "},
+                    {"speaker": "SYSTEM", "utterance": "b"},
+                ]
+            },
+            "a?",
+            "b",
+        ),
         (
             {"original": [["agent", "hi"], ["customer", "a?"], ["action", "x"], ["agent", "b"], ["customer", "c"]]},
             "a?",
@@ -88,6 +105,12 @@ def test_evaluation_rows_end_with_the_question_and_say_what_is_expected(tmp_path
         {"answer": "Ana", "match": "exact"},
     ]
     assert all(row["messages"][-1]["role"] == "user" for row in splits["eval"])
+
+
+def test_a_reply_that_is_not_wanted_is_not_expected(tmp_path):
+    rows = [{**chat("a?", "b"), "label": 0}, {**chat("c?", "d"), "label": "False"}]
+    with pytest.raises(DataError, match=r"e\.jsonl:2: its label is false: the reply is not wanted"):
+        run(tmp_path, eval=jsonl(tmp_path / "e.jsonl", rows))
 
 
 def test_csv_with_mapped_columns_and_lines_of_quoted_newlines(tmp_path):
@@ -268,6 +291,58 @@ def test_files_that_cannot_be_read(tmp_path):
         data.FilesData().check(Job(params=data.FilesParams(), out=tmp_path, scratch=tmp_path))
 
 
+def test_a_line_that_stands_twice_is_a_twin_though_it_has_an_id(tmp_path):
+    rows = [chat("a", "b", "7"), chat("c", "d", "8"), chat("a", "b", "7")]
+    facts, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", rows), duplicates="drop")
+    assert [row["id"] for row in splits["train"]] == ["7", "8"]
+    assert facts["left_out"] == {"train": {"duplicates": 1}}
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(DataError, match=r"t\.jsonl:3: id '7' stands on line 1 already"):
+        run(tmp_path, train=tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [(["t.jsonl:2", None], "2: id 't.jsonl:2' stands on line 1"), ([None, "t.jsonl:1"], "2: id 't.jsonl:1'"),
+     ([None, "t.jsonl:2", "t.jsonl:9", "x:1"], None)],
+)  # fmt: skip
+def test_ids_that_look_like_places(tmp_path, names, wrong):
+    file = jsonl(tmp_path / "t.jsonl", [chat(f"q{i}", "a", name) for i, name in enumerate(names)])
+    with pytest.raises(DataError, match=wrong) if wrong else nullcontext():
+        _, splits = run(tmp_path, train=file)
+    if not wrong:
+        assert [row["id"] for row in splits["train"]] == ["t.jsonl:1", *names[1:]]
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    held = jsonl(tmp_path / "e.jsonl", [chat("Other?", "No.")])
+
+    def peak(rows):
+        out = tmp_path / f"out{rows}"
+        out.mkdir()
+        train = jsonl(tmp_path / f"{rows}.jsonl", [chat(f"Question {i}?", "Yes.") for i in range(rows)])
+        job = Job(params=data.FilesParams(train=train, eval=held), out=out, scratch=tmp_path)
+        tracemalloc.start()
+        data.FilesData().run(job)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(10)
+    assert peak(5000) - peak(1000) < 4000 * 10  # bytes: an id or a digest of each takes a hundred
+
+
+def test_a_group_of_rows_in_parquet_is_not_read_whole(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"prompt": [f"{i} " + "a" * 2000 for i in range(20_000)], "completion": ["b"] * 20_000})
+    parquet.write_table(table, tmp_path / "t.parquet", compression="none", use_dictionary=False)
+    del table
+    before, highest = pyarrow.total_allocated_bytes(), 0
+    for _ in read_rows(tmp_path / "t.parquet"):
+        highest = max(highest, pyarrow.total_allocated_bytes() - before)
+    assert 0 < highest < 20e6  # the one group takes 40 MB
+
+
 def test_evaluation_rows_in_training_are_an_error_or_dropped(tmp_path):
     train = jsonl(tmp_path / "t.jsonl", [chat("How are you?", "b"), chat("x", "y")])
     held = jsonl(tmp_path / "e.jsonl", [chat("new", "n"), chat("how are YOU", "b")])
@@ -298,6 +373,7 @@ def test_bad_rows_and_twins_are_left_out_and_counted(tmp_path, caplog):
     facts, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", rows), on_bad_row="skip", duplicates="drop")
     assert [row["id"] for row in splits["train"]] == ["t.jsonl:1", "t.jsonl:5"]
     assert facts["train"] == 2
+    assert facts["left_out"] == {"train": {"broken": 2, "duplicates": 1}}
     assert "2 rows cannot be used and are left out" in caplog.text
     assert "t.jsonl:2: is not JSON" in caplog.text
     assert "1 rows stand there already" in caplog.text
@@ -331,6 +407,21 @@ def test_which_questions_are_the_same(tmp_path, taught, held, leaks):
     facts, splits = run(tmp_path, train=files[0], eval=files[1], overlap="keep")
     assert facts["overlap"] == leaks
     assert len(splits["eval"]) == 1
+
+
+@pytest.mark.parametrize(("weight", "held", "leaks"), [(1, "where IS it", True), (0, "where IS it", False),
+                                                       (1, "And why?", False)])  # fmt: skip
+def test_a_question_that_an_earlier_turn_answers_is_in_training(tmp_path, weight, held, leaks):
+    first, then = chat("Where is it?", "Here.")["messages"], chat("And why?", "So.")["messages"]
+    first[1]["weight"] = weight
+    files = (
+        jsonl(tmp_path / "t.jsonl", [{"messages": first + then}]),
+        jsonl(tmp_path / "e.jsonl", [chat(held, "Here.")]),
+    )
+    with pytest.raises(DataError, match="in training too") if leaks else nullcontext():
+        facts, _ = run(tmp_path, train=files[0], eval=files[1])
+    if not leaks:
+        assert (facts["evaluation"], facts["overlap"]) == (1, 0)
 
 
 def test_openai_rows_keep_weights_and_tool_calls(tmp_path):
@@ -437,6 +528,44 @@ def test_a_folder_of_documents_is_text_for_calibration(tmp_path):
     (folder / "c.png").write_bytes(b"\xff")
     _, splits = run(tmp_path, train=jsonl(tmp_path / "t.jsonl", [chat("a", "b")]), calibration=folder)
     assert [row["text"] for row in splits["calibration"]] == ["# Title", "One & two"]
+
+
+def test_a_folder_of_files_is_read_as_one(tmp_path):
+    place = tmp_path / "set"
+    place.mkdir()
+    (place / "schema.json").write_text('[{"service": "x"}]')
+    (place / ".hidden.json").write_text("[]")
+    for i in range(2):
+        rows = [chat(f"{i} {n}?", "b" if n or not i else "") for n in range(2)]
+        (place / f"dialogues_{i:03}.json.gz").write_bytes(gzip.compress(json.dumps(rows, indent=1).encode()))
+    with pytest.raises(DataError, match=r"dialogues_001\.json\.gz:2: messages\[1\] needs a content"):
+        run(tmp_path, train=place)
+    shutil.rmtree(tmp_path / "out")
+    facts, splits = run(tmp_path, train=place, on_bad_row="skip")
+    assert [row["messages"][0]["content"] for row in splits["train"]] == ["0 0?", "0 1?", "1 1?"]
+    assert facts["left_out"] == {"train": {"broken": 1}}
+
+
+def test_files_of_a_folder_go_by_their_split(tmp_path):
+    place = tmp_path / "set"
+    place.mkdir()
+    jsonl(place / "train-1.jsonl", [chat("a?", "b"), chat("c?", "d", "7")])
+    jsonl(place / "train-2.jsonl", [chat("e?", "f", "7")])
+    jsonl(place / "test.jsonl", [chat("g?", "h"), chat("C!", "d")])
+    with pytest.raises(DataError, match=r"train-2\.jsonl:1: id '7' stands in .*train-1\.jsonl:2 already"):
+        run(tmp_path, train=place)
+    jsonl(place / "train-2.jsonl", [chat("e?", "f")])
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(DataError, match=r"test\.jsonl:2: is in training too \(.*train-1\.jsonl:2\)"):
+        run(tmp_path, train=place, eval=place)
+    (place / "train.csv").write_text("prompt,completion\na,b\n")
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(DataError, match=r"set: holds files of several kinds: \.csv, \.jsonl"):
+        run(tmp_path, train=place)
+    (place / "notes.md").write_text("Words.")
+    shutil.rmtree(tmp_path / "out")
+    _, splits = run(tmp_path, calibration=place)
+    assert [row["text"] for row in splits["calibration"]] == ["Words."]
 
 
 def test_real_sets_are_read(tmp_path, shared_data):
@@ -575,8 +704,8 @@ def test_files_that_are_something_else(tmp_path, name, content, why):
     [("\u0643\u064e\u062a\u064e\u0628", "\u0643\u062a\u0628", True), ("a != b", "a = b", False)],
 )
 def test_questions_in_other_spellings(one, other, same):
-    assert (data.fingerprint(chat(one, "x")) == data.fingerprint(chat(other, "x"))) is same
-    facts = [data.fingerprint({**chat("a", "x"), "facts": {"n": n}}) for n in (1, 1.0, 1.5)]
+    assert (fingerprint(chat(one, "x")) == fingerprint(chat(other, "x"))) is same
+    facts = [fingerprint({**chat("a", "x"), "facts": {"n": n}}) for n in (1, 1.0, 1.5)]
     assert facts[0] == facts[1] != facts[2]
 
 

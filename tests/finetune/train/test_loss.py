@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_families import PLAIN, save_tiny
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from compress.errors import UnsupportedArchitecture
 from compress.model import head_loss
 from finetune.train import batches
 from finetune.train.loss import IGNORED, label_loss, score_labels
@@ -61,6 +62,42 @@ def test_packed_rows_are_never_more_than_unpacked_ones(sizes):
     assert packed.shape[1] == plain.shape[1]
     assert packed.shape[0] <= plain.shape[0]
     assert packed.sum() == plain.sum() == sum(sizes)
+
+
+SIZES = {"vocab_size": 90, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1}
+SIZES |= {"eos_token_id": 2, "pad_token_id": 0, "intermediate_size": 96}
+
+
+def model_of(kind, **more):
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SIZES, **more)).eval()
+    for weight in model.parameters():
+        weight.data.normal_(0, 0.2)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("granite", {"logits_scaling": 6.0}), ("cohere", {"logit_scale": 0.25}), ("gpt_neox", {}), ("olmo2", {}),
+     ("opt", {"ffn_dim": 96, "word_embed_proj_dim": 64})],
+)  # fmt: skip
+def test_the_loss_is_that_of_the_models_own_logits(kind, more):
+    model = model_of(kind, **more)
+    ids = torch.randint(3, 90, (3, 20), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1)
+        wanted = functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="sum")
+        before = torch.get_rng_state()
+        score_labels(model)
+        found = model(input_ids=ids, scored_labels=ids, use_cache=False).loss
+    assert float(found) == pytest.approx(float(wanted), rel=2e-3)
+    assert torch.get_rng_state().equal(before)
+    assert not model.training
+
+
+def test_a_head_that_adds_something_is_refused():
+    with pytest.raises(UnsupportedArchitecture, match="the logits of a PhiForCausalLM are more than a product"):
+        score_labels(model_of("phi"))
 
 
 @pytest.mark.parametrize("family", PLAIN)

@@ -14,12 +14,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("trl")
 
+from small_folder import write_tokenizer  # noqa: E402
+
 from compress.artifact import seal  # noqa: E402
 from compress.errors import DataError, UsageError  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.data import augment  # noqa: E402
-from finetune.train import dpo, pairs, preference, simpo  # noqa: E402
+from finetune.train import dpo, kto, pairs, preference, simpo  # noqa: E402
 from finetune.train.kto import crossed  # noqa: E402
 from finetune.train.loss import IGNORED, reply_logps  # noqa: E402
 from finetune.train.params import DpoParams, KtoParams, SimpoParams, UlmaParams  # noqa: E402
@@ -199,8 +201,25 @@ def test_what_the_data_give_is_used(tmp_path):
     assert {(g["messages"][-1]["content"], b["messages"][-1]["content"]) for (g, _), (b, _) in made} == {("yes", "no")}
     single = [row(i, "x", label=bool(i % 2)) for i in range(4)]
     made, counts = pairs.read_examples(job_of(tmp_path / "b", single, UlmaParams()), pairwise=False)
-    assert counts == {"replies": 4}
+    assert counts == {"replies": 4, "wanted": 2, "unwanted": 2}
     assert sorted(label for ((_, label),) in made) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "weights", "said"),
+    [
+        (60, 4, {}, "60 replies are wanted and 4 are not: by their weights one kind counts 15 times as much; unwanted"),
+        (4, 20, {}, "one kind counts 5 times as much; wanted: 5"),
+        (60, 4, {"unwanted": 15}, ""),
+        (20, 12, {}, ""),
+    ],
+)
+def test_uneven_labels_are_told_of(tmp_path, caplog, good, bad, weights, said):
+    rows = [row(i, "yes", label=i < good) for i in range(good + bad)]
+    points = kto.Points(job_of(tmp_path, rows, KtoParams(**weights)))
+    write_tokenizer(tmp_path)
+    points.examples(transformers.AutoTokenizer.from_pretrained(tmp_path))
+    assert said in caplog.text if said else not caplog.text
 
 
 @pytest.mark.parametrize(

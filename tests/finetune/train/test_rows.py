@@ -110,10 +110,36 @@ def test_the_row_that_the_template_refuses_is_named(tokenizer):
         tokenise(tokenizer, [ROW, twice], 512)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
+THOUGHTS = (
+    "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{%- if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{%- endif %}"
+    "{{ m['content'].split('</think>')[-1] + '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
+)
+"""As Qwen 3's: thoughts stand in the last turn alone."""
+
+
+def test_a_template_that_rewrites_its_last_turn_is_refused(tokenizer):
     tokenizer.chat_template = CHATML.replace("messages %}", "messages[-3:] %}", 1)
-    with pytest.raises(DataError, match=r"messages\[:1\] of row 't\.jsonl:7' are not the beginning"):
+    with pytest.raises(DataError, match=r"messages\[3\] of row 't\.jsonl:7'"):
         tokenise(tokenizer, [ROW], 512, every_turn=True)
+
+
+def test_turns_are_learnt_apart_where_a_template_rewrites_earlier_ones(tokenizer, caplog):
+    tokenizer.chat_template = THOUGHTS
+    messages = [{"role": "system", "content": "Be short."}, *ROW["messages"]]
+    messages = [*messages, {"role": "user", "content": "five"}, {"role": "assistant", "content": "six"}]
+    messages[2] = {**messages[2], "weight": 0}
+    rows = [{**ROW, "messages": messages}, {"messages": ROW["messages"][2:]}]
+    found = tokenise(tokenizer, rows, 512, every_turn=True)
+    assert len(found) == 3
+    for (example,), said in zip(found, [messages[:5], messages, ROW["messages"][2:]], strict=True):
+        told = tokenizer.apply_chat_template(said[:-1], add_generation_prompt=True, tokenize=False)
+        whole = tokenizer.apply_chat_template(said, tokenize=False)
+        assert tokenizer.decode(example["input_ids"]) == whole
+        assert tokenizer.decode([label for label in example["labels"] if label != -100]) == whole.removeprefix(told)
+    assert found[0][0]["group"] == found[1][0]["group"] != found[2][0]["group"]
+    assert "1 conversations are learnt turn by turn" in caplog.text
 
 
 def test_tool_calls_are_learnt_only_where_the_template_writes_them(tokenizer):
@@ -158,6 +184,30 @@ def test_the_rule_that_leaves_no_row_is_named(tmp_path, caplog):
     assert "1 of 2 training rows break rules (few is broken by 1)" in caplog.text
     with pytest.raises(DataError, match="no training row keeps the rules: few is broken by 2 of 2 rows"):
         rows(long, long)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [([True, False, None, 1, 0], [0, 2, 3]), ([0.2, 0.5, 1.0], [1, 2]), ([0, 1, 7], [0, 1, 2]), (["a", "b"], [0, 1])],
+)
+def test_a_reply_that_is_not_wanted_is_no_demonstration(tmp_path, caplog, labels, kept):
+    rows = [{**ROW, "id": str(i)} | ({} if label is None else {"label": label}) for i, label in enumerate(labels)]
+
+    def learnt(*given):
+        place = tmp_path / str(len(given))
+        place.mkdir()
+        (place / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+        data = seal(place, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
+        return training_rows(Job(params=SftParams(), out=place, scratch=place, data=data))
+
+    found, counts = learnt(*rows)
+    assert sorted(int(row["id"]) for row in found) == kept
+    left = len(rows) - len(kept)
+    assert counts.get("unwanted", 0) == left
+    assert (f"{left} of {len(rows)} training rows are left out: their label" in caplog.text) == bool(left)
+    if left:
+        with pytest.raises(DataError, match=r"the label of every row \(1\) says that its reply is not wanted"):
+            learnt(next(row for row in rows if int(row["id"]) not in kept))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from compress.errors import HoldfastError, UsageError
 from compress.registry import load_stage
 from compress.stage import Job
 from finetune.train import trials
-from finetune.train.params import DpoParams, KtoParams, Search, SftParams
+from finetune.train.params import DpoParams, KtoParams, OrpoParams, Search, SftParams, SimpoParams, UlmaParams
 from finetune.train.searching import STUDY, Pruned, Study, spread
 
 OVER = {
@@ -112,6 +112,8 @@ def test_lists_are_tried_as_they_are(tmp_path):
         ({"over": {"rank": {"of": [4, 8], "log": True}}}, "log goes with low and high, not with of"),
         ({"over": {"adapter.kind": {"of": ["lora", "pissa"]}}}, "adapter.kind cannot be 'pissa'"),
         ({"over": {"validation.share": {"low": 0.1, "high": 0.2}}}, "validation.share must stay the same"),
+        ({"over": {"max_length": {"of": [256, 512]}}}, "max_length must stay the same"),
+        ({"over": {"loss_on": {"of": ["last", "all"]}}}, "loss_on must stay the same"),
         ({"over": {"rank": {"of": [4]}}, "measure": "held_out"}, "needs held_out"),
     ],
 )
@@ -126,6 +128,21 @@ def test_a_search_that_cannot_work_is_refused(given, what):
         with pytest.raises(ValidationError, match="no loss for a part of the data alone"):
             KtoParams(**how)
     assert DpoParams(search={"over": {"beta": {"low": 0.1, "high": 1}}, "measure": "held_out"}, held_out=8)
+
+
+@pytest.mark.parametrize(
+    ("params", "name", "of"),
+    [(DpoParams, "beta", [0.1, 1]), (DpoParams, "loss", ["sigmoid", "ipo"]), (SimpoParams, "gamma", [0, 1]),
+     (OrpoParams, "weight", [0.1, 1]), (UlmaParams, "log_z", [0, 1])],
+)  # fmt: skip
+def test_losses_of_several_kinds_are_not_compared(params, name, of):
+    """The smaller β, the nearer to log 2 is DPO's loss, whatever was learnt."""
+    how = {"over": {name: {"of": of}}}
+    with pytest.raises(ValidationError, match=f"search.over: {name} is a part of the loss itself"):
+        params(search=how, validation=VALIDATION)
+    assert params(search=how | {"measure": "agreement"}, validation=VALIDATION).search
+    graded = {"over": {"beta": {"of": [0.1, 1]}}}
+    assert UlmaParams(labels="continuous", search=graded, validation=VALIDATION).search
 
 
 def test_mean_and_deviation():

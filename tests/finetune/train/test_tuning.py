@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
+from small_folder import write_tokenizer
 from tiny_base import SMALL
 
 from compress.artifact import open_artifact, seal
@@ -18,9 +20,10 @@ from finetune.train import batches, merge, sft, training
 from finetune.train.rows import training_rows
 from finetune.world import stage as world
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
-TrainerCallback = pytest.importorskip("transformers").TrainerCallback
+transformers = pytest.importorskip("transformers")
+TrainerCallback = transformers.TrainerCallback
 
 RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
 TUNE = {"steps": 24, "batch": 4, "checkpoint_every": 8, "rank": 4}
@@ -201,6 +204,70 @@ def test_a_killed_tuning_ends_with_the_same_bytes(base, data, tmp_path, method):
     if method == "qlora":
         assert facts["merge_max_logit_gap"] < 0.02
         assert "tmp" not in (again / "adapter" / "adapter_config.json").read_text()
+
+
+def family(place, kind, **more):
+    """A small random model of a family that has no row in LAYOUTS, as transformers stores it."""
+    fresh(place)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.AutoConfig.for_model(kind, vocab_size=write_tokenizer(place), **sizes, eos_token_id=2, **more)
+    torch.manual_seed(3)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(place)
+    return seal(place, kind="hf", stage="t", stage_version=1, params={}, inputs={}, facts={})
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_with_weights_that_are_stored_under_other_names(data, tmp_path):
+    """GPT-NeoX's head is called embed_out in files and lm_head in transformers' model."""
+    base = family(tmp_path / "base", "gpt_neox", max_position_embeddings=2048)
+    how = {"method": "full", "max_length": 2048, "rate": 1e-3}
+    whole, _ = tune(fresh(tmp_path / "whole"), base, data, **how)
+    assert "embed_out.weight" in load_file(whole / "model.safetensors")
+    root = fresh(tmp_path / "killed")
+    with pytest.raises(Killed):
+        tune(root, base, data, progress=die_after(10), **how)
+    (root / "out").rmdir()
+    again, _ = tune(root, base, data, **how)
+    assert digests(again) == digests(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The following .* keys did not match any targeted module:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("gpt_neox", {}),
+        ("olmo2", {"num_key_value_heads": 2}),
+        ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+        ("bloom", {"n_layer": 2, "n_head": 4}),
+        (
+            "qwen3_moe",
+            {
+                "num_key_value_heads": 2,
+                "num_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 32,
+                "head_dim": 16,
+            },
+        ),
+    ],
+)
+def test_adapters_on_families_that_nothing_else_here_reads(data, tmp_path, kind, more):
+    longer = {} if kind == "bloom" else {"max_position_embeddings": 2048}
+    how = {"method": "lora", "max_length": 2048, "rate": 1e-2, "steps": 12}
+    out, facts = tune(tmp_path, family(tmp_path / "base", kind, **longer, **more), data, **how)
+    losses = json.loads((out / "training.json").read_text())["loss"]
+    assert losses[-1] < losses[0] - 0.03
+    assert facts["merge_max_logit_gap"] < 0.02
+
+
+@pytest.mark.slow
+def test_measuring_leaves_nf4_weights_as_they_are_trained(data, tmp_path):
+    """On CPUs with bfloat16 products bitsandbytes repacks them for inference, and cannot in this width (96)."""
+    base = family(tmp_path / "base", "olmo2", num_key_value_heads=2, max_position_embeddings=2048)
+    how = {"method": "qlora", "adapter": {"kind": "dora"}, "max_length": 2048, "steps": 6}
+    _, facts = tune(tmp_path, base, data, validation={"share": 0.2, "every": 2}, **how)
+    assert facts["validation_loss"] > 0
 
 
 def test_the_merge_stands_on_the_dequantized_base(base, data, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,6 +19,7 @@ from compress.json_files import write_json  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.train import hooks, objective, watching  # noqa: E402
+from finetune.train.logs import Logs  # noqa: E402
 from finetune.train.rows import asked  # noqa: E402
 from finetune.world import stage as world  # noqa: E402
 from runtime.rules import load_rules  # noqa: E402
@@ -134,7 +137,11 @@ def test_a_killed_run_with_validation_ends_with_the_same_bytes(small_base, tmp_p
 def test_a_loss_that_is_no_number_ends_the_training(small_base, tmp_path):
     with pytest.raises(HoldfastError, match=r"the loss of step \d+ is (nan|inf): training has diverged") as caught:
         run(small_base, tmp_path, rate=1e30, method="full")
-    assert "lower rate" in caught.value.next
+    assert caught.value.next == "lower rate, or set validation: {patience: 3} to keep the best weights"
+    how = {"rate": 1e30, "method": "full", "validation": {"share": 0.2, "every": 12, "patience": 2}}
+    with pytest.raises(HoldfastError, match="training has diverged") as caught:
+        run(small_base, tmp_path / "b", **how)
+    assert caught.value.next == "lower rate, or validation.every: nothing had been measured that could be kept"
 
 
 RULES = Path(__file__).parents[3] / "configs/rules/customer_service.yaml"
@@ -190,6 +197,17 @@ def test_other_programs_read_the_figures_of_every_step_once(small_base, tmp_path
     assert whole[0].digest == whole[1].digest
 
 
+def test_the_mark_of_the_last_step_is_whole_whenever_a_run_is_killed(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    logs = Logs(["tensorboard"], tmp_path)
+    logs.write(1, {"train/loss": 2.0})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            logs.write(2, {"train/loss": 1.0})
+    assert Logs(["tensorboard"], tmp_path).last == 1
+
+
 def test_shares_that_leave_nothing_are_refused():
     with pytest.raises(UsageError, match=r"validation\.share 0\.05 of 4 examples of 4 questions leaves nothing"):
         watching.part("abcd", 0.05, seed=1)
@@ -236,6 +254,11 @@ def test_optimizers_that_cannot_work_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="adamw_8bit needs a CUDA device"):
         stage.check(job)
+    with pytest.raises(UsageError, match="sgd has no rate"):
+        stage.check(replace(job, params=stage.Params(optimizer="sgd")))
+    stage.check(replace(job, params=stage.Params(optimizer="sgd", rate=0.1)))
+    with pytest.raises(ValueError, match="set warmup above 0"):
+        stage.Params(schedule="inverse_sqrt", warmup=0)
     with pytest.raises(ValueError, match="go with optimizer: adamw, not sgd"):
         stage.Params(optimizer="sgd", freeze_blocks=1)
 
