@@ -1,10 +1,10 @@
 """What the server costs and how soon it says no: python benchmarks/server.py MODEL [--threads N] [--rounds N]
 
 In one run, on one machine: tokens per second of one conversation in process, with the engine in a process of its own,
-and over HTTP whole and streamed (rounds in turn, medians; another question in each round, for a reply that was given
-before is drafted); milliseconds until a full queue is refused; until the engine
-rests after a client left its stream; from the engine's death to the error of whoever waited, and to the next answer;
-seconds from the command to the open port, beside those of loading alone.
+and over HTTP whole and streamed (each way with an engine of its own; rounds in turn, medians; the same questions for
+all, another in each round, for a reply that was given before is drafted); milliseconds until a full queue is refused;
+until the engine rests after a client left its stream; from the engine's death to the error of whoever waited, and to
+the next answer; seconds from the command to the open port, beside those of loading alone.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ def rates(model: Path, threads: int, rounds: int) -> dict[str, float]:
     with (
         load(model, threads=threads, slots=1) as here,
         load_isolated(model, threads=threads, slots=1) as there,
-        served(model, "--slots", "1", "--threads", str(threads), "--no-logs") as server,
+        served(model, "--slots", "1", "--threads", str(threads), "--no-logs") as one,
+        served(model, "--slots", "1", "--threads", str(threads), "--no-logs") as other,
         httpx.Client(timeout=300) as client,
     ):
-        url = f"{server.url}/v1/chat/completions"
+        route = "/v1/chat/completions"
 
         def whole(body: dict[str, Any]) -> int:
-            return int(client.post(url, json=body).json()["usage"]["completion_tokens"])
+            return int(client.post(one.url + route, json=body).json()["usage"]["completion_tokens"])
 
         def streamed(body: dict[str, Any]) -> int:
             more = {"stream": True, "stream_options": {"include_usage": True}}
-            with client.stream("POST", url, json=body | more) as reply:
+            with client.stream("POST", other.url + route, json=body | more) as reply:
                 events = [json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: {")]
             return int(events[-1]["usage"]["completion_tokens"])
 
@@ -66,8 +67,8 @@ def rates(model: Path, threads: int, rounds: int) -> dict[str, float]:
         found: dict[str, list[float]] = {name: [] for name in ways}
         order = random.Random(0)
         for number in range(rounds + 1):
+            said = [{"role": "user", "content": f"{SAID[0]['content']} They have {number + 2} lamps."}]
             for name, way in order.sample(list(ways.items()), len(ways)):
-                said = [{"role": "user", "content": f"{SAID[0]['content']} They have {number + 2} {name} lamps."}]
                 started = time.perf_counter()
                 made = way({"messages": said, "max_tokens": TOKENS})
                 if number:  # the first round warms up
