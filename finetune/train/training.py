@@ -256,7 +256,6 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
 def _objective_trainer() -> Any:
     """trl's SFTTrainer with the objective's loss, and so many tokens at a time as the memory holds."""
     import torch
-    from transformers import AutoModelForCausalLM
     from trl import SFTTrainer
 
     from finetune.train.loss import score_labels
@@ -292,7 +291,7 @@ def _objective_trainer() -> Any:
             """Gradients of the parts of a batch add up to those of the whole."""
             step = super().training_step
             inputs = self.objective.prepare(model, self._prepare_inputs(inputs))
-            count = self._of_all(self.objective.count(inputs))
+            count = _of_all(self.objective.count(inputs))
             rows = together.smallest(batches.rows_at_once(inputs["input_ids"], self.at_once, self.objective.rows))
             parts = list(batches.split(inputs, rows))
             *parts, last = parts + [sharding.nothing(model)] * sharding.missing(len(parts))
@@ -301,24 +300,34 @@ def _objective_trainer() -> Any:
             return loss + step(model, last, count)
 
         def _load_from_checkpoint(self, place: str, model: Any = None) -> None:
-            """Weights of a whole model by transformers' own loader: it stores some under other names (GPT-NeoX's head),
-            which its trainer would leave as they were before training, unsaid."""
             if hasattr(self.model, "get_base_model"):
                 super()._load_from_checkpoint(place, model)
             else:
-                saved = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **LOCAL)
-                self.model.load_state_dict(saved.state_dict())
+                self.model.load_state_dict(_whole(place))
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             if launch.place().leads:
                 super()._save(output_dir, state_dict)
 
-        def _of_all(self, count: Any) -> Any:
-            """What makes the mean over the processes, which accelerate takes, a mean over their whole batch."""
-            world = launch.place().world
-            return count if world == 1 else together.summed(torch.as_tensor(count).float()) / world
-
     return sharding.trainer(ObjectiveTrainer) if together.cut() else ObjectiveTrainer
+
+
+def _whole(place: str) -> dict[str, Any]:
+    """Weights of a whole model's checkpoint by transformers' own loader: it stores some under other names (GPT-NeoX's
+    head), which its trainer would leave as they were before training, unsaid."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    saved: dict[str, Any] = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **LOCAL).state_dict()
+    return saved
+
+
+def _of_all(count: Any) -> Any:
+    """What makes the mean over the processes, which accelerate takes, a mean over their whole batch."""
+    import torch
+
+    world = launch.place().world
+    return count if world == 1 else together.summed(torch.as_tensor(count).float()) / world
 
 
 def fused(p: TuningParams, on_cpu: bool, family: str) -> bool:
