@@ -30,7 +30,7 @@ class Took:
     cpu: float
 
 
-def run_stage(name: str, params: Mapping[str, Any], base: Path, data: Path, rules: Path, place: Path) -> Took:
+def run_stage(name: str, params: Mapping[str, Any], base: Path, data: Path, rules: Path | None, place: Path) -> Took:
     """Run ``name`` on ``base`` into ``place / "out"``, unless it is there; what it took."""
     from compress.artifact import open_artifact, seal
     from compress.registry import load_stage
