@@ -18,6 +18,7 @@ from .turn import Reply
 
 _QUOTE = re.compile(r'"([^"]{1,2000})"|\u300c([^\u300c\u300d]{1,2000})\u300d')
 _MARK = re.compile(r"(?<![-*+] )[\[\u3010]\^?\s*([^\[\]\u3010\u3011\n]{1,200}?)\s*[\]\u3011](\()?")
+_SOURCE = re.compile(r"^(?:see|sources?|refs?|references?|docs?|documents?|quellen?)(?::\s*|\s+)", re.I)
 _NAME = re.compile(r"[A-Za-z0-9][\w.:\-]*")
 _LEFT_OUT = re.compile(r"\s*\[?\.\.\.\]?\s*")
 
@@ -64,7 +65,7 @@ def _citations(reply: Reply, known: Mapping[str, str]) -> list[str]:
         return [squeeze(name) for name in listed_ids]
     found = []
     for mark in _MARK.finditer(reply.plain):
-        ids = re.split(r"\s*[,;]\s*", mark[1])
+        ids = re.split(r"\s*[,;]\s*", _SOURCE.sub("", mark[1]))
         if all(_NAME.fullmatch(one) for one in ids) and (not mark[2] or squeeze(mark[1]) in known):
             found += [squeeze(one) for one in ids]
     return found
@@ -234,9 +235,10 @@ def _not_shouting(reply: Reply) -> bool:
 
 
 def _rude(reply: Reply) -> bool:
-    if _SHRUG.search(reply.folded):
+    view = reply.views[-1]
+    if _SHRUG.search(view):
         return True
-    return _RUDE.search(reply.folded) is not None and _RUDE.search(_NOT_RUDE.sub(" ", reply.folded)) is not None
+    return _RUDE.search(view) is not None and _RUDE.search(_NOT_RUDE.sub(" ", view)) is not None
 
 
 _TONES: dict[str, Callable[[Reply], bool]] = {
@@ -244,7 +246,7 @@ _TONES: dict[str, Callable[[Reply], bool]] = {
     "no_emoji": lambda reply: reply.text.isascii() or EMOJI.search(reply.text) is None,
     "no_shouting": _not_shouting,
     "not_rude": lambda reply: not _rude(reply),
-    "polite": lambda reply: _POLITE.search(reply.folded) is not None and not _rude(reply),
+    "polite": lambda reply: _POLITE.search(reply.views[-1]) is not None and not _rude(reply),
 }
 Tone = Literal["calm", "no_emoji", "no_shouting", "not_rude", "polite"]
 

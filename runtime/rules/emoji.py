@@ -16,8 +16,8 @@ _RANGES = """
 1FACC-1FADD 1FADF-1FAEB 1FAEF-1FAFA
 """
 _PICTURES = "".join("-".join(chr(int(code, 16)) for code in part.split("-")) for part in _RANGES.split())
-EMOJI = re.compile(rf"[{_PICTURES}]|[0-9#*]\ufe0f?\u20e3|[^\s0-9#*]\ufe0f")
-"""In a text as it was written: pictures, keycaps, and what a variation selector makes a picture (✔ with U+FE0F)."""
+EMOJI = re.compile(rf"[{_PICTURES}](?!\ufe0e)|[0-9#*]\ufe0f?\u20e3|[^\s0-9#*]\ufe0f")
+"""In a text as it was written: pictures but those that U+FE0E makes text, keycaps, and what U+FE0F makes a picture."""
 
 _TEXT_RANGES = """
 A9 AE 203C 2049 2122 2139 2194-2199 21A9-21AA 2328 23CF 23ED-23EF 23F1-23F2 23F8-23FA 24C2 25AA-25AB 25B6 25C0 25FB-25FC

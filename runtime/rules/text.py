@@ -49,12 +49,21 @@ def _plain_char(char: str, category: str) -> str:
         return "-"
     if char in _SINGLE_QUOTES:
         return "'"
+    if ord(char) in _SMALL_CAPITALS:
+        return chr(_SMALL_CAPITALS[ord(char)])
+    if 0x1F150 <= ord(char) < 0x1F16A or 0x1F170 <= ord(char) < 0x1F18A:  # white in a black circle or square
+        return chr(ord("a") + (ord(char) - 0x1F150) % 32)
     return '"' if char in _DOUBLE_QUOTES else char
 
 
 _FOLD = _Fold()
 
 
+_SMALL_CAPITALS = str.maketrans(
+    "\u1d00\u0299\u1d04\u1d05\u1d07\ua730\u0262\u029c\u026a\u1d0a\u1d0b\u029f\u1d0d\u0274\u1d0f\u1d18\ua7af\u0280\ua731\u1d1b\u1d1c"
+    "\u1d20\u1d21\u028f\u1d22",
+    "abcdefghijklmnopqrstuvwyz",
+)
 _ALIKE = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb\u04cf\u043a\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420"
     "\u0421\u0422\u0423\u0425\u0406\u0408\u0405\u03b1\u03bf\u03c1\u03bd\u03b9\u03ba\u03c5\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d"
@@ -66,10 +75,17 @@ _FOREIGN = re.compile(r"[\u0370-\u03ff\u0400-\u052f]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
+_TO_CYRILLIC = {latin: code for code, latin in _ALIKE.items() if code >= 0x400}
+
+
 def _unmixed(match: re.Match[str]) -> str:
-    """A word of Latin letters and look-alikes in Latin letters; a word of one script stays."""
+    """A word of Latin letters and look-alikes in Latin letters, or in Cyrillic ones where some of it has no Latin
+    look-alike; a word of one script stays."""
     word = match[0]
-    return word.translate(_ALIKE) if re.search("[A-Za-z]", word) and _FOREIGN.search(word) else word
+    if not (re.search("[A-Za-z]", word) and _FOREIGN.search(word)):
+        return word
+    latin = word.translate(_ALIKE)
+    return word.translate(_TO_CYRILLIC) if re.search("[\u0400-\u052f]", latin) else latin
 
 
 _FIRST = {0xB4: "'", 0x2116: "#"}
@@ -109,15 +125,23 @@ def squeeze(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text.casefold()).translate(_CASELESS).split())
 
 
-_TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,200}>")
+_TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,200}>|<!--[^>]{0,500}>")
+_PARTING = "blockquote|br|dd|div|dl|dt|h[1-6]|hr|li|ol|p|pre|table|tbody|td|th|thead|tr|ul"
+_INLINE = "a|abbr|b|big|center|cite|code|del|em|font|i|img|ins|kbd|mark|q|s|small|span|strike|strong|sub|sup|u|wbr"
+_ATTRIBUTES = r"(?:\s+[\w:\-]{1,40}=(?:\"[^\"<>]{0,200}\"|'[^'<>]{0,200}'|[^\s<>\"']{1,200})){0,20}\s*/?"
+_BREAK = re.compile(rf"</?(?:{_PARTING}){_ATTRIBUTES}>", re.I)
+"""Tags that part what stands on either side of them."""
+_MARKUP = re.compile(rf"</?(?:{_INLINE}){_ATTRIBUTES}>|<!--[^>]{{0,500}}-->", re.I)
 _DECORATION = re.compile(
     r"""
+    (?=[~|`*_\\\-#>\ \t])(?:  # what each begins with, for speed
       ~~ | \|\| | `+
     | (?<!\w)\*+(?=\S) | (?<=\S)\*+(?!\w) | (?<=[^\W\d_])\*+(?=[^\W\d_])
     | (?<![^\W_])_+(?=[^\W_]) | (?<=[^\s_])_+(?![^\W_])
     | \\(?=[*_~`|])
     | (?<=[^\W\d_])-[ \t]*\n[ \t]*(?=[^\W\d_])  # hyphenated at the end of a line
     | ^[ \t]*(?:>[ \t]*|\#{1,6}[ \t]+)+
+    )
     """,
     re.X | re.M,
 )
@@ -130,17 +154,27 @@ def shown(text: str) -> str:
     """The text as a reader sees it: without HTML's tags and entities, and without Markdown's marks."""
     if not (_DECORATED.search(text) or _HYPHENATED.search(text)):
         return plain(text)
-    bare = html.unescape(_TAG.sub("", text)) if "<" in text or "&" in text else text
-    return _DECORATION.sub("", plain(bare))
+    return _DECORATION.sub("", plain(_without_html(text, _TAG)))
+
+
+def bare(text: str) -> str:
+    """The text as it was written but for HTML's own tags, comments and entities, for those who count."""
+    return _without_html(text, _MARKUP)
+
+
+def _without_html(text: str, tags: re.Pattern[str]) -> str:
+    if "<" in text:
+        text = tags.sub("", _BREAK.sub("\n", text))
+    return html.unescape(text) if "&" in text else text
 
 
 _TOKEN = (
-    r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'*_]|[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+"  # addresses
+    r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'*_]|[\w.+\-]{1,64}@[\w\-]+(?:\.[\w\-]+)+"  # addresses
     r"|(?:LETTER\.){2,}"  # e.g., U.S.A.
-    r"|ATOM(?:['\-]ATOM)*"
+    r"|ATOM(?:['_\-]ATOM)*"
 ).replace("ATOM", r"(?:CHAR*DIGIT(?:[.,:/]DIGIT+)+CHAR*|CHAR+)")
 _ASCII_WORD = re.compile(_TOKEN.replace("CHAR", "[a-zA-Z0-9]").replace("LETTER", "[a-zA-Z]").replace("DIGIT", "[0-9]"))
-_USUAL_WORD = re.compile(r"[a-zA-Z0-9]+(?:['\-][a-zA-Z0-9]+)*")
+_USUAL_WORD = re.compile(r"[a-zA-Z0-9]+(?:['_\-][a-zA-Z0-9]+)*")
 """What a word is in an ASCII text without addresses, dotted abbreviations and numbers with separators."""
 _EACH = "\u3041-\u3096\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Hiragana and ideographs, which are a word each (UAX #29)."""
@@ -217,7 +251,8 @@ def _bounds(phrase: str) -> tuple[str, str]:
     """What must not stand before and behind it."""
     if not any(map(str.isalnum, phrase)):
         return "", ""
-    before = "" if _RUNS_ON.match(phrase) else r"(?<![^\W_])"
+    symbol = not (phrase[0].isalnum() or phrase[0] == "-")  # .com stands in acme.com
+    before = "" if symbol or _RUNS_ON.match(phrase) else r"(?<![^\W_])"
     last = phrase[-1:]
     if phrase[:1].isdigit():
         before += r"(?<![0-9][.,])"  # the 5 of 1,5

@@ -127,14 +127,20 @@ class Reply:
         return (self.folded,) if self.shown == self.plain else (self.folded, texts.squeeze(self.shown))
 
     @cached_property
+    def counted(self) -> str:
+        """The text normalised, without HTML: what words and sentences are counted in."""
+        bare = texts.bare(self.text)
+        return self.plain if bare is self.text else texts.plain(bare)
+
+    @cached_property
     def words(self) -> list[str]:
         if "\u2014" not in self.text:
-            return texts.words(self.plain)
-        return texts.words(texts.plain(self.text.replace("\u2014", " ")))  # a hyphen joins, an em dash does not
+            return texts.words(self.counted)
+        return texts.words(texts.plain(texts.bare(self.text).replace("\u2014", " ")))  # a hyphen joins, no em dash
 
     @cached_property
     def sentences(self) -> list[str]:
-        return sentences(self.plain)
+        return sentences(self.counted)
 
     @cached_property
     def free_texts(self) -> list[str]:
