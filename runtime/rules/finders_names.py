@@ -24,7 +24,12 @@ _COURTEOUS = (
     r"|happy|glad|understand|patience|care|day|unfortunately|however|yes|no|okay|ok|great|well"
 )
 _CLAUSE = r"we|i|i'm|i've|i'll|i'd|you|your|our|my|it|this|that|there|thank|thanks|sorry|please|let|unfortunately"
-_SIGN_OFF = r"regards|sincerely|faithfully|yours|cheers|gr[uü](?:ss|ß)e?n?|cordialement|saludos"
+_SIGN_OFF = (
+    r"regards|wishes|best(?=,?[ ]*\n)|all the best|take care|warmly|respectfully|sincerely|faithfully|yours|cheers"
+    r"|thanks|thank you"
+    r"|gr[uü](?:ss|ß)e?n?|danke|cordialement|merci|saludos?|atentamente|gracias|saluti|grazie|atenciosamente|cumprimentos"
+    r"|obrigad[oa]|groet(?:en)?|pozdrawiam|hälsningar|hilsen|с уважением"
+)
 _ADVERB = r"(?!(?:emi|sal|kel|mol|bil|pol|li|lil|hol|car|bever|kimber)ly,)[^\W\d_]+ly,"
 _AHEAD, _PAST = r"(?<![^\W_])", r"(?![^\W_])"
 

@@ -195,6 +195,8 @@ _TIME = re.compile(
 
 
 _HOUR = re.compile(r"(?<![\w:.,])([01]?\d|2[0-3])(?:[.:]([0-5]\d))? ?(?:uhr\b|o'clock\b)()()()(?! ?[ap]\.?m\b)", re.I)
+_PARTS = {"half past": 30, "quarter past": 15, "quarter after": 15, "quarter to": -15}
+_PART_OF_HOUR = re.compile(rf"\b({'|'.join(_PARTS)})\s+(1[0-2]|[1-9])\b", re.I)
 _NAMED_HOURS = {"noon": 12 * 60, "midday": 12 * 60, "midnight": 0}
 _NAMED_HOUR = re.compile(rf"\b(?:{'|'.join(_NAMED_HOURS)})\b", re.I)
 
@@ -207,5 +209,8 @@ def times(text: str) -> Iterator[Found]:
         half = (match[3] or match[5] or "").casefold()
         hours = {hour % 12 + (12 if half == "p" else 0)} if half else {hour, hour + 12} if 1 <= hour < 12 else {hour}
         yield Found(match[0], match.span(), frozenset(60 * h + minute for h in hours))
+    for match in _PART_OF_HOUR.finditer(text):
+        minutes = 60 * int(match[2]) + _PARTS[match[1].casefold()]
+        yield Found(match[0], match.span(), frozenset({minutes % 1440, (minutes + 720) % 1440}))
     for match in _NAMED_HOUR.finditer(text):
         yield Found(match[0], match.span(), frozenset({_NAMED_HOURS[match[0].casefold()]}))
