@@ -7,10 +7,10 @@ import re
 import unicodedata
 
 NUMBERS = re.compile(
-    r"(?<![\d.,/])[-+]?(?:\d{1,4} )?\d{1,9}/\d{1,9}(?![\d/]|[.,]\d)"
+    r"(?=[-+.\d])(?:(?<![\d.,/])[-+]?(?:\d{1,4} )?\d{1,9}/\d{1,9}(?![\d/]|[.,]\d)"
     r"|(?<![\d.,])[-+]?\d{1,3}(?:[ '\u2019]\d{3})+(?:[.,]\d+)?(?![\d])"
     r"|(?<![\d.,])[-+]?\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?"
-    r"|(?<![\w.,])[-+]?\.\d+(?![\d.,]*\d)"
+    r"|(?<![\w.,])[-+]?\.\d+(?![\d.,]*\d))"
 )
 """Numbers in a ``tidy`` text: fractions, groups of three, a decimal point or comma, an exponent; a sign where no digit
 stands before it."""
@@ -18,12 +18,17 @@ _FRACTION = re.compile(r"([-+]?)(?:(\d+) )?(\d+)/(\d+)")
 _PLAIN = re.compile(r"[-+]?(?:\d(?:[\d.,]*\d)?(?:[eE][-+]?\d+)?|\.\d+)")
 _THOUSANDS = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})")
 _TIDIED = (
-    (re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
-    (re.compile(r"(?<![\d\s])(?<!\d )\u2013(?=[\d.])|(?<!\S)\u2013(?=[\d.])|\u2212|\u2011"), "-"),
-    (re.compile(r"(?<!\d )\b(?:minus|negative) +(?=[\d.])", re.I), "-"),
-    (re.compile(r"(?<=\d)\s*(?:[x*\u00d7\u00b7]|\\times|\\cdot)\s*10\s*\^\s*\{?([-+]?\d+)\}?"), r"e\1"),
-    (re.compile(r"(?<![\d.,])10\^\{?([-+]?\d+)\}?"), r"1e\1"),
+    ("{,}", re.compile(r"(?<=\d)\{,\}(?=\d{3})"), ","),
+    ("frac", re.compile(r"\\[dt]?frac(?:\{(\d+)\}\{(\d+)\}|(\d)(\d))"), r"\1\3/\2\4"),
+    ("\u2013", re.compile(r"(?<![\d\s])(?<!\d )\u2013(?=[\d.])|(?<!\S)\u2013(?=[\d.])"), "-"),
+    ("\u2212", re.compile("\u2212"), "-"),
+    ("\u2011", re.compile("\u2011"), "-"),
+    ("inus", re.compile(r"(?<!\d )\b[Mm]inus +(?=[\d.])"), "-"),
+    ("egative", re.compile(r"(?<!\d )\b[Nn]egative +(?=[\d.])"), "-"),
+    ("^", re.compile(r"(?<=\d)\s*(?:[x*\u00d7\u00b7]|\\times|\\cdot)\s*10\s*\^\s*\{?([-+]?\d+)\}?"), r"e\1"),
+    ("^", re.compile(r"(?<![\d.,])10\^\{?([-+]?\d+)\}?"), r"1e\1"),
 )
+"""What a text has that a pattern can match, the pattern, and what stands in its place."""
 _POWER = re.compile(r"(?<=\d)([\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+)")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 
@@ -34,8 +39,9 @@ def tidy(text: str) -> str:
         text = _POWER.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[1]).replace("\u2212", "-"), text)
         text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]).replace("\u2044", "/"), text)
         text = unicodedata.normalize("NFKC", text)
-    for pattern, plain in _TIDIED:
-        text = pattern.sub(plain, text)
+    for mark, pattern, plain in _TIDIED:
+        if mark in text:
+            text = pattern.sub(plain, text)
     return text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,9 @@ from compress.errors import DataError
 from compress.validate import classifier
 from compress.validate.scoring import SCORERS, refusal
 from runtime.rules import RuleBook, Turn
+from runtime.rules.checks_format import read_json
 from runtime.rules.instructions import expected_problems
+from runtime.rules.json_schema import same
 
 KNOWN = (*rows.PARTS, "chosen", "rejected", "label")
 
@@ -134,11 +135,8 @@ def with_system(book: RuleBook, turn: Turn) -> Turn:
 def _fields(book: RuleBook, reply: str) -> Any:
     if book.contract is not None:
         return book.parse(reply).fields
-    try:
-        return json.loads(reply)
-    except ValueError:
-        return None
+    return read_json(reply)[0]
 
 
 def _same_fields(answer: Mapping[str, Any], fields: Any) -> bool:
-    return isinstance(fields, Mapping) and all(name in fields and fields[name] == answer[name] for name in answer)
+    return isinstance(fields, Mapping) and all(name in fields and same(fields[name], answer[name]) for name in answer)

@@ -13,8 +13,9 @@ from .json_schema import check_schema, schema_problem
 from .kinds import MUST, Args, Bounds, Finding, Phrase, kind
 from .turn import Reply
 
-_MARKER = re.compile(r"^[ \t]*[*\-+•][ \t]+\S", re.M)
-_HIGHLIGHT = re.compile(r"\*\*[^\s*](?:[^\n*]*[^\s*])?\*\*|(?<!\*)\*[^\s*](?:[^\n*]*[^\s*])?\*(?!\*)")
+_MARKER = re.compile(r"^[ \t]*(?!(?:[*\-][ \t]*){3,}$)[*\-+•][ \t]+\S", re.M)
+"""``* * *`` is a rule across the page."""
+_HIGHLIGHT = re.compile(r"(?<!\\)\*\*[^\s*](?:[^\n*]*[^\s*\\])?\*\*|(?<![*\\])\*[^\s*](?:[^\n*]*[^\s*\\])?\*(?!\*)")
 _PLACEHOLDER = re.compile(r"\[[^\S\n]*[^\[\]\s][^\[\]\n]*\]")
 _TITLE = re.compile(r"<<[^\S\n]*[^\s<>][^\n<>]*>>")
 _FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*(?:json)?[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*\1$", re.S | re.I)
@@ -63,7 +64,7 @@ def bullets(reply: Reply, spec: Bounds) -> Finding:
 @kind("highlights", MUST)
 def highlights(reply: Reply, spec: Bounds) -> Finding:
     """Markdown spans ``*like this*`` or ``**like this**``."""
-    return spec.admit(len(_HIGHLIGHT.findall(reply.plain)), "highlighted spans")
+    return spec.admit(len(_HIGHLIGHT.findall(reply.plain)) if "*" in reply.plain else 0, "highlighted spans")
 
 
 @kind("placeholders", MUST)
@@ -160,7 +161,8 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) < 4000 else float(digits)  # Python reads no longer ones
 
 
-def _parse_json(text: str) -> tuple[Any, str | None]:
+def read_json(text: str) -> tuple[Any, str | None]:
+    """The one JSON value that a text is, bare or in a code fence, and None; or None and what is wrong with it."""
     body = text.strip().removeprefix("\ufeff").strip()
     fenced = _FENCE.match(body)
     try:
@@ -173,13 +175,13 @@ def _parse_json(text: str) -> tuple[Any, str | None]:
 @kind("json", MUST)
 def is_json(reply: Reply, wanted: Literal[True]) -> Finding:
     """The text is one JSON value, bare or in a Markdown code fence."""
-    _, error = _parse_json(reply.text)
+    _, error = read_json(reply.text)
     return error is None, error or "is JSON"
 
 
 @kind("json_schema", MUST)
 def json_schema(reply: Reply, schema: Annotated[Any, PlainValidator(check_schema, dict[str, Any])]) -> Finding:
     """The text is JSON that satisfies the schema."""
-    value, error = _parse_json(reply.text)
+    value, error = read_json(reply.text)
     error = error or schema_problem(value, schema)
     return error is None, error or "fits the schema"

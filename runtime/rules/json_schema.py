@@ -89,21 +89,21 @@ def schema_problem(value: Any, schema: Mapping[str, Any], where: str = "") -> st
     place = where or "the reply"
     if "type" in schema and not any(_is(value, name) for name in _listed(schema["type"])):
         return f"{place} is not {' or '.join(_listed(schema['type']))}"
-    if "const" in schema and not _same(value, schema["const"]):
+    if "const" in schema and not same(value, schema["const"]):
         return f"{place} is not {schema['const']!r}"
-    if "enum" in schema and not any(_same(value, allowed) for allowed in schema["enum"]):
+    if "enum" in schema and not any(same(value, allowed) for allowed in schema["enum"]):
         return f"{place} is not one of {schema['enum']!r}"
     return _size_problem(value, schema, place) or _child_problem(value, schema, where)
 
 
-def _same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
     """Equal as JSON values: 1 is 1.0, but true is not 1."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     return bool(a == b)
 
 
@@ -120,7 +120,7 @@ def _size_problem(value: Any, schema: Mapping[str, Any], place: str) -> str | No
         if "multipleOf" in schema and not _is_multiple(value, schema["multipleOf"]):
             return f"{place} is {value}, no multiple of {schema['multipleOf']}"
     if schema.get("uniqueItems") is True and isinstance(value, list):
-        twice = [one for at, one in enumerate(value) if any(_same(one, other) for other in value[:at])]
+        twice = [one for at, one in enumerate(value) if any(same(one, other) for other in value[:at])]
         if twice:
             return f"{place} has {twice[0]!r} twice"
     if "pattern" in schema and isinstance(value, str) and not _pattern(schema).search(value):

@@ -11,7 +11,7 @@ _UNITS = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _SMALL = {word: value for value, word in enumerate(_UNITS.split())}
 _SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
-_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_LARGE = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _ONE = "|".join(_SMALL)
 _ANY = "|".join([*_SMALL, *_LARGE])
 _RUN = rf"\b(?:{_ONE}|an?(?= (?:{'|'.join(_LARGE)})\b))(?:[ -](?:and )?(?:{_ANY})\b)*(?![\w-])"
@@ -39,8 +39,8 @@ def _digits(phrase: str) -> str:
             if group % 10 or (group and _SMALL[word] >= 10 and group % 100):
                 return phrase  # "four eight two one" is read out, "nineteen eighty" is a year
             group += _SMALL[word]
-        elif word == "hundred":
-            group = max(group, 1) * 100
+        elif word in ("dozen", "hundred"):
+            group = max(group, 1) * _LARGE[word]
         elif word in _LARGE:
             total, group = total + max(group, 1) * _LARGE[word], 0
     return str(total + group)

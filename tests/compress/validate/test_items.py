@@ -31,6 +31,9 @@ CONTRACT = read_rules(RULES)
         ("choice", "B", "It is B because A and C are wrong.", True),
         ("numeric", 0.5, "It is .5", True),
         ("contains", "refund", "a _refund_", True),
+        ("lacks", "refund", "a re**fund**", False),
+        ("lacks", "refund", "re<b>fund</b>", False),
+        ("lacks", "refund", "refundable", True),
         ("choice", "B", "", False),
     ],
 )
@@ -45,7 +48,13 @@ def test_json_compares_the_fields_given_and_needs_a_valid_reply() -> None:
     assert not item.accurate(CONTRACT, '{"action":"answer","reply":"A colleague calls."}')
     assert not item.accurate(CONTRACT, '{"action":"escalate","reply":"A coll')
     assert item.accurate(PLAIN, '{"action": "escalate", "more": 1}')
+    assert item.accurate(PLAIN, '```json\n{"action": "escalate"}\n```')
+    assert not item.accurate(PLAIN, '{"action": "answer", "action": "escalate"}')
     assert not item.accurate(PLAIN, "escalate")
+    whole = Item("i", (), Turn(()), {"n": 1, "sure": [False]}, "json", "c")
+    assert whole.accurate(PLAIN, '{"n": 1.0, "sure": [false]}')
+    assert not whole.accurate(PLAIN, '{"n": true, "sure": [false]}')
+    assert not whole.accurate(PLAIN, '{"n": 1, "sure": [0]}')
 
 
 def row(**change: object) -> dict[str, object]:

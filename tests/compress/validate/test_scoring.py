@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.numbers import read_number
-from compress.validate.scoring import SCORERS, label
+from compress.validate.chosen_label import label
+from compress.validate.scoring import SCORERS
 
 
 @pytest.mark.parametrize(
