@@ -68,6 +68,8 @@ class _Builder:
         self.sections = self._sections()
         self.facts = self._facts()
         self.declared = self.sections.get("labels")
+        self.ids: set[str] = set()
+        """Those of all rules, also of the ones that are wrong."""
         self.named: set[str] = set()
         """Labels that conditions name."""
         self.contract = self._contract()
@@ -151,18 +153,19 @@ class _Builder:
 
     def _specs(self) -> list[tuple[Place, RuleSpec]]:
         specs: list[tuple[Place, RuleSpec]] = []
-        seen: set[str] = set()
         for index, raw in enumerate(self.sections.get("rules") or ()):
             path: Place = ("rules", index)
             spec = self.problems.validate(RULE, raw, path, RuleSpec)
+            name = raw.get("id") if isinstance(raw, dict) else None
+            twice = isinstance(name, str) and name in self.ids
+            if twice:
+                self.problems.add((*path, "id"), f"rule {name!r} is given twice")
+            if isinstance(name, str):
+                self.ids.add(name)
             if spec is None:
                 self._clauses_of(path, raw)
-                continue
-            if spec.id in seen:
-                self.problems.add((*path, "id"), f"rule {spec.id!r} is given twice")
-                continue
-            seen.add(spec.id)
-            specs.append((path, spec))
+            elif not twice:
+                specs.append((path, spec))
         return specs
 
     def _clauses_of(self, path: Place, raw: Any) -> None:
@@ -290,7 +293,7 @@ class _Conditions:
     """Folds ``optional`` and ``unless`` into each rule's condition."""
 
     def __init__(self, builder: _Builder, specs: list[tuple[Place, RuleSpec]]) -> None:
-        self.problems = builder.problems
+        self.problems, self.ids = builder.problems, builder.ids
         self.specs = {spec.id: (path, spec) for path, spec in specs}
         self.done: dict[str, Condition] = {}
 
@@ -298,8 +301,8 @@ class _Conditions:
         self.rules = {rule.id: rule for rule in compiled if rule}
         for rule_id, (path, spec) in self.specs.items():
             for other in spec.unless or ():
-                if other not in self.specs:
-                    self.problems.add((*path, "unless"), f"unknown rule {other!r}{nearest(other, self.specs)}")
+                if other not in self.ids:
+                    self.problems.add((*path, "unless"), f"unknown rule {other!r}{nearest(other, self.ids)}")
             self._whole(rule_id, ())
         return [replace(rule, condition=self.done[rule.id]) for rule in self.rules.values() if rule.id in self.done]
 
@@ -317,5 +320,7 @@ class _Conditions:
             whole = self._whole(other, (*trail, rule_id))
             if whole:
                 parts.append(Not(whole))
+            elif other in self.ids - self.rules.keys():
+                return None  # which is wrong itself, so that nobody can tell when this one is in force
         self.done[rule_id] = parts[0] if len(parts) == 1 else All(tuple(parts))
         return self.done[rule_id]

@@ -307,6 +307,7 @@ BAD = [
     ("a wrong severity", GOOD.replace("severity: soft", "severity: medium"), "'hard' or 'soft'"),
     ("no id", GOOD.replace("id: thanks", "text: thanks", 1).replace("text: Say", "x: Say"), "id: is missing"),
     ("a doubled id", GOOD.replace("id: thanks", "id: gold-vip"), "'gold-vip' is given twice"),
+    ("a doubled id of a rule that is wrong", GOOD.replace("id: thanks", "id: gold-vip").replace("severity: soft", "severity: medium"), "'gold-vip' is given twice"),
     ("a doubled key", GOOD.replace("    optional: true", "    severity: soft"), "key 'severity' is given twice"),
     ("broken YAML", GOOD + "  - {", "not valid YAML"),
     ("a tab", GOOD + "\t- x", "not valid YAML"),
@@ -500,3 +501,23 @@ def test_importing_rules_is_light():
     code = "import sys, runtime.rules, runtime.guard; print(sorted({'pydantic', 're2', 'yaml', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_rule_that_yields_to_a_wrong_one_is_not_blamed():
+    text = """
+version: 1
+rules:
+  - {id: a, severity: medium, must: {max_words: 3}, fixtures: {pass: [{user: x, reply: y}], fail: [{user: x, reply: a b c d}]}}
+  - id: b
+    severity: soft
+    unless: [a]
+    must: {max_words: 4}
+    fixtures:
+      pass: [{user: x, reply: a b}]
+      fail: [{user: x, reply: a b c d e}]
+      inactive: [{user: x}]
+"""
+    with pytest.raises(RuleError) as caught:
+        read_rules(text)
+    assert "severity" in str(caught.value)
+    assert "1 problem" in str(caught.value)
