@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.rules import Turn
-from runtime.rules.checks_format import _parse_json
+from runtime.rules.checks_format import read_json
 from runtime.rules.emoji import EMOJI, is_emoji
 from runtime.rules.kinds import KINDS
 from runtime.rules.leaks import IBAN_LENGTHS, find_cards, find_emails, find_ibans, find_phones
@@ -193,10 +193,10 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allo
 )
 def test_json_in_any_wrapping_and_no_part_of_it(value, wrapping, seed):
     body = json.dumps(value, ensure_ascii=bool(seed % 2))
-    found, error = _parse_json(wrapping.replace("{}", body))
+    found, error = read_json(wrapping.replace("{}", body))
     assert (error, found) == (None, value)
     cut = body[: random.Random(seed).randrange(len(body))]
-    assert _parse_json(wrapping.replace("{}", cut))[1] is not None
+    assert read_json(wrapping.replace("{}", cut))[1] is not None
 
 
 ROWS = [json.loads(line) for line in Path(__file__).with_name("refusals.jsonl").open(encoding="utf-8")]

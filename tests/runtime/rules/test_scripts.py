@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.rules.checks_format import _parse_json
+from runtime.rules.checks_format import read_json
 from runtime.rules.emoji import EMOJI
 from runtime.rules.json_schema import check_schema, schema_problem
 from runtime.rules.kinds import KINDS
@@ -36,7 +36,8 @@ from runtime.rules.turn import Reply, Turn
         ("No. We cannot.", 2),
         ("Dr. Smith and Mrs. J. Doe called. Thanks!", 2),
         ("See e.g. the page. It says z.B. alles.", 2),
-        ("Really?! Yes... no.", 3),
+        ("Really?! Yes... No.", 3),
+        ("Well... it depends. So… yes.", 2),
         ("sorry. we will call you. thank you", 3),
         ("It costs 3.50 in v2.1 of the plan.", 1),
         ("**Sorry.** _We call you._", 2),
@@ -182,7 +183,7 @@ def test_signs_that_are_no_emoji(text):
     ],
 )
 def test_what_is_json(text, good):
-    assert (_parse_json(text)[1] is None) == good
+    assert (read_json(text)[1] is None) == good
 
 
 @pytest.mark.parametrize(
@@ -273,3 +274,43 @@ def test_tone(tone, text, kept):
     kind = KINDS["must", "tone"]
     holds, _ = kind.check(Reply(Turn([]), text), kind.adapter.validate_python(tone))
     assert holds == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "count"),
+    [
+        ("One.<br>Two.<br/>Three.", 3, 3),
+        ("<ul><li>Tea</li><li>Milk</li></ul>", 2, 2),
+        ("<p class='a'>It&#39;s&nbsp;so.</p><!-- a note -->", 2, 1),
+        ("a<b and c>d", 5, 1),
+        ("<<Title>>\n\nText.", 2, 2),
+        ("user_name is _so_", 3, 1),
+    ],
+)
+def test_what_html_adds_is_not_counted(text, words, count):
+    reply = Reply(Turn([]), text)
+    assert (len(reply.words), len(reply.sentences)) == (words, count)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "text", "holds"),
+    [
+        ("bullets", 0, "* * *\n- - -\n---", True),
+        ("bullets", 2, "- a\n- b", True),
+        ("highlights", 0, r"\*so\* and \**so\**", True),
+        ("highlights", 2, r"*so* \* and **so**", True),
+        ("tone", "not_rude", "You are an id**iot**.", False),
+        ("tone", "polite", "<b>Ple</b>ase wait.", True),
+    ],
+)
+def test_what_markdown_means(name, argument, text, holds):
+    kind = KINDS["must", name]
+    assert kind.check(Reply(Turn([]), text), kind.adapter.validate_python(argument))[0] == holds
+
+
+def test_a_citation_may_say_that_it_is_one():
+    turn = Turn([], sources=[("K7", "Free for 30 days.")])
+    kind = KINDS["must", "cite"]
+    wanted = kind.adapter.validate_python(True)
+    assert kind.check(Reply(turn, "Free [Source: K7]."), wanted)[0]
+    assert not kind.check(Reply(turn, "Free [Source: K8]."), wanted)[0]
