@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compress import launch
 from compress.extras import LOCAL, need
 from compress.model.families import LAYOUTS
+from compress.model.tensors import held
 from compress.stage import Job
 from finetune.train import adapters, batches, freezing, gpu, hooks, merge, sharding, starting, together
 from finetune.train.objective import Example, Objective
@@ -226,7 +227,7 @@ def _trainer(
     faster = p.method != "full" and p.adapter.kind == "lora+"
     if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1 or faster:
         epoch = max(1, len(examples) // p.batch) if p.steps else -(-len(examples) // p.batch)
-        _freeze(trainer, p, steps, epoch)
+        _freeze(trainer, p, job.input.path, steps, epoch)
     return trainer
 
 
@@ -234,7 +235,7 @@ def _collate(pad: int, objective: Objective) -> Any:
     return batches.pack(pad) if objective.packed else batches.collate(pad)
 
 
-def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
+def _freeze(trainer: Any, p: TuningParams, folder: Path, steps: int, epoch: int) -> None:
     """Give the trainer its plan of what learns when."""
     trainer.learnable = {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}
     blocks = trainer.model.config.get_text_config().num_hidden_layers
@@ -244,7 +245,8 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
         "unfreeze": p.unfreeze,
         "decay": p.layer_decay,
     }
-    found = freezing.plan(list(trainer.learnable), blocks, steps=steps, epoch=epoch, **how)
+    names, others = freezing.known_names(trainer.model, held(folder).entries)
+    found = freezing.plan(names, blocks, steps=steps, epoch=epoch, others=others, **how)
     if p.method != "full" and p.adapter.kind == "lora+":
         quick = {name: f * (p.adapter.ratio if ".lora_B." in name else 1) for name, f in found.factors.items()}
         found = replace(found, factors=quick)
