@@ -18,6 +18,7 @@ from compress.model.families import LAYOUTS
 from compress.model.tensors import held
 from compress.stage import Job
 from finetune.train import adapters, batches, freezing, gpu, hooks, merge, sharding, starting, together
+from finetune.train.logs import Logs
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
@@ -51,6 +52,8 @@ class Result:
     """What the objective has measured."""
     weights: dict[str, Any] | None = None
     """Those of a model that was cut over the processes and trained in full, as they are stored."""
+    logs: Logs | None = None
+    """What other programs were told so far; whoever has the last facts ends it."""
 
 
 def train(
@@ -91,6 +94,7 @@ def train(
     trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit, last)
     begun = int(last.name.split("-")[1]) if last else 0
     watch.begin(begun)
+    watch.logs.begin(p.model_dump(mode="json") | {"rate": rate, "seed": job.seed, "examples": len(examples)})
     started = time.monotonic()
     objective.begin(trainer)
     if last is not None and watch.stopped:  # it had ended there; the best weights are on disk
@@ -111,7 +115,7 @@ def train(
     probes = [example[0]["input_ids"] for example in examples[:64]]
     loss = hooks.recent_loss(trainer.state.log_history)
     tokens = objective.seen or int(mean * p.batch * done)
-    return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts, weights)
+    return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts, weights, watch.logs)
 
 
 def _save(job: Job[Any], model: Any, adapter: Path) -> dict[str, Any] | None:
