@@ -113,7 +113,9 @@ def _require_match(names: Names, others: Names, pattern: str) -> None:
 def _likeness(wanted: str, name: str) -> float:
     """How much of ``wanted`` stands in ``name``, and how little else does."""
     same = difflib.SequenceMatcher(None, wanted, name, autojunk=False)
-    return sum(block.size for block in same.get_matching_blocks() if block.size > 1) / max(1, len(wanted)) + same.ratio()
+    return (
+        sum(block.size for block in same.get_matching_blocks() if block.size > 1) / max(1, len(wanted)) + same.ratio()
+    )
 
 
 def plan(

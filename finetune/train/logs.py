@@ -1,4 +1,4 @@
-"""Settings and figures of a training for other programs: TensorBoard's event files, MLflow's database; all on this machine.
+"""Settings and figures of a training for other programs: TensorBoard's event files, MLflow's database; all local.
 
 They hold times and names of the machine, so they stand outside the artifact's digest (``LOGS``).
 """

@@ -171,7 +171,7 @@ def all_logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> Flo
 
 
 def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]], limit: int) -> list[list[Tokens]]:
-    """Tokens and labels of each example's rows, with ``good``, and PROMPT in the first; without those over the limit."""
+    """Tokens and labels of each example's rows, ``good``, and PROMPT in the first; without those over the limit."""
     flat = [(row, label) for example in given for row, label in example]
     tokens = iter(tokenise_all(tokenizer, [row for row, _ in flat]))
     made = []

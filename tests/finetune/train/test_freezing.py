@@ -100,7 +100,9 @@ def test_a_pattern_means_a_weight_by_its_name_in_memory_and_in_the_file(tmp_path
     assert frozen(tied, "lm_head.weight") == ["model.embed_tokens.weight"]
     short = model_of("gpt2", n_embd=32, n_layer=2, n_head=2)
     files = [name.removeprefix("transformer.") for name in short.state_dict()]
-    assert frozen(short, "h.0.attn.*", files) == [f"transformer.{name}" for name in files if name.startswith("h.0.attn")]
+    assert frozen(short, "h.0.attn.*", files) == [
+        f"transformer.{name}" for name in files if name.startswith("h.0.attn")
+    ]
 
 
 def test_experts_that_are_one_weight_in_training_freeze_together():
@@ -127,7 +129,10 @@ def test_a_pattern_means_an_adapter_by_the_name_of_what_it_stands_in():
     with pytest.raises(UsageError, match="matches no weight") as caught:
         frozen(model, "layers.0.atention.*")
     assert caught.value.next.startswith("near it are gpt_neox.layers.*.attention.dense.")
-    for pattern, name in (("*.final_layer_norm.*", "gpt_neox.final_layer_norm.weight"), ("embed_out.*", "lm_head.weight")):
+    for pattern, name in (
+        ("*.final_layer_norm.*", "gpt_neox.final_layer_norm.weight"),
+        ("embed_out.*", "lm_head.weight"),
+    ):
         with pytest.raises(UsageError, match=rf"{name} stays as it is anyway"):
             frozen(model, pattern)
 

@@ -241,7 +241,7 @@ def test_data_that_teach_no_preference_are_refused(tmp_path, rows, params, pairw
 def test_what_is_held_out_shares_no_prompt_with_the_rest():
     prompts = [pairs.prompt_of(row(i // 3, f"a{i}")) for i in range(30)]
     assert len(pairs.held_apart(prompts, 7, seed=1)) == 3
-    with pytest.raises(DataError, match="30 pairs .* of 10 prompts, are too few to keep 40 out"):
+    with pytest.raises(DataError, match=r"30 pairs .* of 10 prompts, are too few to keep 40 out"):
         pairs.held_apart(prompts, 40, seed=1)
 
 

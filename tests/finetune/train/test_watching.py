@@ -25,6 +25,7 @@ from finetune.train.rows import asked  # noqa: E402
 from finetune.world import stage as world  # noqa: E402
 from runtime.rules import load_rules  # noqa: E402
 
+
 def hyper_parameters(file):
     """What one of TensorBoard's event files says that a run was asked for."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
