@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compress.config import apply_override, parse_assignment, read_config
+from compress.config import apply_override, assigned, parse_assignment, read_config
 from compress.errors import ConfigError, UsageError
 from compress.pipeline.plan import build
 
@@ -211,6 +211,16 @@ def test_overrides(tmp_path):
 def test_bad_overrides(tmp_path, bad):
     with pytest.raises(UsageError):
         apply_override(yaml.safe_load(yaml.safe_dump(GOOD)), bad)
+
+
+def test_names_with_dots_lead_into_parameters():
+    given = ["rate=1", "adapter={kind: dora}", "adapter.rank=4", "validation.share=.2", "rate=2"]
+    assert assigned(given) == {"rate": 2, "adapter": {"kind": "dora", "rank": 4}, "validation": {"share": 0.2}}
+    with pytest.raises(UsageError, match="adapter has a value that has no parts"):
+        assigned(["adapter=lora", "adapter.kind=lora"])
+    with pytest.raises(UsageError, match=r"no space behind a colon, so 'share:0\.2' is one word") as caught:
+        assigned(["validation={share:0.2,every:2}"])
+    assert caught.value.next == "write {share: 0.2,every: 2}"
 
 
 def test_assignment_values_are_yaml():
