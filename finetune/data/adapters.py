@@ -16,6 +16,12 @@ Adapter = Callable[[Mapping[str, Any]], Row]
 ROLES = ("system", "user", "assistant", "tool")
 
 
+class ColumnsError(ValueError):
+    """Columns that no adapter reads: a matter of the whole file, not of a row."""
+
+    next = "name the adapter under adapter: and its columns under columns: (a CSV file needs a line with their names)"
+
+
 def check_messages(messages: Any) -> None:
     """Raise ValueError unless ``messages`` is a conversation."""
     if not isinstance(messages, list) or not messages:
@@ -372,9 +378,7 @@ def guess(row: Mapping[str, Any]) -> str:
     for adapter, columns in WANTED.items():
         if all(column in row for column in columns):
             return _nearer(adapter, row)
-    raise ValueError(
-        f"no adapter fits the columns {', '.join(map(str, row))}; name one under adapter: and map columns:"
-    )
+    raise ColumnsError(f"no adapter fits the columns {', '.join(map(str, row))}")
 
 
 def _nearer(adapter: str, row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import launch
-from compress.errors import UsageError
+from compress.errors import DataError, UsageError
 from compress.stage import Job
 from finetune.train import batches, together
 from finetune.train.objective import Example, Objective
@@ -22,6 +23,7 @@ from finetune.train.rows import Row, short_enough, tokenise_all
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 REFERENCE = "reference.npy"
 PROMPT = "prompt"
@@ -59,7 +61,7 @@ class Preferring(Objective):
         return losses - weight * (replies.logps / replies.lengths)[0::2] if weight else losses
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
-        every = _tokens(tokenizer, self.given, self.p.max_length)
+        every = short_enough(_told_apart(_tokens(tokenizer, self.given), self.facts), self.p.max_length, self.facts)
         prompts = [example[0].pop(PROMPT) for example in every]
         held = held_apart(prompts, self.p.held_out, self.job.seed)
         made = [example for example, prompt in zip(every, prompts, strict=True) if prompt not in held]
@@ -170,15 +172,28 @@ def all_logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> Flo
     return together.summed(torch.from_numpy(found)).numpy()
 
 
-def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]], limit: int) -> list[list[Tokens]]:
-    """Tokens and labels of each example's rows, ``good``, and PROMPT in the first; without those over the limit."""
+def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]]) -> list[list[Tokens]]:
+    """Tokens and labels of each example's rows, ``good``, and PROMPT in the first."""
     flat = [(row, label) for example in given for row, label in example]
     tokens = iter(tokenise_all(tokenizer, [row for row, _ in flat]))
     made = []
     for example in given:
         made.append([{**next(tokens), "good": label, **_broken(row)} for row, label in example])
         made[-1][0][PROMPT] = prompt_of(example[0][0])
-    return short_enough(made, limit)
+    return made
+
+
+def _told_apart(examples: list[list[Tokens]], facts: dict[str, Any]) -> list[list[Tokens]]:
+    """The examples without pairs that the template writes alike (many drop spaces around a reply), which are counted as
+    ``equal_pairs``. Raises DataError where no other is left."""
+    made = [example for example in examples if len(example) == 1 or example[0]["input_ids"] != example[1]["input_ids"]]
+    if not made:
+        what = "the chat template writes chosen and rejected alike in every row"
+        raise DataError("training data", None, what, next="give replies that differ in more than spaces")
+    if same := len(examples) - len(made):
+        facts["equal_pairs"] = facts.get("equal_pairs", 0) + same
+        log.warning("%d of %d pairs are left out: the chat template writes both replies alike", same, len(examples))
+    return made
 
 
 def _broken(row: Row) -> dict[str, str]:

@@ -83,12 +83,14 @@ def demonstrations(rows: Sequence[Row]) -> list[Row]:
     return kept
 
 
-def tokenise(tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False) -> list[list[Tokens]]:
+def tokenise(
+    tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False, counts: dict[str, Any] | None = None
+) -> list[list[Tokens]]:
     """The rows in the chat template, without those of over ``limit`` tokens (``tokenise_all``, ``short_enough``)."""
     if every_turn:
         rows = turn_by_turn(tokenizer, rows)
     examples = tokenise_all(tokenizer, rows, every_turn=every_turn)
-    return short_enough([[example] for example in examples], limit)
+    return short_enough([[example] for example in examples], limit, counts)
 
 
 def turn_by_turn(tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
@@ -154,16 +156,21 @@ def asked(row: Row) -> str:
     return json.dumps([said, row.get("facts")], sort_keys=True)
 
 
-def short_enough(examples: Sequence[list[Tokens]], limit: int) -> list[list[Tokens]]:
-    """The examples whose rows all have at most ``limit`` tokens. Raises DataError if there is none; warns of others."""
+def short_enough(
+    examples: Sequence[list[Tokens]], limit: int, counts: dict[str, Any] | None = None
+) -> list[list[Tokens]]:
+    """The examples whose rows all have at most ``limit`` tokens. Raises DataError if there is none; warns of others and
+    notes in ``counts`` how many are ``too_long``."""
     longest = [max(len(row["input_ids"]) for row in example) for example in examples]
     kept = [example for example, size in zip(examples, longest, strict=True) if size <= limit]
     if not kept:
-        what = f"none of {len(examples)} rows has at most {limit} tokens"
+        what = f"none of {len(examples)} rows has at most {limit} tokens (the shortest has {min(longest)})"
         raise DataError("training data", None, what, next="raise max_length")
     if len(kept) < len(examples):
         said = "%d of %d rows are left out: longer than max_length, %d tokens (the longest has %d)"
         log.warning(said, len(examples) - len(kept), len(examples), limit, max(longest))
+        if counts is not None:
+            counts["too_long"] = len(examples) - len(kept)
     return kept
 
 

@@ -245,6 +245,20 @@ def test_what_is_held_out_shares_no_prompt_with_the_rest():
         pairs.held_apart(prompts, 40, seed=1)
 
 
+def test_pairs_that_the_template_writes_alike_are_left_out_and_counted(tmp_path, caplog):
+    write_tokenizer(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "m['content'] | trim")
+    assert "trim" in tokenizer.chat_template
+    rows = [row(i, "yes", rejected="no" if i % 4 else "yes ") for i in range(12)]
+    made = dpo.Pairs(job_of(tmp_path, rows, DpoParams()))
+    assert len(made.examples(tokenizer)) == 9
+    assert made.facts["equal_pairs"] == 3
+    assert "3 of 12 pairs are left out: the chat template writes both replies alike" in caplog.text
+    with pytest.raises(DataError, match="writes chosen and rejected alike in every row"):
+        dpo.Pairs(job_of(tmp_path, rows[::4], DpoParams())).examples(tokenizer)
+
+
 def test_as_many_pairs_are_held_out_as_were_asked_for_where_some_are_too_long(small_base, tmp_path):
     stage = load_stage("finetune.dpo")
     long = [row(i, "Gladly, at once. " * 40, rejected="No, never at all.") for i in range(40, 80)]

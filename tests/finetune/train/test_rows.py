@@ -93,10 +93,11 @@ def test_turns_of_weight_0_carry_none(tokenizer):
 def test_rows_that_are_too_long_are_counted(tokenizer, caplog):
     short = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     with caplog.at_level(logging.WARNING):
-        examples = tokenise(tokenizer, [ROW, short, ROW], 40)
+        examples = tokenise(tokenizer, [ROW, short, ROW], 40, counts=(counts := {}))
     assert len(examples) == 1
+    assert counts == {"too_long": 2}
     assert "2 of 3 rows are left out: longer than max_length, 40 tokens" in caplog.text
-    with pytest.raises(DataError, match="none of 2 rows has at most 40 tokens"):
+    with pytest.raises(DataError, match=r"none of 2 rows has at most 40 tokens \(the shortest has \d{2,}\)"):
         tokenise(tokenizer, [ROW, ROW], 40)
 
 
