@@ -263,6 +263,8 @@ def _judged(good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Row:
     """The conversation with the reply that is wanted, and the other one beside it. Raises ValueError where the two do
     not answer the same."""
     for name, turns in (("chosen", good), ("rejected", bad)):
+        if turns and turns[-1].get("tool_calls"):
+            raise ValueError(f"{name} ends with tool calls; only texts are compared here")
         if not turns or turns[-1]["role"] != "assistant" or not turns[-1]["content"]:
             raise ValueError(f"{name} does not end with a reply of the assistant")
     if good[:-1] != bad[:-1]:

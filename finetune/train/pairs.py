@@ -57,7 +57,10 @@ def mutated(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
     """
     if job.rules is None:
         what = "there are no rejected replies in the data and no rule file to make them from"
-        raise UsageError(what, next="give rows with chosen and rejected, or name a rule file under rules:")
+        hint = "give rows with chosen and rejected, or name a rule file under rules:"
+        if any(row.get("label") is not None for row in read_rows(job)):
+            hint += "; replies with a label are learnt by finetune.kto and finetune.ulma"
+        raise UsageError(what, next=hint)
     book = load_rules(job.rules)
     rows, counts = training_rows(job)
     by_rule: Counter[str] = Counter()
@@ -132,7 +135,7 @@ def held_apart(prompts: Sequence[str], count: int, seed: int) -> set[str]:
     while order and sum(sizes[key] for key in held) < count:
         held.add(order.pop())
     if count and not order:
-        what = f"{len(prompts)} pairs that max_length leaves, of {len(sizes)} prompts, are too few to keep {count} out"
+        what = f"{len(prompts)} pairs of {len(sizes)} prompts are too few to keep {count} out"
         raise DataError("training data", None, what, next="lower held_out")
     return held
 

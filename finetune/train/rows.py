@@ -18,6 +18,8 @@ from runtime.rules import load_rules
 log = logging.getLogger(__name__)
 ANCHORS = ("\n", "a", ")", "0")
 """Signs with which few texts share a token."""
+SHOWN = 30
+"""Signs of a text that an error shows."""
 WANTED = 0.5
 """The least label of a reply that is learnt as it stands."""
 Row = augment.Row
@@ -224,9 +226,15 @@ def _span(row: Row, i: int, whole: str, head: str, end: str) -> tuple[int, int]:
         raise DataError("chat template", None, f"writes nothing of {named}", next=hint)
     stop = _common(whole, end)
     content = str(row["messages"][i].get("content") or "").strip()
-    if not whole.startswith(head) or (stop < len(end) and (not content or content not in whole[len(head) : stop])):
-        what = f"messages[:{i}] of row {row.get('id')!r} are not the beginning of the whole conversation"
-        raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
+    if not whole.startswith(head):
+        at = _common(whole, head)
+        asked, said = head[at : at + SHOWN], whole[at : at + SHOWN]
+        what = f"asks for {named} with {asked!r}, where the whole conversation has {said!r}"
+        hint = "let the replies begin so (a thinking template wants thoughts), or use a template that asks without it"
+        raise DataError("chat template", None, what, next=hint)
+    if stop < len(end) and (not content or content not in whole[len(head) : stop]):
+        what = f"writes {named} otherwise within the whole conversation than at its end"
+        raise DataError("chat template", None, what, next="use a template that writes turns one after another")
     return len(head), stop
 
 

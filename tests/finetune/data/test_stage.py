@@ -640,6 +640,14 @@ def test_preferences_of_every_shape(tmp_path, row):
     [
         ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: x\n\nAssistant: c"}, "differ before"),
         (
+            {
+                "prompt": "a",
+                "chosen": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}],
+                "rejected": "b",
+            },
+            "chosen ends with tool calls; only texts are compared here",
+        ),
+        (
             {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: "},
             "rejected does not end",
         ),

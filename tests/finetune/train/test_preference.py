@@ -238,10 +238,16 @@ def test_data_that_teach_no_preference_are_refused(tmp_path, rows, params, pairw
         pairs.read_examples(job_of(tmp_path, rows, params), pairwise=pairwise)
 
 
+def test_labels_are_sent_to_the_methods_that_learn_them(tmp_path):
+    with pytest.raises(UsageError, match="no rejected replies") as caught:
+        pairs.read_examples(job_of(tmp_path, [row(1, "x", label=1), row(2, "y", label=0)], DpoParams()), pairwise=True)
+    assert "replies with a label are learnt by finetune.kto and finetune.ulma" in caught.value.next
+
+
 def test_what_is_held_out_shares_no_prompt_with_the_rest():
     prompts = [pairs.prompt_of(row(i // 3, f"a{i}")) for i in range(30)]
     assert len(pairs.held_apart(prompts, 7, seed=1)) == 3
-    with pytest.raises(DataError, match=r"30 pairs .* of 10 prompts, are too few to keep 40 out"):
+    with pytest.raises(DataError, match="30 pairs of 10 prompts are too few to keep 40 out"):
         pairs.held_apart(prompts, 40, seed=1)
 
 

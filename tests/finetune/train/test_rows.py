@@ -126,6 +126,15 @@ def test_a_template_that_rewrites_its_last_turn_is_refused(tokenizer):
         tokenise(tokenizer, [ROW], 512, every_turn=True)
 
 
+def test_a_prompt_that_opens_replies_otherwise_is_told_with_both_texts(tokenizer):
+    end = "assistant\\n' }}"
+    assert end in CHATML
+    tokenizer.chat_template = CHATML.replace(end, "assistant\\n<think>' }}")
+    with pytest.raises(DataError, match=r"asks for messages\[3\] .* with '<think>', where .* has 'four") as caught:
+        tokenise(tokenizer, [ROW], 512)
+    assert "a thinking template wants thoughts" in caught.value.next
+
+
 def test_turns_are_learnt_apart_where_a_template_rewrites_earlier_ones(tokenizer, caplog):
     tokenizer.chat_template = THOUGHTS
     messages = [{"role": "system", "content": "Be short."}, *ROW["messages"]]
