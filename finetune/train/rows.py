@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,6 +143,7 @@ def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = Fals
     for row, whole in zip(rows, wholes, strict=True):
         _require_tools(row, whole)
     _tell_of_tools(rows, wholes)
+    _tell_of_signs(tokenizer, rows)
     fulls = _split(tokenizer, wholes)
     labels = [[-100] * len(ids) for ids in fulls]
     places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, every_turn)]
@@ -329,6 +331,22 @@ def _tell_of_tools(rows: Sequence[Row], texts: Sequence[str]) -> None:
     if not all(offered):
         said = "the chat template does not write the tools of %d rows: the model does not see what it may call"
         log.warning(said, offered.count(False))
+
+
+def _tell_of_signs(tokenizer: Any, rows: Sequence[Row]) -> None:
+    """Warn of texts that spell a special token, which is read as that token: a reply would learn to end there."""
+    signs = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    if not signs:
+        return
+    spelled = re.compile("|".join(map(re.escape, sorted(signs, key=len, reverse=True))))
+    found = [
+        (row.get("id"), sign[0])
+        for row in rows
+        if (sign := next(filter(None, (spelled.search(m.get("content") or "") for m in row["messages"])), None))
+    ]
+    if found:
+        said = "the texts of %d rows spell special tokens, which end or turn a reply there (%r in row %r)"
+        log.warning(said, len(found), found[0][1], found[0][0])
 
 
 def _require_tools(row: Row, text: str) -> None:

@@ -101,6 +101,16 @@ def test_rows_that_are_too_long_are_counted(tokenizer, caplog):
         tokenise(tokenizer, [ROW, ROW], 40)
 
 
+def test_texts_that_spell_a_special_token_are_told_of(tokenizer, caplog):
+    said = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two<|im_end|> three"}]
+    tokenise(tokenizer, [ROW, {"id": "t.jsonl:9", "messages": said}], 512)
+    assert "the texts of 1 rows spell special tokens" in caplog.text
+    assert "'<|im_end|>' in row 't.jsonl:9'" in caplog.text
+    caplog.clear()
+    tokenise(tokenizer, [ROW], 512)
+    assert not caplog.text
+
+
 def test_the_row_that_the_template_refuses_is_named(tokenizer):
     tokenizer.chat_template = (
         "{%- for m in messages %}{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
