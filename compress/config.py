@@ -167,7 +167,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: Any, prefix: 
             text = f"key {key!r} is missing"
         else:
             what = _lower(item["msg"].removeprefix("Value error, "))  # pydantic's word for what our validators raise
-            text = f"{key}: {what} (got {_short(item.get('input'))})"
+            text = (f"{key}: " if place else "") + what + _got(item.get("input"))
         problems.append(f"{where(place)}: {text}")
     return problems
 
@@ -176,9 +176,12 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _short(value: Any) -> str:
+def _got(value: Any) -> str:
+    """What stood there; nothing of an object that is too long to be shown."""
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if len(text) <= 60:
+        return f" (got {text})"
+    return "" if isinstance(value, dict | BaseModel) else f" (got {text[:57]}...)"
 
 
 def _keys_of(model: type[BaseModel], place: Place) -> Iterable[str]:
@@ -206,9 +209,34 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"{text!r} is not of the form key=value", next="e.g. bits=3")
     try:
-        return key.strip(), yaml.safe_load(raw) if raw else ""
+        value = yaml.safe_load(raw) if raw else ""
     except yaml.YAMLError:
         raise UsageError(f"the value in {text!r} is not valid YAML", next="quote it") from None
+    tight = (
+        next((name for name in value if value[name] is None and ":" in str(name)), None)
+        if type(value) is dict
+        else None
+    )
+    if tight is not None:
+        raise UsageError(
+            f"{text!r} has no space behind a colon, so {tight!r} is one word", next=f"write {raw.replace(':', ': ')}"
+        )
+    return key.strip(), value
+
+
+def assigned(assignments: Sequence[str]) -> dict[str, Any]:
+    """``a=v`` and ``a.b=v`` as one object; a later one wins. Raises UsageError for a path into what has no parts."""
+    found: dict[str, Any] = {}
+    for text in assignments:
+        dotted, new = parse_assignment(text)
+        *outer, last = dotted.split(".")
+        target: Any = found
+        for part in outer:
+            target = target.setdefault(part, {}) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise UsageError(f"{text!r}: {'.'.join(outer)} has a value that has no parts", next="give one of the two")
+        target[last] = new
+    return found
 
 
 def apply_override(value: dict[str, Any], assignment: str) -> None:

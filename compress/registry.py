@@ -45,7 +45,7 @@ def nearest(word: str, known: list[str]) -> str:
     """`` (did you mean 'x'?)`` or an empty string."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1) or [name for name in known if name in word.split("_")]
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

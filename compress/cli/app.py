@@ -34,7 +34,9 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: a.b=v or STAGE.PARAM=v (repeat)."),
 ]
-With = Annotated[list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="Stage parameter (repeat).")]
+With = Annotated[
+    list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="Stage parameter, its parts with dots (repeat).")
+]
 Data = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="[SPLIT=]FILE", help="Evaluation JSONL, a data folder, or SPLIT=FILE (repeat)."),

@@ -12,7 +12,7 @@ from compress import launch
 from compress.artifact import Artifact, open_artifact
 from compress.cli import console
 from compress.cli.single import deliver, parse_data, require_free, single_graph
-from compress.config import parse_assignment, read_config
+from compress.config import assigned, parse_assignment, read_config
 from compress.errors import UsageError
 from compress.machine import Machine, read_machine
 from compress.pipeline.executors import LocalExecutor
@@ -176,7 +176,7 @@ def run_stage(
     leads = launch.place().leads
     if leads:
         require_free(out)
-    parameters = dict(parse_assignment(value) for value in values)
+    parameters = assigned(values)
     graph, node = single_graph(use, sources, parameters, data=parse_data(data), rules=rules, seed=seed)
     made = _run_single(graph, node, work_dir)
     return deliver(made, out) if leads else made
@@ -280,7 +280,7 @@ def validate_artifact(
     from compress.report.tables import print_proof
 
     check_formats(to)
-    parameters = dict(parse_assignment(value) for value in values) | {"baseline": str(baseline)}
+    parameters = assigned(values) | {"baseline": str(baseline)}
     graph, node = single_graph("validate", [artifact], parameters, data=parse_data(data), rules=rules)
     made = _run_single(graph, node, work_dir)
     proof = json.loads((made.path / "proof.json").read_text())

@@ -126,8 +126,8 @@ def _data_node(
     for key, path in data.items():
         if key not in splits:
             raise UsageError(f"unknown split {key!r}{nearest(key, splits)}", next="e.g. --data eval=FILE.jsonl")
-        if not path.is_file():
-            raise UsageError(f"--data {key}={path}: there is no such file", next="check the path")
+        if not path.exists():
+            raise UsageError(f"--data {key}={path}: there is no such file or folder", next="check the path")
     params = _params("data.files", {k: str(p) for k, p in data.items()})
     nodes["data"] = Node("data", "data.files", params, rules=rules)
     return "data"

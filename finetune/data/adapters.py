@@ -16,6 +16,12 @@ Adapter = Callable[[Mapping[str, Any]], Row]
 ROLES = ("system", "user", "assistant", "tool")
 
 
+class ColumnsError(ValueError):
+    """Columns that no adapter reads: a matter of the whole file, not of a row."""
+
+    next = "name the adapter under adapter: and its columns under columns: (a CSV file needs a line with their names)"
+
+
 def check_messages(messages: Any) -> None:
     """Raise ValueError unless ``messages`` is a conversation."""
     if not isinstance(messages, list) or not messages:
@@ -257,6 +263,8 @@ def _judged(good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Row:
     """The conversation with the reply that is wanted, and the other one beside it. Raises ValueError where the two do
     not answer the same."""
     for name, turns in (("chosen", good), ("rejected", bad)):
+        if turns and turns[-1].get("tool_calls"):
+            raise ValueError(f"{name} ends with tool calls; only texts are compared here")
         if not turns or turns[-1]["role"] != "assistant" or not turns[-1]["content"]:
             raise ValueError(f"{name} does not end with a reply of the assistant")
     if good[:-1] != bad[:-1]:
@@ -372,9 +380,7 @@ def guess(row: Mapping[str, Any]) -> str:
     for adapter, columns in WANTED.items():
         if all(column in row for column in columns):
             return _nearer(adapter, row)
-    raise ValueError(
-        f"no adapter fits the columns {', '.join(map(str, row))}; name one under adapter: and map columns:"
-    )
+    raise ColumnsError(f"no adapter fits the columns {', '.join(map(str, row))}")
 
 
 def _nearer(adapter: str, row: Mapping[str, Any]) -> str:

@@ -24,10 +24,10 @@ from compress.numbers import read_number
 from compress.outline import SAMPLE, Outline, Split
 from compress.rows import check_parts, kind
 from compress.stage import Job, JobOutline, Needs, Params, Stage
-from finetune.data.adapters import ADAPTERS, WANTED, Row, check_messages, guess
+from finetune.data.adapters import ADAPTERS, WANTED, ColumnsError, Row, check_messages, guess
 from finetune.data.fingerprint import digest
 from finetune.data.overlap import Apart
-from finetune.data.readers import place_of, read_rows, shards_of
+from finetune.data.readers import PARTS, place_of, read_rows, shards_of
 from runtime.rules import RuleBook, Turn, load_rules
 from runtime.rules.instructions import expected_problems
 
@@ -92,14 +92,7 @@ class FilesData(Stage[FilesParams]):
         for split, path in given:
             read = path.is_dir() and (path == p.calibration or shards_of(path, split))
             if not path.is_file() and not read:
-                what = (
-                    "is a folder, and not one of datasets or of files with rows"
-                    if path.is_dir()
-                    else "is no plain file"
-                    if path.exists()
-                    else "there is no such file"
-                )
-                raise DataError(path, None, what, next="check the path under data: in the pipeline file")
+                raise _no_rows(path, split)
 
     def outline(self, job: JobOutline[FilesParams]) -> Outline:
         """The first rows of each file stand for all. A broken one is found when the stage runs."""
@@ -145,6 +138,18 @@ class FilesData(Stage[FilesParams]):
         return counts | ({"left_out": left_out} if left_out else {})
 
 
+def _no_rows(path: Path, split: str) -> DataError:
+    """What is wrong with a path that is no file and no folder with rows of the split."""
+    hint = "check the path under data: in the pipeline file"
+    if not path.is_dir():
+        return DataError(path, None, "is no plain file" if path.exists() else "there is no such file", next=hint)
+    others = next((found for other in PARTS if (found := shards_of(path, other))), None)
+    if others:
+        what = f"holds files of another split ({others[0].relative_to(path)}) and none of {split}"
+        return DataError(path, None, what, next=f"if those are meant, give {others[0]}, or a folder with such files")
+    return DataError(path, None, "is a folder, and not one of datasets or of files with rows", next=hint)
+
+
 class Rows:
     """One file on its way to canonical JSONL."""
 
@@ -181,7 +186,8 @@ class Rows:
                 check_known(row, self.book)
             written(row)
         except (ValueError, RecursionError) as error:
-            raise self._wrong(line, str(error), "mend or remove that row") from None
+            hint = "mend or remove that row"
+            raise self._wrong(line, str(error), getattr(error, "next", hint)) from None
         return row
 
     def _name(self, line: int, row: Row) -> None:
@@ -279,7 +285,7 @@ def canonical(raw: Any, p: FilesParams, split: str) -> Row:
         raise ValueError(f"must be an object with named fields, not {type(raw).__name__}")
     missing = [column for column in p.columns.values() if column not in raw]
     if missing:
-        raise ValueError(f"has no column {missing[0]!r} (it has {', '.join(map(str, raw))})")
+        raise ColumnsError(f"has no column {missing[0]!r} (it has {', '.join(map(str, raw))})")
     named = {**raw, **{name: raw[column] for name, column in p.columns.items()}}
     if split != "calibration":
         check_columns(named)

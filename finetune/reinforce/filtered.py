@@ -55,7 +55,9 @@ class Kept(Labels):
         self.values = np.concatenate([prompt.values for prompt in found])
         self.first = np.concatenate([prompt.values[: self.p.probes] for prompt in found])
         passed = rewards.passes(self.values)
-        rewards.require_varied(self.scored.names, self.values, bool(passed.any() and not passed.all()))
+        cut = sum(reply.truncated for prompt in found for reply in prompt.replies)
+        rewards.require_varied(self.scored.names, self.values, bool(passed.any() and not passed.all()), cut)
+        rewards.tell_of_broken(self.scored.names, self.values)
         kept, counts = chosen(found, self.p, self.job.seed)
         self.facts = {"prompts": len(found), "replies": len(self.values), **counts}
         return tokenise(tokenizer, kept, self.p.max_length)

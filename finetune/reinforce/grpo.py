@@ -127,7 +127,9 @@ class Grpo(Objective):
         worth = rewards.advantages(values, self.scored.weights)
         told = rewards.informative(worth)
         if number == 0:
-            rewards.require_varied(self.scored.names, values.reshape(-1, values.shape[-1]), bool(told.any()))
+            every = values.reshape(-1, values.shape[-1])
+            rewards.require_varied(self.scored.names, every, bool(told.any()), found.get("cut", 0))
+            rewards.tell_of_broken(self.scored.names, every)
         steps, rows = self._rows(order, found["replies"], worth, told)
         old, reference = self._logps(place.with_suffix(".npy"), rows)
         return Round(number, steps, rows, old, reference)
@@ -147,7 +149,8 @@ class Grpo(Objective):
                 replies.append([*reply.ids, *([] if reply.truncated else [_end(self.prompts[i], stops)])])
                 judged = self.scored.judge(item, reply.text, reply.truncated)
                 values.append([None if np.isnan(value) else value for value in judged.tolist()])
-        return {"step": number * p.refresh, "replies": replies, "values": values}
+        cut = sum(reply.truncated for reply in drawn)
+        return {"step": number * p.refresh, "replies": replies, "values": values, "cut": cut}
 
     def _rows(
         self, order: Sequence[int], replies: Sequence[list[int]], worth: rewards.Floats, told: Any

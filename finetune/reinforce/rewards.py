@@ -135,27 +135,41 @@ def constant(names: Sequence[str], values: Floats) -> tuple[list[str], list[str]
 
 
 def constant_facts(names: Sequence[str], values: Floats) -> dict[str, list[str]]:
-    """``never_broken`` and ``always_broken``, where there are any; the latter is warned of."""
+    """``never_broken`` and ``always_broken``, where there are any."""
     kept, broken = constant(names, values)
-    if broken:
-        log.warning("no reply of %d earns %s: check the rule, or the replies", len(values), ", ".join(broken))
     found = {"never_broken": kept, "always_broken": broken}
     return {name: rules for name, rules in found.items() if rules}
 
 
 def told(names: Sequence[str], values: Floats) -> str:
-    """Which rewards are constant, in words."""
-    kept, broken = constant(names, values)
-    parts = [f"never broken: {', '.join(kept)}"] * bool(kept) + [f"always broken: {', '.join(broken)}"] * bool(broken)
-    return "; ".join(parts) or "none is in force"
+    """Which rewards are constant and in how many replies they were in force, in words."""
+    force = dict(zip(names, (~np.isnan(values)).sum(axis=0).tolist(), strict=True))
+    sides = zip(("never broken", "always broken"), constant(names, values), strict=True)
+    parts = [
+        f"{how}: {', '.join(f'{name} ({force[name]} replies)' for name in found)}" for how, found in sides if found
+    ]
+    return "; ".join(parts) or "no rule is in force" * (not any(force.values())) or "no single rule is constant"
 
 
-def require_varied(names: Sequence[str], values: Floats, varied: bool) -> None:
-    """Raise UsageError naming the constant rewards where none tells one reply from another."""
+def tell_of_broken(names: Sequence[str], values: Floats) -> None:
+    """Warn of rewards that no reply earns, which teach nothing."""
+    _, broken = constant(names, values)
+    if broken:
+        said = "of %d replies none earns %s: it teaches nothing; check the rule, or the replies"
+        log.warning(said, len(values), ", ".join(broken))
+
+
+def require_varied(names: Sequence[str], values: Floats, varied: bool, cut: int = 0) -> None:
+    """Raise UsageError naming the constant rewards unless some tell one reply from another (``varied``); ``cut``: how
+    many replies the token limit ended, which earn nothing."""
     if varied:
         return
-    what = f"the rewards are constant over {len(values)} replies, so there is nothing to learn ({told(names, values)})"
-    raise UsageError(what, next="raise temperature or samples, give harder prompts, or mend the rules")
+    passed = passes(values)
+    same = "every one keeps all rules" if passed.all() else "none keeps all rules" if not passed.any() else "those to"
+    same += " one prompt are worth the same" * (same == "those to")
+    what = f"of {len(values)} replies {same}, so there is nothing to learn ({told(names, values)})"
+    longer = f"; max_tokens cut {cut} of them: raise it" if cut else ""
+    raise UsageError(what, next=f"raise temperature or samples, give harder prompts, or mend the rules{longer}")
 
 
 def broken_counts(names: Sequence[str], values: Floats) -> dict[str, int]:

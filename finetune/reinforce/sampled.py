@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,5 +105,14 @@ def _sample(
             hard = [i for i in asked if not rewards.passes(judge.values(i, groups[i])).all()]
             for i, more in zip(hard, drawn(hard, range(p.probes, p.samples)), strict=True):
                 groups[i] += more
+            if start == 0:
+                _require_one_good(judge, groups)
             job.progress(asked[-1] + 1, len(prompts), "answering prompts")
             yield list(groups.values())
+
+
+def _require_one_good(judge: Judge, groups: Mapping[int, list[Drawn]]) -> None:
+    """Raise UsageError where no reply of the first many passes: the rest would take its time for nothing."""
+    values = np.concatenate([judge.values(i, group) for i, group in groups.items()])
+    cut = sum(reply.truncated for group in groups.values() for reply in group)
+    rewards.require_varied(judge.scored.names, values, bool(rewards.passes(values).any()), cut)

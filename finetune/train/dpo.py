@@ -18,7 +18,7 @@ class Dpo(Tuning[DpoParams]):
     """Learns to prefer the chosen reply of each pair; the reference is the model before training."""
 
     Params = DpoParams
-    version = 7
+    version = 8
     rows = 2
     referenced = True
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}

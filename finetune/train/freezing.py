@@ -7,11 +7,13 @@ more slowly. All goes by the names of the weights, so adapters freeze as the blo
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from compress.errors import UsageError
@@ -21,6 +23,11 @@ log = logging.getLogger(__name__)
 WRAPPED = "base_model.model."
 """What peft puts in front of the names of a model that has adapters."""
 _BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+_ADAPTER = re.compile(r"\.lora_.*$")
+SHOWN = 3
+"""Names that an error shows."""
+Names = Mapping[str, Sequence[frozenset[str]]]
+"""Name of a weight -> what it may be called; a set of several stands for them all together."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,74 @@ def depth(name: str, blocks: int) -> int:
     return 0 if re.search(r"embed|wte|wpe", name) else blocks + 1
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a pattern means a weight: by the name that it has in the model's own files, or by peft's."""
-    return any(fnmatch.fnmatchcase(known, pattern) for known in (name, name.removeprefix(WRAPPED)))
+def known_names(model: Any, files: Collection[str]) -> tuple[Names, Names]:
+    """What a user may call each weight that learns, and each that does not: as ``named_parameters`` does, under peft or
+    without it and by every name of a tied one, and as the model's ``files`` do, which transformers renames when it
+    loads them. An adapter also goes by the weight that it stands in."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    twins: dict[int, set[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        twins.setdefault(id(weight), set()).add(name.removeprefix(WRAPPED))
+    learn: dict[str, list[frozenset[str]]] = {}
+    stay: dict[str, list[frozenset[str]]] = {}
+    for name, weight in model.named_parameters():
+        adapter = _ADAPTER.search(name)
+        owner = name[: adapter.start()] if adapter else name.rpartition(".")[0]
+        plain = (f"{owner}.weight" if adapter else name).removeprefix(WRAPPED).replace(".base_layer.", ".")
+        layer, single = model.get_submodule(owner), {name, plain} | twins[id(weight)]
+        linear = plain.endswith(".weight") and hasattr(layer, "out_features")  # one of NF4 has another shape
+        stored = _stored(base, plain, (layer.out_features, layer.in_features) if linear else tuple(weight.shape))
+        short = plain.removeprefix(f"{base.base_model_prefix}.")
+        found = [stored, *(frozenset({known}) for known in sorted(single | ({short} & set(files))))]
+        (learn if weight.requires_grad else stay)[name] = found
+    return learn, stay
+
+
+def _stored(base: Any, name: str, shape: tuple[int, ...]) -> frozenset[str]:
+    """The names of a transformers model's weight in its files; several where it is put together from them."""
+    import torch
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return frozenset(revert_weight_conversion(base, {name: torch.empty(shape, device="meta")}))
+
+
+def _matches(known: Sequence[frozenset[str]], pattern: str) -> bool:
+    """Whether a pattern means a weight by one of its names. Raises UsageError where it means a part of it alone."""
+    for together in known:
+        meant = {name for name in together if fnmatch.fnmatchcase(name, pattern)}
+        if meant == together:
+            return True
+        if meant:
+            rest = min(together - meant)
+            what = f"freeze: {pattern!r} means {min(meant)} and not {rest}, which are one weight in training"
+            raise UsageError(what, next="let the pattern mean all of them, or leave it out")
+    return False
+
+
+def _require_match(names: Names, others: Names, pattern: str) -> None:
+    """Raise UsageError, with what the weights are called, for a pattern that means none of ``names``."""
+    if any(_matches(known, pattern) for known in names.values()):
+        return
+    what = f"freeze: {pattern!r} matches no weight that is trained"
+    still = [name.removeprefix(WRAPPED) for name, known in others.items() if _matches(known, pattern)]
+    if still:
+        raise UsageError(f"{what}; {still[0]} stays as it is anyway", next="leave the pattern out")
+    every = {min(one) for known in names.values() for one in known if not min(one).startswith(WRAPPED)}
+    shown = {_BLOCK.sub(lambda found: found[0].replace(found[1], "*"), name) for name in every}
+    near = sorted(shown, key=lambda name: (-_likeness(pattern.strip("*?."), name), name))[:SHOWN]
+    raise UsageError(what, next=f"near it are {', '.join(near)}")
+
+
+def _likeness(wanted: str, name: str) -> float:
+    """How much of ``wanted`` stands in ``name``, and how little else does."""
+    same = difflib.SequenceMatcher(None, wanted, name, autojunk=False)
+    return (
+        sum(block.size for block in same.get_matching_blocks() if block.size > 1) / max(1, len(wanted)) + same.ratio()
+    )
 
 
 def plan(
-    names: Sequence[str],
+    names: Names,
     blocks: int,
     *,
     steps: int,
@@ -60,23 +128,21 @@ def plan(
     freeze_blocks: int,
     unfreeze: Unfreeze | None,
     decay: float,
+    others: Names = MappingProxyType({}),
 ) -> Plan:
-    """Of a training of ``steps`` steps, ``epoch`` of them a pass over the data.
+    """Of a training of ``steps`` steps, ``epoch`` of them a pass over the data; ``others``: the model's other weights.
 
     Raises UsageError for a pattern that matches nothing, more blocks than there are, or if nothing is left to learn.
     """
     for pattern in freeze:
-        if not any(_matches(name, pattern) for name in names):
-            shown = ", ".join(name.removeprefix(WRAPPED) for name in sorted(names)[:: max(1, len(names) // 3)][:3])
-            what = f"freeze: {pattern!r} matches no weight that is trained"
-            raise UsageError(what, next=f"names look like {shown}")
+        _require_match(names, others, pattern)
     if freeze_blocks > blocks:
         raise UsageError(f"freeze_blocks is {freeze_blocks}; the model has {blocks} blocks", next="lower it")
     starts: dict[str, int] = {}
     never = 0
-    for name in names:
+    for name, known in names.items():
         place = depth(name, blocks)
-        if any(_matches(name, pattern) for pattern in freeze) or (freeze_blocks and place <= freeze_blocks):
+        if any(_matches(known, pattern) for pattern in freeze) or (freeze_blocks and place <= freeze_blocks):
             continue
         start = 0 if unfreeze is None else unfreeze.steps(epoch) * max(0, blocks + 1 - unfreeze.first - place)
         if start < steps:

@@ -29,7 +29,7 @@ class Kto(Tuning[KtoParams]):
     """Learns from replies that are wanted and replies that are not; the reference is the model before training."""
 
     Params = KtoParams
-    version = 6
+    version = 7
     rows = 2
     referenced = True
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}

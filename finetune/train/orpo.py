@@ -18,7 +18,7 @@ class Orpo(Tuning[OrpoParams]):
     """Learns the chosen reply and to prefer it, without a reference."""
 
     Params = OrpoParams
-    version = 6
+    version = 7
     rows = 2
     referenced = False
     rates: ClassVar = {"qlora": 1e-4, "lora": 1e-4, "full": 1e-5}

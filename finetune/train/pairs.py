@@ -57,7 +57,10 @@ def mutated(job: Job[Any]) -> tuple[list[tuple[Row, Row]], dict[str, Any]]:
     """
     if job.rules is None:
         what = "there are no rejected replies in the data and no rule file to make them from"
-        raise UsageError(what, next="give rows with chosen and rejected, or name a rule file under rules:")
+        hint = "give rows with chosen and rejected, or name a rule file under rules:"
+        if any(row.get("label") is not None for row in read_rows(job)):
+            hint += "; replies with a label are learnt by finetune.kto and finetune.ulma"
+        raise UsageError(what, next=hint)
     book = load_rules(job.rules)
     rows, counts = training_rows(job)
     by_rule: Counter[str] = Counter()
@@ -123,24 +126,18 @@ def _label(row: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def apart(
-    examples: Sequence[list[tuple[Row, float]]], count: int, seed: int
-) -> tuple[list[list[tuple[Row, float]]], list[list[tuple[Row, float]]]]:
-    """(what is trained on, at least ``count`` examples that are not): what answers one prompt stays on one side."""
-    keys = [prompt_of(example[0][0]) for example in examples]
-    sizes = Counter(keys)
+def held_apart(prompts: Sequence[str], count: int, seed: int) -> set[str]:
+    """The prompts of at least ``count`` examples that are not trained on. Raises DataError for too few of them."""
+    sizes = Counter(prompts)
     order = sorted(sizes)
     random.Random(f"held out {seed}").shuffle(order)
     held: set[str] = set()
     while order and sum(sizes[key] for key in held) < count:
         held.add(order.pop())
     if count and not order:
-        what = f"{len(examples)} examples are too few to keep {count} out"
+        what = f"{len(prompts)} pairs of {len(sizes)} prompts are too few to keep {count} out"
         raise DataError("training data", None, what, next="lower held_out")
-    sides: tuple[list[Any], list[Any]] = ([], [])
-    for key, example in zip(keys, examples, strict=True):
-        sides[key in held].append(example)
-    return sides
+    return held
 
 
 def prompt_of(row: Row) -> str:

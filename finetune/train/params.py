@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from compress.registry import nearest
 from compress.stage import Params
 
 SHAPING = ("beta", "gamma", "label_smoothing", "log_z", "loss", "sft_weight", "weight")
@@ -254,6 +255,10 @@ class TuningParams(Params):
             self.with_values(values)
         except ValidationError as error:
             said = error.errors()[0]
+            if said["type"] == "extra_forbidden":
+                unknown = ".".join(map(str, said["loc"]))
+                inner = [name for space in type(self).model_fields for name in _names(self, space)]
+                raise ValueError(f"search.over: there is no parameter {unknown}{nearest(unknown, inner)}") from None
             place = "".join(f"{part}." for part in said["loc"]).rstrip(".")
             told = " with ".join(f"{name} cannot be {value!r}" if not i else f"{name} {value!r}"
                                  for i, (name, value) in enumerate(values.items()))  # fmt: skip
@@ -273,6 +278,12 @@ class TuningParams(Params):
                 inner = inner[part]
             inner[last] = value
         return type(self).model_validate(given)
+
+
+def _names(p: Params, field: str) -> list[str]:
+    """The name of a parameter and those of its parts, where it is set."""
+    value = getattr(p, field)
+    return [field, *(f"{field}.{part}" for part in type(value).model_fields)] if isinstance(value, Params) else [field]
 
 
 class SftParams(TuningParams):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,20 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import launch
-from compress.errors import UsageError
+from compress.errors import DataError, UsageError
 from compress.stage import Job
 from finetune.train import batches, together
 from finetune.train.objective import Example, Objective
 from finetune.train.objective import Row as Tokens
-from finetune.train.pairs import BREAKS, apart, read_examples
+from finetune.train.pairs import BREAKS, held_apart, prompt_of, read_examples
 from finetune.train.preference import Replies, agrees
 from finetune.train.rows import Row, short_enough, tokenise_all
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 REFERENCE = "reference.npy"
+PROMPT = "prompt"
+"""Key of an example's first row: what it answers."""
 SFT_WEIGHT = 1.0
 """Where the rejected replies are mutations."""
 AT_ONCE = {"cpu": batches.AT_ONCE, "cuda": 16384}
@@ -40,11 +44,10 @@ class Preferring(Objective):
 
     def __init__(self, job: Job[Any]) -> None:
         self.job, self.p = job, job.params
-        given, self.facts = read_examples(job, pairwise=self.pairwise)
-        self.rows = len(given[0])
+        self.given, self.facts = read_examples(job, pairwise=self.pairwise)
+        self.rows = len(self.given[0])
         if self.rows == 1 and self.p.held_out:
             raise UsageError("held_out keeps pairs, and the data have none", next="set held_out: 0")
-        self.given, self.held = apart(given, self.p.held_out, job.seed)
         self.hits: list[bool] = []
 
     @abstractmethod
@@ -58,14 +61,17 @@ class Preferring(Objective):
         return losses - weight * (replies.logps / replies.lengths)[0::2] if weight else losses
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
-        made = _tokens(tokenizer, self.given, self.p.max_length)
-        self.held_rows = [row for pair in _tokens(tokenizer, self.held, self.p.max_length) for row in pair]
+        every = short_enough(_told_apart(_tokens(tokenizer, self.given), self.facts), self.p.max_length, self.facts)
+        prompts = [example[0].pop(PROMPT) for example in every]
+        held = held_apart(prompts, self.p.held_out, self.job.seed)
+        made = [example for example, prompt in zip(every, prompts, strict=True) if prompt not in held]
+        self.held_rows = [row for pair, prompt in zip(every, prompts, strict=True) if prompt in held for row in pair]
         self.flat = [row for example in made for row in example]
         self.broken = [row.pop(BREAKS, None) for row in self.flat]
         self.rules = sorted({rule for rule in self.broken if rule is not None})
         for number, row in enumerate(self.flat):
             row["number"] = float(number)
-        return list(made)
+        return made
 
     def begin(self, trainer: Any) -> None:
         """The replies' log-probabilities under the model before training: once, also for a run that is resumed."""
@@ -166,21 +172,29 @@ def all_logps(trainer: Any, rows: Sequence[Tokens], progress: Any = None) -> Flo
     return together.summed(torch.from_numpy(found)).numpy()
 
 
-def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]], limit: int) -> list[list[Tokens]]:
-    """Tokens and labels of each example's rows, with ``good``."""
-    if not given:
-        return []
+def _tokens(tokenizer: Any, given: Sequence[Sequence[tuple[Row, float]]]) -> list[list[Tokens]]:
+    """Tokens and labels of each example's rows, ``good``, and PROMPT in the first."""
     flat = [(row, label) for example in given for row, label in example]
-    rows = iter(zip(tokenise_all(tokenizer, [row for row, _ in flat]), flat, strict=True))
-    made = [
-        [
-            {**tokens, "good": label, **({BREAKS: row[BREAKS]} if BREAKS in row else {})}
-            for tokens, (row, label) in _take(rows, len(example))
-        ]
-        for example in given
-    ]
-    return short_enough(made, limit)
+    tokens = iter(tokenise_all(tokenizer, [row for row, _ in flat]))
+    made = []
+    for example in given:
+        made.append([{**next(tokens), "good": label, **_broken(row)} for row, label in example])
+        made[-1][0][PROMPT] = prompt_of(example[0][0])
+    return made
 
 
-def _take(items: Any, count: int) -> list[Any]:
-    return [next(items) for _ in range(count)]
+def _told_apart(examples: list[list[Tokens]], facts: dict[str, Any]) -> list[list[Tokens]]:
+    """The examples without pairs that the template writes alike (many drop spaces around a reply), which are counted as
+    ``equal_pairs``. Raises DataError where no other is left."""
+    made = [example for example in examples if len(example) == 1 or example[0]["input_ids"] != example[1]["input_ids"]]
+    if not made:
+        what = "the chat template writes chosen and rejected alike in every row"
+        raise DataError("training data", None, what, next="give replies that differ in more than spaces")
+    if same := len(examples) - len(made):
+        facts["equal_pairs"] = facts.get("equal_pairs", 0) + same
+        log.warning("%d of %d pairs are left out: the chat template writes both replies alike", same, len(examples))
+    return made
+
+
+def _broken(row: Row) -> dict[str, str]:
+    return {BREAKS: row[BREAKS]} if BREAKS in row else {}

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from runtime.rules import load_rules
 log = logging.getLogger(__name__)
 ANCHORS = ("\n", "a", ")", "0")
 """Signs with which few texts share a token."""
+SHOWN = 30
+"""Signs of a text that an error shows."""
 WANTED = 0.5
 """The least label of a reply that is learnt as it stands."""
 Row = augment.Row
@@ -83,12 +86,14 @@ def demonstrations(rows: Sequence[Row]) -> list[Row]:
     return kept
 
 
-def tokenise(tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False) -> list[list[Tokens]]:
+def tokenise(
+    tokenizer: Any, rows: Sequence[Row], limit: int, *, every_turn: bool = False, counts: dict[str, Any] | None = None
+) -> list[list[Tokens]]:
     """The rows in the chat template, without those of over ``limit`` tokens (``tokenise_all``, ``short_enough``)."""
     if every_turn:
         rows = turn_by_turn(tokenizer, rows)
     examples = tokenise_all(tokenizer, rows, every_turn=every_turn)
-    return short_enough([[example] for example in examples], limit)
+    return short_enough([[example] for example in examples], limit, counts)
 
 
 def turn_by_turn(tokenizer: Any, rows: Sequence[Row]) -> list[Row]:
@@ -138,6 +143,7 @@ def tokenise_all(tokenizer: Any, rows: Sequence[Row], *, every_turn: bool = Fals
     for row, whole in zip(rows, wholes, strict=True):
         _require_tools(row, whole)
     _tell_of_tools(rows, wholes)
+    _tell_of_signs(tokenizer, rows)
     fulls = _split(tokenizer, wholes)
     labels = [[-100] * len(ids) for ids in fulls]
     places = [(n, i) for n, row in enumerate(rows) for i in _learnt(row, every_turn)]
@@ -154,16 +160,21 @@ def asked(row: Row) -> str:
     return json.dumps([said, row.get("facts")], sort_keys=True)
 
 
-def short_enough(examples: Sequence[list[Tokens]], limit: int) -> list[list[Tokens]]:
-    """The examples whose rows all have at most ``limit`` tokens. Raises DataError if there is none; warns of others."""
+def short_enough(
+    examples: Sequence[list[Tokens]], limit: int, counts: dict[str, Any] | None = None
+) -> list[list[Tokens]]:
+    """The examples whose rows all have at most ``limit`` tokens. Raises DataError if there is none; warns of others and
+    notes in ``counts`` how many are ``too_long``."""
     longest = [max(len(row["input_ids"]) for row in example) for example in examples]
     kept = [example for example, size in zip(examples, longest, strict=True) if size <= limit]
     if not kept:
-        what = f"none of {len(examples)} rows has at most {limit} tokens"
+        what = f"none of {len(examples)} rows has at most {limit} tokens (the shortest has {min(longest)})"
         raise DataError("training data", None, what, next="raise max_length")
     if len(kept) < len(examples):
         said = "%d of %d rows are left out: longer than max_length, %d tokens (the longest has %d)"
         log.warning(said, len(examples) - len(kept), len(examples), limit, max(longest))
+        if counts is not None:
+            counts["too_long"] = len(examples) - len(kept)
     return kept
 
 
@@ -217,9 +228,15 @@ def _span(row: Row, i: int, whole: str, head: str, end: str) -> tuple[int, int]:
         raise DataError("chat template", None, f"writes nothing of {named}", next=hint)
     stop = _common(whole, end)
     content = str(row["messages"][i].get("content") or "").strip()
-    if not whole.startswith(head) or (stop < len(end) and (not content or content not in whole[len(head) : stop])):
-        what = f"messages[:{i}] of row {row.get('id')!r} are not the beginning of the whole conversation"
-        raise DataError("chat template", None, what, next="use a template whose generation prompt opens the answer")
+    if not whole.startswith(head):
+        at = _common(whole, head)
+        asked, said = head[at : at + SHOWN], whole[at : at + SHOWN]
+        what = f"asks for {named} with {asked!r}, where the whole conversation has {said!r}"
+        hint = "let the replies begin so (a thinking template wants thoughts), or use a template that asks without it"
+        raise DataError("chat template", None, what, next=hint)
+    if stop < len(end) and (not content or content not in whole[len(head) : stop]):
+        what = f"writes {named} otherwise within the whole conversation than at its end"
+        raise DataError("chat template", None, what, next="use a template that writes turns one after another")
     return len(head), stop
 
 
@@ -314,6 +331,22 @@ def _tell_of_tools(rows: Sequence[Row], texts: Sequence[str]) -> None:
     if not all(offered):
         said = "the chat template does not write the tools of %d rows: the model does not see what it may call"
         log.warning(said, offered.count(False))
+
+
+def _tell_of_signs(tokenizer: Any, rows: Sequence[Row]) -> None:
+    """Warn of texts that spell a special token, which is read as that token: a reply would learn to end there."""
+    signs = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    if not signs:
+        return
+    spelled = re.compile("|".join(map(re.escape, sorted(signs, key=len, reverse=True))))
+    found = [
+        (row.get("id"), sign[0])
+        for row in rows
+        if (sign := next(filter(None, (spelled.search(m.get("content") or "") for m in row["messages"])), None))
+    ]
+    if found:
+        said = "the texts of %d rows spell special tokens, which end or turn a reply there (%r in row %r)"
+        log.warning(said, len(found), found[0][1], found[0][0])
 
 
 def _require_tools(row: Row, text: str) -> None:

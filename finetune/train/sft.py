@@ -19,7 +19,7 @@ class Sft(Tuning[SftParams]):
     """Fine-tunes on the training split and merges."""
 
     Params = SftParams
-    version = 9
+    version = 10
     rates: ClassVar = {"qlora": 2.5e-4, "lora": 2.5e-4, "full": 2e-5}
 
     def objective(self, job: Job[SftParams]) -> tuple[Labels, dict[str, Any]]:
@@ -31,8 +31,12 @@ class Conversations(Labels):
     """The replies of whole conversations."""
 
     def __init__(self, rows: list[Row], p: SftParams) -> None:
-        self.given, self.p = rows, p
+        self.given, self.p, self.facts = rows, p, dict[str, Any]()
         self.packed = p.packing
 
     def examples(self, tokenizer: Any) -> Sequence[Example]:
-        return tokenise(tokenizer, self.given, self.p.max_length, every_turn=self.p.loss_on == "all")
+        every = self.p.loss_on == "all"
+        return tokenise(tokenizer, self.given, self.p.max_length, every_turn=every, counts=self.facts)
+
+    def end(self, trainer: Any) -> dict[str, Any]:
+        return dict(self.facts)

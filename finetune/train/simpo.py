@@ -18,7 +18,7 @@ class Simpo(Tuning[SimpoParams]):
     """Learns to prefer the chosen reply by a margin of its mean log-probability, without a reference."""
 
     Params = SimpoParams
-    version = 7
+    version = 8
     rows = 2
     referenced = False
     rates: ClassVar = {"qlora": 5e-5, "lora": 5e-5, "full": 5e-6}

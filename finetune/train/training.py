@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from compress import launch
 from compress.extras import LOCAL, need
 from compress.model.families import LAYOUTS
+from compress.model.tensors import held
 from compress.stage import Job
 from finetune.train import adapters, batches, freezing, gpu, hooks, merge, sharding, starting, together
+from finetune.train.logs import Logs
 from finetune.train.objective import Example, Objective
 from finetune.train.watching import Watch
 
@@ -50,6 +52,8 @@ class Result:
     """What the objective has measured."""
     weights: dict[str, Any] | None = None
     """Those of a model that was cut over the processes and trained in full, as they are stored."""
+    logs: Logs | None = None
+    """What other programs were told so far; whoever has the last facts ends it."""
 
 
 def train(
@@ -90,6 +94,7 @@ def train(
     trainer = _trainer(job, model, tokenizer, objective, watch, rate, on_cpu, fit, last)
     begun = int(last.name.split("-")[1]) if last else 0
     watch.begin(begun)
+    watch.logs.begin(p.model_dump(mode="json") | {"rate": rate, "seed": job.seed, "examples": len(examples)})
     started = time.monotonic()
     objective.begin(trainer)
     if last is not None and watch.stopped:  # it had ended there; the best weights are on disk
@@ -110,7 +115,7 @@ def train(
     probes = [example[0]["input_ids"] for example in examples[:64]]
     loss = hooks.recent_loss(trainer.state.log_history)
     tokens = objective.seen or int(mean * p.batch * done)
-    return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts, weights)
+    return Result(trainer.model, adapter, loss, steps, tokens, seconds, probes, facts, weights, watch.logs)
 
 
 def _save(job: Job[Any], model: Any, adapter: Path) -> dict[str, Any] | None:
@@ -226,7 +231,7 @@ def _trainer(
     faster = p.method != "full" and p.adapter.kind == "lora+"
     if p.freeze or p.freeze_blocks or p.unfreeze or p.layer_decay != 1 or faster:
         epoch = max(1, len(examples) // p.batch) if p.steps else -(-len(examples) // p.batch)
-        _freeze(trainer, p, steps, epoch)
+        _freeze(trainer, p, job.input.path, steps, epoch)
     return trainer
 
 
@@ -234,7 +239,7 @@ def _collate(pad: int, objective: Objective) -> Any:
     return batches.pack(pad) if objective.packed else batches.collate(pad)
 
 
-def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
+def _freeze(trainer: Any, p: TuningParams, folder: Path, steps: int, epoch: int) -> None:
     """Give the trainer its plan of what learns when."""
     trainer.learnable = {name: w for name, w in trainer.model.named_parameters() if w.requires_grad}
     blocks = trainer.model.config.get_text_config().num_hidden_layers
@@ -244,7 +249,8 @@ def _freeze(trainer: Any, p: TuningParams, steps: int, epoch: int) -> None:
         "unfreeze": p.unfreeze,
         "decay": p.layer_decay,
     }
-    found = freezing.plan(list(trainer.learnable), blocks, steps=steps, epoch=epoch, **how)
+    names, others = freezing.known_names(trainer.model, held(folder).entries)
+    found = freezing.plan(names, blocks, steps=steps, epoch=epoch, others=others, **how)
     if p.method != "full" and p.adapter.kind == "lora+":
         quick = {name: f * (p.adapter.ratio if ".lora_B." in name else 1) for name, f in found.factors.items()}
         found = replace(found, factors=quick)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ class Trained(Protocol):
         self, job: Job[Any], judge: Judge | None = None, fold: tuple[int, int] | None = None
     ) -> tuple[Result, dict[str, Any]]: ...
 
-    def finish(self, job: Job[Any], result: Result) -> dict[str, Any]: ...
+    def finish(self, job: Job[Any], result: Result, facts: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 def search(stage: Trained, job: Job[Any]) -> dict[str, Any]:
@@ -93,8 +93,9 @@ def _trial(stage: Trained, job: Job[Any], study: Study) -> None:
         return
     value = _value(study.how.measure, facts)
     if study.better(value) and launch.place().leads:
-        facts |= stage.finish(inner, result)
-        write_json(_folder(job, number) / "facts.json", facts)
+        write_json(_folder(job, number) / "facts.json", stage.finish(inner, result, facts))
+    elif result.logs is not None:
+        result.logs.close()
     study.tell(values, "done", value)
 
 

@@ -87,7 +87,7 @@ class Tuning(Stage[P]):
             return trials.search(self, job)
         folds = {} if job.params.cross_validation is None else trials.folds(self, job)
         result, facts = self.tune(job)
-        return facts | self.finish(job, result) | folds if launch.place().leads else {}
+        return self.finish(job, result, facts | folds) if launch.place().leads else {}
 
     def tune(
         self, job: Job[P], judge: trials.Judge | None = None, fold: tuple[int, int] | None = None
@@ -102,9 +102,9 @@ class Tuning(Stage[P]):
             "method": p.method, "loss": round(result.loss, 4), "steps": result.steps, **counts, **result.facts
         }  # fmt: skip
 
-    def finish(self, job: Job[P], result: training.Result) -> dict[str, Any]:
-        """Write the model and its adapter into ``job.out``; more facts."""
-        started, memory, facts = time.monotonic(), gpu.highest(), dict[str, Any]()
+    def finish(self, job: Job[P], result: training.Result, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the model and its adapter into ``job.out``, and the last word to other programs; the facts and more."""
+        started, memory, facts = time.monotonic(), gpu.highest(), dict(facts)
         if job.params.method == "full":
             merge.save_merged(result.model, job.input.path, job.out, result.weights)
         else:
@@ -112,6 +112,8 @@ class Tuning(Stage[P]):
         seconds = result.seconds + time.monotonic() - started
         rate = round(result.tokens / result.seconds) if result.seconds else None
         write_json(job.out / MEASUREMENTS, {"seconds": round(seconds, 1), "train_tokens_per_second": rate, **memory})
+        if result.logs is not None:
+            result.logs.end(job.out, facts)
         return facts
 
     def default_rate(self, method: str, folder: Path) -> float:

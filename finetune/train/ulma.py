@@ -18,7 +18,7 @@ class Ulma(Tuning[UlmaParams]):
     """Learns wanted replies as demonstrations, and away from the others."""
 
     Params = UlmaParams
-    version = 6
+    version = 7
     rows = 2
     referenced = True
     rates: ClassVar = {"qlora": 1e-4, "lora": 1e-4, "full": 1e-5}

@@ -121,6 +121,7 @@ class Watch:
     def _lost(self, what: str, step: int | None = None) -> None:
         kept = (self.job.scratch / BEST).is_file()
         if not kept:
+            self.logs.close("FAILED")
             keep = "set validation: {patience: 3} to keep the best weights"
             if self.how is not None and self.how.patience is not None:
                 keep = "validation.every: nothing had been measured that could be kept"
@@ -156,7 +157,6 @@ class Watch:
             "validation": self.measured,
         }
         write_json(self.job.out / HISTORY, history | ({"rules": self.rules} if self.rules else {}))
-        self.logs.end(self.job.out)
         return facts
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from compress.config import apply_override, parse_assignment, read_config
+from compress.config import apply_override, assigned, explain, parse_assignment, read_config
 from compress.errors import ConfigError, UsageError
 from compress.pipeline.plan import build
+from compress.registry import load_stage
 
 ROOT = Path(__file__).parents[2]
 GOOD = {
@@ -96,6 +98,7 @@ BAD = [
     ("parameter of the wrong type", changed("stages", 0, "with", to={"rank": "eight"}), "stages.0.with.rank"),
     ("parameter out of range", changed("stages", 1, "with", to={"ffn": 1.5}), "stages.1.with.ffn"),
     ("parameters are a list", changed("stages", 0, "with", to=[1]), "stages.0.with"),
+    ("a parameter's longer name", changed("stages", 0, "with", to={"learning_rate": 1}), "did you mean 'rate'?"),
     ("unknown parent", changed("stages", 1, "from", to="tunne"), "no stage 'tunne' (did you mean 'tune'?)"),
     ("parent of the wrong kind", changed("stages", 1, "from", to="gguf"), "wait for each other"),
     ("two parents where one fits", changed("stages", 2, "from", to=["tune", "slim"]), "takes one input"),
@@ -211,6 +214,25 @@ def test_overrides(tmp_path):
 def test_bad_overrides(tmp_path, bad):
     with pytest.raises(UsageError):
         apply_override(yaml.safe_load(yaml.safe_dump(GOOD)), bad)
+
+
+def test_values_that_do_not_go_together_are_told_without_all_the_others():
+    params = load_stage("finetune.sft").Params
+    given = {"method": "qlora", "adapter": {"kind": "pissa"}, "steps": 4000, "batch": 64, "max_length": 2048}
+    with pytest.raises(ValidationError) as caught:
+        params.model_validate(given)
+    found = explain(caught.value, params, lambda place: "--with")
+    assert found == ["--with: adapter.kind pissa needs method: lora"]
+
+
+def test_names_with_dots_lead_into_parameters():
+    given = ["rate=1", "adapter={kind: dora}", "adapter.rank=4", "validation.share=.2", "rate=2"]
+    assert assigned(given) == {"rate": 2, "adapter": {"kind": "dora", "rank": 4}, "validation": {"share": 0.2}}
+    with pytest.raises(UsageError, match="adapter has a value that has no parts"):
+        assigned(["adapter=lora", "adapter.kind=lora"])
+    with pytest.raises(UsageError, match=r"no space behind a colon, so 'share:0\.2' is one word") as caught:
+        assigned(["validation={share:0.2,every:2}"])
+    assert caught.value.next == "write {share: 0.2,every: 2}"
 
 
 def test_assignment_values_are_yaml():

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from compress.cli import single
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -206,3 +208,9 @@ def test_the_runtimes_commands_have_the_same_options_here(name: str) -> None:
     )
     assert ours.pop("debug")[0] == ["--debug"]
     assert ours == theirs
+
+
+def test_rows_may_stand_in_a_folder(tmp_path):
+    nodes = {}
+    assert single._data_node({"train": tmp_path}, None, {}, nodes) == "data"
+    assert nodes["data"].params.train == tmp_path

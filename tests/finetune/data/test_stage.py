@@ -162,6 +162,10 @@ def test_a_folder_that_holds_no_split_is_named(tmp_path):
     with pytest.raises(DataError, match="plain: is a folder, and not one of datasets"):
         run(tmp_path, train=tmp_path / "plain")
     shutil.rmtree(tmp_path / "out")
+    (tmp_path / "plain" / "test.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"holds files of another split \(test\.jsonl\) and none of train"):
+        run(tmp_path, train=tmp_path / "plain")
+    shutil.rmtree(tmp_path / "out")
     datasets.Dataset.from_list([{"text": "a", "category": "b"}]).save_to_disk(tmp_path / "set")
     (file,) = (tmp_path / "set").glob("*.arrow")
     file.write_bytes(b"broken")
@@ -171,6 +175,15 @@ def test_a_folder_that_holds_no_split_is_named(tmp_path):
     (tmp_path / "set" / "state.json").write_text("[]")
     with pytest.raises(DataError, match=r"state\.json: does not name the files"):
         run(tmp_path, train=tmp_path / "set")
+
+
+def test_columns_that_nothing_reads_are_no_fault_of_a_row(tmp_path):
+    (tmp_path / "t.csv").write_text("How are you?,Fine\nWho?,Me\n")
+    for columns in ({}, {"text": "utterance"}):
+        with pytest.raises(DataError, match=r"t\.csv:2: .*How are you\?, Fine") as caught:
+            run(tmp_path, train=tmp_path / "t.csv", columns=columns)
+        assert "columns under columns:" in caught.value.next
+        shutil.rmtree(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -626,6 +639,14 @@ def test_preferences_of_every_shape(tmp_path, row):
     ("row", "why"),
     [
         ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: x\n\nAssistant: c"}, "differ before"),
+        (
+            {
+                "prompt": "a",
+                "chosen": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}],
+                "rejected": "b",
+            },
+            "chosen ends with tool calls; only texts are compared here",
+        ),
         (
             {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: "},
             "rejected does not end",

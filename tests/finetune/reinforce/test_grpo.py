@@ -213,7 +213,7 @@ def test_a_killed_rejection_sampling_ends_with_the_same_bytes(small_base, data, 
     assert continued == facts
 
 
-def test_a_rule_that_every_reply_breaks_is_named_before_training(small_base, data, tmp_path):
+def test_a_rule_that_every_reply_breaks_is_named_before_all_prompts_are_asked(small_base, data, tmp_path, monkeypatch):
     place = tmp_path / "data"
     place.mkdir()
     (place / "train.jsonl").write_bytes((data.path / "train.jsonl").read_bytes())
@@ -225,8 +225,11 @@ def test_a_rule_that_every_reply_breaks_is_named_before_training(small_base, dat
     text = (place / "train.jsonl").read_text().replace("Good day.", "Good day. Zanzibar")
     (place / "train.jsonl").write_text(text)
     other = seal(place, kind="data", stage="t", stage_version=1, params={}, inputs={}, facts={})
-    with pytest.raises(UsageError, match="always broken: secret"):
-        reinforce(tmp_path / "r", small_base, other, prompts=4)
+    monkeypatch.setattr(sampled, "TOGETHER", 3)
+    with pytest.raises(UsageError, match=r"of 12 replies none keeps all rules.*always broken: secret \(12 replies\)"):
+        reinforce(tmp_path / "r", small_base, other, prompts=6)
+    with pytest.raises(UsageError, match=r"replies.*always broken: secret"):
+        reinforce(tmp_path / "g", small_base, other, algorithm="grpo", answer_weight=0)
 
 
 def test_only_prompts_with_a_failing_reply_are_asked_on(small_base, data, tmp_path):

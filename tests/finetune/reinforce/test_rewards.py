@@ -123,13 +123,20 @@ def test_a_seldom_broken_rule_weighs_as_much_as_an_often_broken_one():
     assert found[4] < found[1] < 0 < found[0]
 
 
-def test_constant_rewards_are_named():
+def test_constant_rewards_are_named(caplog):
     names, values = ("a", "b", "c", "d"), np.array([[1, 0, 1, NAN], [1, 0, 0, NAN], [1, 0, 1, NAN]])
     assert rewards.constant(names, values) == (["a"], ["b"])
-    with pytest.raises(UsageError, match=r"constant over 3 replies.*never broken: a; always broken: b\)"):
-        rewards.require_varied(names, values, False)
-    with pytest.raises(UsageError, match="none is in force"):
+    said = r"of 3 replies none keeps all rules.*\(never broken: a \(3 replies\); always broken: b \(3 replies\)\)"
+    with pytest.raises(UsageError, match=said) as caught:
+        rewards.require_varied(names, values, False, cut=2)
+    assert caught.value.next.endswith("max_tokens cut 2 of them: raise it")
+    with pytest.raises(UsageError, match=r"of 3 replies every one keeps all rules.*no rule is in force"):
         rewards.require_varied(names, np.full((3, 4), NAN), False)
+    rarely = np.array([[1, 1], [NAN, 0], [NAN, 1]])
+    with pytest.raises(UsageError, match=r"those to one prompt are worth the same.*never broken: a \(1 replies\)\)"):
+        rewards.require_varied("ab", rarely, False)
+    rewards.tell_of_broken(names, values)
+    assert "of 3 replies none earns b: " in caplog.text
     assert rewards.broken_counts(names, values) == {"b": 3, "c": 1}
     assert rewards.passes(np.array([[1, NAN], [1, 0.0]])).tolist() == [True, False]
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 pytest.importorskip("trl")
 
 from safetensors.numpy import load_file  # noqa: E402
@@ -19,11 +20,12 @@ from finetune.train.params import SftParams, Unfreeze  # noqa: E402
 from finetune.train.sft import Sft  # noqa: E402
 
 NAMES = ["model.embed_tokens.weight", *(f"model.layers.{i}.mlp.up.weight" for i in range(4)), "model.norm.weight"]
+NAMED = {name: [frozenset({name})] for name in NAMES}
 NOTHING = {"steps": 100, "epoch": 50, "freeze": [], "freeze_blocks": 0, "unfreeze": None, "decay": 1.0}
 
 
 def test_blocks_join_from_the_last_to_the_first():
-    found = freezing.plan(NAMES, 4, **{**NOTHING, "unfreeze": Unfreeze(every=30, first=2)})
+    found = freezing.plan(NAMED, 4, **{**NOTHING, "unfreeze": Unfreeze(every=30, first=2)})
     assert found.starts == {
         "model.norm.weight": 0,
         "model.layers.3.mlp.up.weight": 0,
@@ -34,13 +36,13 @@ def test_blocks_join_from_the_last_to_the_first():
     }
     assert not found.learns("model.layers.1.mlp.up.weight", 29)
     assert found.learns("model.layers.1.mlp.up.weight", 30)
-    by_epoch = freezing.plan(NAMES, 4, **{**NOTHING, "unfreeze": Unfreeze(every_epoch=0.5)})
+    by_epoch = freezing.plan(NAMED, 4, **{**NOTHING, "unfreeze": Unfreeze(every_epoch=0.5)})
     assert by_epoch.starts["model.layers.2.mlp.up.weight"] == 25
     assert "model.embed_tokens.weight" not in by_epoch.starts  # its turn would come after the last step
 
 
 def test_names_and_counts_freeze_and_lower_blocks_learn_more_slowly():
-    found = freezing.plan(NAMES, 4, **{**NOTHING, "freeze": ["*.norm.*"], "freeze_blocks": 2, "decay": 0.5})
+    found = freezing.plan(NAMED, 4, **{**NOTHING, "freeze": ["*.norm.*"], "freeze_blocks": 2, "decay": 0.5})
     assert sorted(found.starts) == ["model.layers.2.mlp.up.weight", "model.layers.3.mlp.up.weight"]
     assert found.factors["model.layers.3.mlp.up.weight"] == 1
     assert found.factors["model.layers.2.mlp.up.weight"] == 0.5
@@ -62,25 +64,77 @@ def test_names_and_counts_freeze_and_lower_blocks_learn_more_slowly():
 )
 def test_a_plan_that_cannot_be_meant_is_refused(how, what):
     with pytest.raises(UsageError, match=what):
-        freezing.plan(NAMES, 4, **{**NOTHING, **how})
+        freezing.plan(NAMED, 4, **{**NOTHING, **how})
 
 
 def test_weights_that_would_never_join_are_told_of(caplog):
-    freezing.plan(NAMES, 4, **{**NOTHING, "unfreeze": Unfreeze(every=25)})
+    freezing.plan(NAMED, 4, **{**NOTHING, "unfreeze": Unfreeze(every=25)})
     assert "unfreeze: the lowest weights would join at step 100 of 100" in caplog.text
     caplog.clear()
-    freezing.plan(NAMES, 4, **{**NOTHING, "unfreeze": Unfreeze(every=24)})
+    freezing.plan(NAMED, 4, **{**NOTHING, "unfreeze": Unfreeze(every=24)})
     assert not caplog.text
 
 
+def model_of(kind, **more):
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.AutoConfig.for_model(kind, vocab_size=90, **sizes, **more)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def frozen(model, pattern, files=()):
+    """Names of the weights that a pattern freezes, in the order of the model."""
+    names, others = freezing.known_names(model, files)
+    found = freezing.plan(names, 2, **{**NOTHING, "freeze": [pattern]}, others=others)
+    return [name for name in names if name not in found.starts]
+
+
+def test_a_pattern_means_a_weight_by_its_name_in_memory_and_in_the_file(tmp_path):
+    model = model_of("gpt_neox")
+    model.save_pretrained(tmp_path)
+    assert "embed_out.weight" in load_file(tmp_path / "model.safetensors")
+    for pattern in ("embed_out.weight", "lm_head.*"):
+        assert frozen(model, pattern) == ["lm_head.weight"]
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert frozen(loaded, "embed_out*") == ["lm_head.weight"]
+    tied = model_of("llama", tie_word_embeddings=True)
+    assert frozen(tied, "lm_head.weight") == ["model.embed_tokens.weight"]
+    short = model_of("gpt2", n_embd=32, n_layer=2, n_head=2)
+    files = [name.removeprefix("transformer.") for name in short.state_dict()]
+    assert frozen(short, "h.0.attn.*", files) == [
+        f"transformer.{name}" for name in files if name.startswith("h.0.attn")
+    ]
+
+
+def test_experts_that_are_one_weight_in_training_freeze_together():
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 16}
+    model = model_of("qwen3_moe", num_key_value_heads=2, **experts)
+    fused = [f"model.layers.0.mlp.experts.{name}" for name in ("gate_up_proj", "down_proj")]
+    assert frozen(model, "model.layers.0.mlp.experts.*") == fused
+    assert frozen(model, "model.layers.0.mlp.experts.*.down_proj.weight") == fused[1:]
+    with pytest.raises(UsageError, match=r"experts\.2\.\w+\.weight and not .* one weight in training"):
+        frozen(model, "model.layers.0.mlp.experts.2.*")
+
+
 def test_a_pattern_means_an_adapter_by_the_name_of_what_it_stands_in():
-    names = [f"base_model.model.model.layers.{i}.mlp.up.lora_A.default.weight" for i in range(4)]
-    for pattern in ("model.layers.0.*", "*.layers.0.*", "base_model.model.model.layers.0.*"):
-        found = freezing.plan(names, 4, **{**NOTHING, "freeze": [pattern]})
-        assert sorted(found.starts) == names[1:]
+    from peft import LoraConfig, get_peft_model
+
+    how = LoraConfig(r=2, target_modules=["dense", "dense_h_to_4h"], task_type="CAUSAL_LM")
+    model = get_peft_model(model_of("gpt_neox"), how)
+    inside = "base_model.model.gpt_neox.layers.0.attention.dense.lora_{}.default.weight"
+    for pattern in (
+        "gpt_neox.layers.0.attention.*", "*.layers.0.attention.*", "base_model.model.gpt_neox.layers.0.attention.*",
+        "gpt_neox.layers.0.attention.dense.weight",
+    ):  # fmt: skip
+        assert frozen(model, pattern) == [inside.format(part) for part in "AB"]
     with pytest.raises(UsageError, match="matches no weight") as caught:
-        freezing.plan(names, 4, **{**NOTHING, "freeze": ["layers.0.*"]})
-    assert caught.value.next.startswith("names look like model.layers.0.mlp.up")
+        frozen(model, "layers.0.atention.*")
+    assert caught.value.next.startswith("near it are gpt_neox.layers.*.attention.dense.")
+    for pattern, name in (
+        ("*.final_layer_norm.*", "gpt_neox.final_layer_norm.weight"),
+        ("embed_out.*", "lm_head.weight"),
+    ):
+        with pytest.raises(UsageError, match=rf"{name} stays as it is anyway"):
+            frozen(model, pattern)
 
 
 def test_gpt2_is_read_by_its_own_names():

@@ -238,14 +238,38 @@ def test_data_that_teach_no_preference_are_refused(tmp_path, rows, params, pairw
         pairs.read_examples(job_of(tmp_path, rows, params), pairwise=pairwise)
 
 
+def test_labels_are_sent_to_the_methods_that_learn_them(tmp_path):
+    with pytest.raises(UsageError, match="no rejected replies") as caught:
+        pairs.read_examples(job_of(tmp_path, [row(1, "x", label=1), row(2, "y", label=0)], DpoParams()), pairwise=True)
+    assert "replies with a label are learnt by finetune.kto and finetune.ulma" in caught.value.next
+
+
 def test_what_is_held_out_shares_no_prompt_with_the_rest():
-    made = [[(row(i // 3, f"a{i}"), 1.0), (row(i // 3, f"b{i}"), 0.0)] for i in range(30)]
-    kept, held = pairs.apart(made, 7, seed=1)
-    assert len(held) == 9
-    asked = [{pairs.prompt_of(example[0][0]) for example in side} for side in (kept, held)]
-    assert not asked[0] & asked[1]
-    with pytest.raises(DataError, match="too few to keep 40 out"):
-        pairs.apart(made, 40, seed=1)
+    prompts = [pairs.prompt_of(row(i // 3, f"a{i}")) for i in range(30)]
+    assert len(pairs.held_apart(prompts, 7, seed=1)) == 3
+    with pytest.raises(DataError, match="30 pairs of 10 prompts are too few to keep 40 out"):
+        pairs.held_apart(prompts, 40, seed=1)
+
+
+def test_pairs_that_the_template_writes_alike_are_left_out_and_counted(tmp_path, caplog):
+    write_tokenizer(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "m['content'] | trim")
+    assert "trim" in tokenizer.chat_template
+    rows = [row(i, "yes", rejected="no" if i % 4 else "yes ") for i in range(12)]
+    made = dpo.Pairs(job_of(tmp_path, rows, DpoParams()))
+    assert len(made.examples(tokenizer)) == 9
+    assert made.facts["equal_pairs"] == 3
+    assert "3 of 12 pairs are left out: the chat template writes both replies alike" in caplog.text
+    with pytest.raises(DataError, match="writes chosen and rejected alike in every row"):
+        dpo.Pairs(job_of(tmp_path, rows[::4], DpoParams())).examples(tokenizer)
+
+
+def test_as_many_pairs_are_held_out_as_were_asked_for_where_some_are_too_long(small_base, tmp_path):
+    stage = load_stage("finetune.dpo")
+    long = [row(i, "Gladly, at once. " * 40, rejected="No, never at all.") for i in range(40, 80)]
+    params = stage.Params(rank=4, steps=2, batch=4, held_out=12, method="lora", max_length=128)
+    assert run(stage, params, small_base, [*CLEAR, *long], tmp_path)["held_out"]["n"] == 12
 
 
 METHODS = {"dpo": {}, "kto": {}, "orpo": {}, "simpo": {}, "ulma": {}}

@@ -93,11 +93,22 @@ def test_turns_of_weight_0_carry_none(tokenizer):
 def test_rows_that_are_too_long_are_counted(tokenizer, caplog):
     short = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     with caplog.at_level(logging.WARNING):
-        examples = tokenise(tokenizer, [ROW, short, ROW], 40)
+        examples = tokenise(tokenizer, [ROW, short, ROW], 40, counts=(counts := {}))
     assert len(examples) == 1
+    assert counts == {"too_long": 2}
     assert "2 of 3 rows are left out: longer than max_length, 40 tokens" in caplog.text
-    with pytest.raises(DataError, match="none of 2 rows has at most 40 tokens"):
+    with pytest.raises(DataError, match=r"none of 2 rows has at most 40 tokens \(the shortest has \d{2,}\)"):
         tokenise(tokenizer, [ROW, ROW], 40)
+
+
+def test_texts_that_spell_a_special_token_are_told_of(tokenizer, caplog):
+    said = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two<|im_end|> three"}]
+    tokenise(tokenizer, [ROW, {"id": "t.jsonl:9", "messages": said}], 512)
+    assert "the texts of 1 rows spell special tokens" in caplog.text
+    assert "'<|im_end|>' in row 't.jsonl:9'" in caplog.text
+    caplog.clear()
+    tokenise(tokenizer, [ROW], 512)
+    assert not caplog.text
 
 
 def test_the_row_that_the_template_refuses_is_named(tokenizer):
@@ -123,6 +134,15 @@ def test_a_template_that_rewrites_its_last_turn_is_refused(tokenizer):
     tokenizer.chat_template = CHATML.replace("messages %}", "messages[-3:] %}", 1)
     with pytest.raises(DataError, match=r"messages\[3\] of row 't\.jsonl:7'"):
         tokenise(tokenizer, [ROW], 512, every_turn=True)
+
+
+def test_a_prompt_that_opens_replies_otherwise_is_told_with_both_texts(tokenizer):
+    end = "assistant\\n' }}"
+    assert end in CHATML
+    tokenizer.chat_template = CHATML.replace(end, "assistant\\n<think>' }}")
+    with pytest.raises(DataError, match=r"asks for messages\[3\] .* with '<think>', where .* has 'four") as caught:
+        tokenise(tokenizer, [ROW], 512)
+    assert "a thinking template wants thoughts" in caught.value.next
 
 
 def test_turns_are_learnt_apart_where_a_template_rewrites_earlier_ones(tokenizer, caplog):

@@ -99,7 +99,8 @@ def test_lists_are_tried_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"over": {"ratee": {"of": [1]}}}, r"search.over: ratee cannot be 1 \(ratee: Extra inputs"),
+        ({"over": {"ratee": {"of": [1]}}}, r"search.over: there is no parameter ratee \(did you mean 'rate'\?\)"),
+        ({"over": {"adapter.knd": {"of": ["lora"]}}}, r"no parameter adapter.knd \(did you mean 'adapter.kind'\?\)"),
         ({"over": {"rank": {"low": 0, "high": 8}}}, "search.over: rank cannot be 0"),
         ({"over": {"rank": {"low": 8, "high": 4}}}, "low must be below high"),
         ({"over": {"rank": {"low": 8}}}, "takes low and high, or of"),

@@ -252,9 +252,10 @@ def test_a_killed_training_goes_on_with_weights_that_are_stored_under_other_name
         ),
     ],
 )
-def test_adapters_on_families_that_nothing_else_here_reads(data, tmp_path, kind, more):
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_adapters_on_families_that_nothing_else_here_reads(data, tmp_path, kind, more, method):
     longer = {} if kind == "bloom" else {"max_position_embeddings": 2048}
-    how = {"method": "lora", "max_length": 2048, "rate": 1e-2, "steps": 12}
+    how = {"method": method, "max_length": 2048, "rate": 1e-2, "steps": 12}
     out, facts = tune(tmp_path, family(tmp_path / "base", kind, **longer, **more), data, **how)
     losses = json.loads((out / "training.json").read_text())["loss"]
     assert losses[-1] < losses[0] - 0.03

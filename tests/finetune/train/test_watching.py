@@ -19,10 +19,26 @@ from compress.json_files import write_json  # noqa: E402
 from compress.registry import load_stage  # noqa: E402
 from compress.stage import Job  # noqa: E402
 from finetune.train import hooks, objective, watching  # noqa: E402
-from finetune.train.logs import Logs  # noqa: E402
+from finetune.train.logs import Logs, flat  # noqa: E402
+from finetune.train.logs import apart as numbers_apart  # noqa: E402
 from finetune.train.rows import asked  # noqa: E402
 from finetune.world import stage as world  # noqa: E402
 from runtime.rules import load_rules  # noqa: E402
+
+
+def hyper_parameters(file):
+    """What one of TensorBoard's event files says that a run was asked for."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    for event in EventFileLoader(str(file)).Load():
+        for value in event.summary.value:
+            if value.tag == metadata.SESSION_START_INFO_TAG:
+                read = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                given = read.session_start_info.hparams
+                return {name: getattr(one, one.WhichOneof("kind")) for name, one in given.items()}
+    return {}
+
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": "Yes."}],
@@ -178,7 +194,7 @@ def test_other_programs_read_the_figures_of_every_step_once(small_base, tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         run(small_base, tmp_path / "b", log_to=["tensorboard", "mlflow"], progress=die, **how)
-    _, history = run(small_base, tmp_path / "b", log_to=["tensorboard", "mlflow"], **how)
+    facts, history = run(small_base, tmp_path / "b", log_to=["tensorboard", "mlflow"], **how)
     assert history == plain
     logs = tmp_path / "b" / "out" / LOGS
     events = EventAccumulator(str(logs / "tensorboard"))
@@ -192,9 +208,25 @@ def test_other_programs_read_the_figures_of_every_step_once(small_base, tmp_path
         for read in (events.Scalars(name), client.get_metric_history(found.info.run_id, name)):
             assert [entry.step for entry in read] == [step for step, _ in wanted]
             assert [entry.value for entry in read] == pytest.approx([value for _, value in wanted], rel=1e-4)
+    (told,) = (file for file in sorted((logs / "tensorboard").iterdir()) if b"adapter.kind" in file.read_bytes())
+    assert hyper_parameters(told).keys() == found.data.params.keys()
+    assert found.data.params["adapter.kind"] == hyper_parameters(told)["adapter.kind"] == "lora"
+    assert float(found.data.params["validation.every"]) == hyper_parameters(told)["validation.every"] == 4
+    assert float(found.data.params["examples"]) == 32
+    assert found.data.metrics["final/validation_loss"] == facts["validation_loss"]
+    assert found.data.tags["final/method"] == facts["method"]
+    assert events.Scalars("final/loss")[0].value == pytest.approx(facts["loss"])
+    assert found.info.status == "FINISHED"
     whole = [seal(tmp_path / side / "out", kind="hf", stage="t", stage_version=1, params={}, inputs={}, facts={})
              for side in ("plain", "b")]  # fmt: skip
     assert whole[0].digest == whole[1].digest
+
+
+def test_settings_go_by_one_name_each():
+    given = {"rate": 1e-3, "freeze": ["*.norm.*"], "adapter": {"kind": "lora", "targets": []}, "search": None}
+    found = {"rate": 1e-3, "freeze": '["*.norm.*"]', "adapter.kind": "lora", "adapter.targets": "[]"}
+    assert flat(given) == found
+    assert numbers_apart(found) == ({"rate": 1e-3}, {name: found[name] for name in list(found)[1:]})
 
 
 def test_the_mark_of_the_last_step_is_whole_whenever_a_run_is_killed(tmp_path, monkeypatch):
