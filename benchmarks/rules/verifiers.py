@@ -299,6 +299,9 @@ def main() -> int:
                 return one
 
             kwargs = near_count(name, kwargs, text, make, r)
+            if not kwargs and name not in given and kind.adapter.json_schema().get("type") == "object":
+                left_out["no arguments (--prompts)"] += 1
+                continue
             try:
                 theirs = bool(make(kwargs).check_following(text))
             except Exception as error:
