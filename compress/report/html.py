@@ -55,7 +55,7 @@ def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
     """The page as text. Every value is escaped: replies and rule names are untrusted."""
     from compress.report.verdict_page import environment
 
-    text: str = (
+    return words.clean(
         environment()
         .get_template("report.html")
         .render(
@@ -66,7 +66,6 @@ def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
             versions=installed(LIBRARIES),
         )
     )
-    return text
 
 
 def _view(files: ProofFiles) -> dict[str, Any]:

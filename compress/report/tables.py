@@ -115,7 +115,7 @@ def suites_table(suites: Sequence[Json], width: int = 120) -> Table:
             Column("passed", _change, 2, 17),
             Column("flips + / −", _flips, 2, 11),
             Column("difference", _difference, 4, 20),
-            Column("margin", lambda s: words.points(-s["margin"]), 5, 6),
+            Column("margin", lambda s: words.margin(s["margin"]), 5, 6),
         ),
         suites,
         width,

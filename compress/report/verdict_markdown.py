@@ -21,6 +21,8 @@ SHOWN = 3
 MARK = {"PASS": "\u2705", "FAIL": "\u274c", "INCONCLUSIVE": "\u2753"}
 SAID = {"broken": "newly broken", "mended": "mended", "both": "broken by both"}
 _SPECIAL = re.compile(r"[|`*_\[\]@#~\\:]")
+_REFERENCE = re.compile(r"([@#]|(?i:\bGH-|\bwww))(?=\w|\.)")
+"""What GitHub reads as a mention, a reference or a link in the finished text, where an entity no longer helps."""
 
 
 def markdown(document: Json) -> str:
@@ -37,7 +39,7 @@ def markdown(document: Json) -> str:
                 parts.append(part)
     if left:
         parts.append(f"\n{left} further rules have cases, which the page and the JSON file show.\n")
-    return "\n".join(parts)
+    return words.clean("\n".join(parts))
 
 
 def _badge(verdict: str) -> str:
@@ -110,7 +112,7 @@ def _case(kind: str, case: Json) -> str:
 
 def cell(text: str) -> str:
     """``text`` as it reads, in one line: nothing in it is markup, a mention or a reference."""
-    said = html.escape(" ".join(str(text).split()), quote=False)
+    said = html.escape(_REFERENCE.sub("\\1\u200b", " ".join(str(text).split())), quote=False)
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", said)
 
 
