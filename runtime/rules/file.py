@@ -30,6 +30,8 @@ from .when import NO_LIMIT, All, AnyOf, Condition, Fact, HasSources, Label, Not,
 from .yaml import Place, YamlError, read
 
 NEXT = "docs/rules.md describes every key; nothing was loaded"
+SUITES = ("accuracy", "adherence")
+"""Rows of a verdict, which a rule of that name could not be told from."""
 
 
 def read_rules(text: str, name: str = "rules") -> RuleBook:
@@ -158,8 +160,9 @@ class _Builder:
             if spec is None:
                 self._clauses_of(path, raw)
                 continue
-            if spec.id in seen:
-                self.problems.add((*path, "id"), f"rule {spec.id!r} is given twice")
+            if spec.id in seen or spec.id in SUITES:
+                what = f"rule {spec.id!r} is given twice" if spec.id in seen else f"{spec.id!r} is the name of a suite"
+                self.problems.add((*path, "id"), what)
                 continue
             seen.add(spec.id)
             specs.append((path, spec))
