@@ -176,7 +176,16 @@ def judged(proof: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def verdict_sentences(proof: Mapping[str, Any]) -> list[str]:
     """What the gate found, for somebody who has not read about the gate."""
-    return [sentence for sentence in (*_verdict(proof), idle_sentence(proof)) if sentence]
+    return [sentence for sentence in (*_verdict(proof), *_rounds(proof), idle_sentence(proof)) if sentence]
+
+
+def _rounds(proof: Mapping[str, Any]) -> list[str]:
+    """How far candidates were asked that were judged while they answered."""
+    return [
+        f"{c['name']} was asked in rounds: {c['asked']} items, judged after each of {len(c['looks'])}."
+        for c in judged(proof)
+        if c.get("looks")
+    ]
 
 
 def _verdict(proof: Mapping[str, Any]) -> list[str]:
