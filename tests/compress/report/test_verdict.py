@@ -177,6 +177,23 @@ def test_markdown_of_many_cases_fits_a_comment() -> None:
     assert "further rules have cases" in text
 
 
+def test_markdown_of_many_rules_fits_a_comment_and_counts_the_rest() -> None:
+    told = document()
+    (candidate,) = told["candidates"]
+    suite, good = candidate["suites"][1], candidate["suites"][2]
+    suite["rules"] = [{**suite["rules"][0], "id": f"rule-{n}"} for n in range(900)]
+    good["rules"] = [{**good["rules"][0], "id": f"fine-{n}"} for n in range(900)]
+    candidate["reasons"] = [f"rule-{n} (hard): " + "fell " * 30 for n in range(900)]
+    text = FORMATS[".md"](told)
+    assert len(text) < 65_536
+    reasons = [line for line in text.split("\n") if line.startswith("- rule-")]
+    assert f"- {900 - len(reasons)} further reasons" in text
+    shown = {what: re.findall(rf"(?m)^\|[^|]*\| {what}-\d+ \|", text) for what in ("rule", "fine")}
+    assert all(len(rows) > 50 for rows in shown.values())
+    assert f"|  | {901 - len(shown['rule'])} further rows |" in text  # soft adherence among them
+    assert f"|  | {900 - len(shown['fine'])} further rows |" in text
+
+
 def test_junit_counts_failures_and_errors_and_holds_no_forbidden_character() -> None:
     root = ElementTree.fromstring(FORMATS[".xml"](document(HOSTILE)))
     counts = {"tests": "6", "failures": "2", "errors": "1"}
