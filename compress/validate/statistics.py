@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import ceil, sqrt
 from statistics import NormalDist
 
-from compress.validate.clusters import Clustering, design_effect, imagined
+from compress.validate.clusters import Clustering, design_effect, imagined, widened
 from compress.validate.score_test import (
     ALPHA,
     BETTER,
@@ -247,7 +247,7 @@ def in_clusters(alone: int, variance: float, margin: float, size: float, icc: fl
 
     def enough(n: int) -> bool:
         flips, extra, count = n * variance, imagined(n, size, margin), max(n / size, 2)
-        block = (1 + (size - 1) * icc) * count / (count - 1)
+        block = (1 + (size - 1) * icc) * count / (count - 1) * widened(count)
         return n >= alone * (flips * block + extra * size) / (flips + extra) - 1e-9
 
     return _smallest(alone, enough)
