@@ -133,6 +133,20 @@ def test_a_run_and_a_proof_folder_are_written_again(tmp_path: Path) -> None:
     assert told["verdict"] == make_proof("FAIL")["verdict"]
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"verdict": "PA', "is not JSON (Unterminated"),
+        ('{"verdict": "PASS"}', "is no proof: baseline, candidates, n_items"),
+    ],
+)
+def test_a_proof_that_is_none_is_named(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "proof.json").write_text(text)
+    ended = CliRunner().invoke(app, ["report", str(tmp_path), "--to", str(tmp_path / "v.md")])
+    assert ended.exit_code == 1
+    assert f"{tmp_path / 'proof.json'} {what}" in ended.stderr
+
+
 def test_a_run_without_a_proof_has_no_verdict(tmp_path: Path) -> None:
     state = make_run(tmp_path / "demo", "FAIL") | {"stages": {}}
     (tmp_path / "demo" / "run.lock.json").write_text(json.dumps(state))
