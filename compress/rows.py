@@ -13,6 +13,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,8 @@ def _check_facts(name: str, value: Any) -> None:
     for fact, given in value.items():
         if not isinstance(given, str | int | float | bool):
             raise ValueError(f"fact {fact!r} is {kind(given)}, not a text, a number or true/false")
+        if isinstance(given, float) and not isfinite(given):  # it would not even equal itself in the other file
+            raise ValueError(f"fact {fact!r} is {given}, not a number")
 
 
 def _check_texts(name: str, value: Any) -> None:

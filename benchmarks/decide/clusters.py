@@ -1,6 +1,6 @@
 """Type I error and power of the paired test where items stand in clusters, with the design effect of the gate.
 
-python benchmarks/decide/clusters.py [--rounds 1000] [--shape 5-to-10 …]
+python benchmarks/decide/clusters.py [--rounds 1000] [--shape 5-to-10 …] [--back 0 0.01 …]
 
 A cell is a shape of clusters, a margin, flips beyond the margin, an intra-cluster correlation (ICC) and a way to be
 correlated: *copy* (each item takes its cluster's outcome with probability sqrt(ICC)), *dirichlet* (a cluster has rates
@@ -34,7 +34,11 @@ SHAPES = {
     "geometric": np.random.default_rng(7).geometric(0.2, 90).tolist(),
     "zipf": [max(1, 60 // k) for k in range(1, 61)] + [1] * 60,
     "giant": [40] + [1] * 300 + [3] * 30,
+    "5x80": [80] * 5,
+    "20x20": [20] * 20,
+    "two-count": [100, 50] + [1] * 100,
 }
+FEW = ("5x80", "20x20", "two-count")
 TRUTHS = (
     (0.0, "copy"),
     *((icc, how) for icc in (0.1, 0.3) for how in ("copy", "dirichlet", "block")),
@@ -88,7 +92,10 @@ def shown(shares):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1000)
-    parser.add_argument("--shape", nargs="*", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument(
+        "--shape", nargs="*", default=[shape for shape in SHAPES if shape not in FEW], choices=list(SHAPES)
+    )
+    parser.add_argument("--back", nargs="*", type=float, default=[0.0, 0.01])
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     print(f"| clusters | items | margin | truth | {' | '.join(RULES)} |\n|---|---:|---:|---|{'---:|' * len(RULES)}")
@@ -97,7 +104,7 @@ def main() -> None:
         for margin in (0.02, 0.05):
             worst = np.zeros(len(RULES))
             where = ""
-            for both in (0.0, 0.01):
+            for both in options.back:
                 for icc, how in TRUTHS:
                     found = share(rng, sizes, icc, how, (margin + both, both), margin, options.rounds)
                     if found[0] >= worst[0]:

@@ -261,7 +261,7 @@ def gate(
     violations: Annotated[float, typer.Option(help=PLANNED + "share of replies that truly break a hard rule.")] = 0.002,
     power: Annotated[float, typer.Option(help=PLANNED + "wanted probability that all tests pass.")] = 0.9,
     cluster_size: Annotated[float, typer.Option(help=PLANNED + "items that belong together.")] = 1.0,
-    icc: Annotated[float, typer.Option(help=PLANNED + "correlation of flips in a cluster; 1: it is one item.")] = 1.0,
+    icc: Annotated[float, typer.Option(help=PLANNED + "correlation in a cluster; 1: it is one item.")] = 1.0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -238,8 +238,9 @@ def _find_proof(run: Path, work_dir: Path) -> Path:
     return found[0]
 
 
-def check_formats(to: Sequence[Path]) -> None:
-    """Raise UsageError for a file whose suffix names no format of a verdict."""
+def check_formats(to: Sequence[Path], read: Sequence[Path] = ()) -> None:
+    """Raise UsageError for a file whose suffix names no format of a verdict, that is one of those ``read``, or whose
+    place cannot be written: a verdict takes long, and would be lost."""
     from compress.report.verdict_files import FORMATS
 
     for path in to:
@@ -247,6 +248,11 @@ def check_formats(to: Sequence[Path]) -> None:
             raise UsageError(
                 f"--to {path}: no format has the suffix {path.suffix!r}", next=f"use one of {', '.join(FORMATS)}"
             )
+        if path.resolve() in [each.resolve() for each in read]:
+            raise UsageError(f"--to {path}: would overwrite what is judged", next="give another name")
+        home = next(place for place in path.absolute().parents if place.exists())
+        if path.is_dir() or not home.is_dir() or not os.access(home, os.W_OK):
+            raise UsageError(f"--to {path}: cannot be written there", next="name a file in a folder of yours")
 
 
 def write_documents(document: dict[str, Any], to: Sequence[Path]) -> None:
@@ -285,14 +291,14 @@ def validate_artifact(
     made = _run_single(graph, node, work_dir)
     proof = json.loads((made.path / "proof.json").read_text())
     (candidate,) = proof["candidates"]
-    if to:
-        write_verdict(made.path, work_dir, to)
     if as_json:
         shown = {key: candidate[key] for key in SHOWN}
         idle = proof["hard_rules_not_in_force"]
         console.emit(shown | {"hard_rules_not_in_force": idle, "proof": str(made.path)})
     else:
         print_proof(proof, made.measurements())
+    if to:
+        write_verdict(made.path, work_dir, to)
     verdict: str = proof["verdict"]
     return verdict
 
@@ -326,14 +332,16 @@ def gate_replies(
     from compress.validate.recorded import judge_files
     from runtime.rules import load_rules
 
-    check_formats(to)
+    check_formats(to, (baseline, candidate, rules))
     judged = judge_files(baseline, candidate, load_rules(rules))
     result = judged.to_json()
+    if baseline.samefile(candidate):
+        console.note("note: --baseline and --candidate are one file, which is so compared with itself")
+    console.emit(result) if as_json else print_gate(result)
     if to:
         same = baseline.name == candidate.name
         names = (str(baseline), str(candidate)) if same else (baseline.name, candidate.name)
         write_documents(of_gate(result, judged.cases_json(), *names), to)
-    console.emit(result) if as_json else print_gate(result)
     return judged.verdict
 
 

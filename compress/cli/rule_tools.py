@@ -8,8 +8,8 @@ from typing import Any
 
 import runtime.rules
 from compress.cli import console
-from compress.errors import UsageError
-from compress.rows import numbered_rows
+from compress.errors import DataError, UsageError
+from compress.rows import check_parts, numbered_rows
 from runtime.cli import as_declared
 from runtime.rules import Rule, RuleBook, Turn, Verdict, load_rules
 from runtime.rules.review import lacking, review
@@ -21,7 +21,7 @@ GROUPS = ("pass", "fail", "inactive")
 def check_rules(path: Path, data: Path | None, *, as_json: bool) -> None:
     """Read the file (its own errors, contradictions and fixtures among them), then list what nothing tests."""
     book = load_rules(path)
-    rows = _rows(data) if data else None
+    rows = _rows(data, book) if data else None
     warned = review(book, rows or ())
     entries = [_entry(rule, rows, warned) for rule in book.rules]
     warnings = [f"{entry['id']}: {what}" for entry in entries for what in entry["warnings"]]
@@ -32,12 +32,25 @@ def check_rules(path: Path, data: Path | None, *, as_json: bool) -> None:
     _print(entries, rows)
     for warning in warnings:
         console.note(f"warning: {warning}")
-    console.note(f"{len(entries)} rules, {len(warnings)} warnings")
+    console.note(f"{len(entries)} rule{'s' * (len(entries) != 1)}, {len(warnings)} warning{'s' * (len(warnings) != 1)}")
 
 
-def _rows(path: Path) -> list[Turn]:
+def _rows(path: Path, book: RuleBook) -> list[Turn]:
+    """The items. Raises DataError (file and line) for one that would count as something else than it says."""
     shape = 'a row is {"messages": [{"role", "content"}…]} with facts, labels, sources and prompted where it has them'
-    return [Turn.from_row(row) for _, row in numbered_rows(path, shape)]
+    found = []
+    for number, row in numbered_rows(path, shape):
+        try:
+            check_parts({"messages": None, **row})
+            found.append(Turn.from_row(row))
+        except ValueError as error:
+            raise DataError(path, number, str(error), next=shape) from None
+        wrong = book.fact_problems(found[-1].facts)
+        if wrong:
+            raise DataError(path, number, "; ".join(wrong), next="correct the row, or declare it in the rule file")
+    if not found:
+        raise DataError(path, None, "the file has no rows", next=shape)
+    return found
 
 
 def _entry(rule: Rule, rows: Sequence[Turn] | None, warned: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress.errors import ArtifactError
 from compress.extras import installed
 from compress.json_files import write_text
 from compress.report import plots, words
@@ -41,21 +42,33 @@ def read_proofs(state: Json) -> list[ProofFiles]:
 
 
 def read_proof(folder: Path) -> ProofFiles:
-    """A proof folder's JSON files; readings of the machine, sample replies and cases may be absent."""
+    """A proof folder's JSON files; readings of the machine, sample replies and cases may be absent.
+
+    Raises ArtifactError for a file that is cut short or no proof.
+    """
     pages, cases = _read(folder / "before_after.json") or {"items": []}, _read(folder / "cases.json") or {}
     proof, measured = _read(folder / "proof.json") or {}, _read(folder / "measurements.json") or {}
+    lacking = [key for key in ("baseline", "candidates", "n_items", "verdict") if key not in proof]
+    if lacking:
+        raise ArtifactError(f"{folder / 'proof.json'} is no proof: {', '.join(lacking)} missing", next=AGAIN)
     return ProofFiles(proof, measured, pages["items"], cases.get("candidates", {}))
 
 
+AGAIN = "run the stage again that made it"
+
+
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error})", next=AGAIN) from None
 
 
 def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
     """The page as text. Every value is escaped: replies and rule names are untrusted."""
     from compress.report.verdict_page import environment
 
-    text: str = (
+    return words.clean(
         environment()
         .get_template("report.html")
         .render(
@@ -66,7 +79,6 @@ def render_report(state: Json, proofs: Sequence[ProofFiles]) -> str:
             versions=installed(LIBRARIES),
         )
     )
-    return text
 
 
 def _view(files: ProofFiles) -> dict[str, Any]:

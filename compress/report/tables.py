@@ -88,10 +88,11 @@ def _paint(verdict: str) -> Text:
 
 
 def rules_table(rules: Sequence[Json], width: int = 120) -> Table:
-    """Rules with their shares, flips and verdicts; 80 columns hold the count and the flips."""
+    """Rules with their shares, flips and verdicts; 80 columns hold the count and the flips. What the guard sent is told
+    apart at any width."""
     return _table(
         (
-            Column("rule", lambda r: r["id"], 1, 17),
+            Column("rule", lambda r: r["id"] + ", sent" * (r.get("mode") == "enforced"), 1, 17),
             Column("verdict", lambda r: _paint(r["verdict"]), 1, 12),
             Column("severity", lambda r: r["severity"], 4, 8),
             Column("mode", lambda r: r.get("mode", ""), 5, 8),
@@ -115,7 +116,7 @@ def suites_table(suites: Sequence[Json], width: int = 120) -> Table:
             Column("passed", _change, 2, 17),
             Column("flips + / −", _flips, 2, 11),
             Column("difference", _difference, 4, 20),
-            Column("margin", lambda s: words.points(-s["margin"]), 5, 6),
+            Column("margin", lambda s: words.margin(s["margin"]), 5, 6),
         ),
         suites,
         width,

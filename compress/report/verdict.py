@@ -31,11 +31,10 @@ ENFORCED = "enforced"
 def of_gate(result: Json, cases: Json, baseline: str, candidate: str) -> dict[str, Any]:
     """The document of ``compress gate``: its result, ``{check: cases}``, and what both sides are called."""
     entry = {"name": candidate, **result}
-    items = max((suite["n"] for suite in result["suites"] if suite["name"] == "accuracy"), default=None)
     return {
         "verdict": result["verdict"],
         "baseline": baseline,
-        "n_items": result.get("n_items", items),
+        "n_items": result["n_items"],
         "candidates": [_candidate(entry, {"model": cases})],
     }
 
@@ -139,7 +138,7 @@ def line(row: Json) -> str:
     if row["own"]:
         said.append(f"own share {words.percent(row['own']['low'], 2)} to {words.percent(row['own']['high'], 2)}")
     if row["margin"] is not None:
-        said.append(f"margin {words.points(-row['margin'])}")
+        said.append(f"margin {words.margin(row['margin'])}")
     count = f"n = {row['n']}" + (f" in {row['clusters']} clusters" if row["clusters"] < row["n"] else "")
     said += [count, "flips +{} / \u2212{}".format(*row["flips"])]
     return "; ".join([*said, *([more(row)] if more(row) else [])])

@@ -26,4 +26,4 @@ def environment() -> Any:
 
 def page(document: Json) -> str:
     """The document as HTML text."""
-    return str(environment().get_template("verdict.html").render(document=document))
+    return words.clean(environment().get_template("verdict.html").render(document=document))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 BLANK = "–"
 UNITS = ("B", "kB", "MB", "GB", "TB")
+_UNFIT = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane + last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
+"""What HTML or XML cannot hold, and what turns the direction of the text around it."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -17,6 +24,16 @@ def percent(value: float | None, digits: int = 1) -> str:
 def points(value: float | None) -> str:
     """A difference of shares in percentage points, signed."""
     return BLANK if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def margin(value: float) -> str:
+    """A margin in points, with every digit that it has: ``0.0025`` -> ``−0.25``."""
+    return f"\u2212{100 * value:.10g}"
+
+
+def clean(text: str) -> str:
+    """``text`` as a page or a report can hold it: what it cannot becomes U+FFFD."""
+    return _UNFIT.sub("\ufffd", text)
 
 
 def size(value: float | None) -> str:
@@ -132,7 +149,11 @@ def plan_sentences(plan: Mapping[str, Any]) -> list[str]:
         said.append(f"Items come in clusters of {a['cluster_size']:g} whose flips correlate by {a['icc']:g}.")
     for place, items in plan["items"].items():
         known = "more than any number of" if items is None else f"{items}"
-        said.append(f"{place}: {known} items, if every rule is in force in as many as the table says.")
+        often = "as often as in --data" if plan["shares"] else "in as many as the table says"
+        said.append(f"{place}: {known} items, if every rule is in force {often}.")
+    if plan["not_in_force"]:
+        idle = ", ".join(plan["not_in_force"])
+        said.append(f"In force in no item of --data, so that nothing would be shown: {idle}.")
     return said
 
 
@@ -155,7 +176,16 @@ def judged(proof: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def verdict_sentences(proof: Mapping[str, Any]) -> list[str]:
     """What the gate found, for somebody who has not read about the gate."""
-    return [sentence for sentence in (*_verdict(proof), idle_sentence(proof)) if sentence]
+    return [sentence for sentence in (*_verdict(proof), *_rounds(proof), idle_sentence(proof)) if sentence]
+
+
+def _rounds(proof: Mapping[str, Any]) -> list[str]:
+    """How far candidates were asked that were judged while they answered."""
+    return [
+        f"{c['name']} was asked in rounds: {c['asked']} items, judged after each of {len(c['looks'])}."
+        for c in judged(proof)
+        if c.get("looks")
+    ]
 
 
 def _verdict(proof: Mapping[str, Any]) -> list[str]:
@@ -205,7 +235,7 @@ def _failed(proof: Mapping[str, Any], blocked: Mapping[str, Any]) -> list[str]:
         if entry["verdict"] == "FAIL":
             said.append(
                 f"{entry['name']}: {percent(entry['baseline'])} → {percent(entry['candidate'])} "
-                f"({points(entry['difference'])} points; the margin is {points(-entry['margin'])})."
+                f"({points(entry['difference'])} points; the margin is {margin(entry['margin'])})."
             )
     return said if len(said) > 1 else [*said, *blocked["reasons"]]
 

@@ -223,14 +223,15 @@ def _enforced_rule(table: Table, rule: str, verdict: str) -> RuleResult:
 
 def _conclude(suites: tuple[SuiteResult, ...], rules: tuple[RuleResult, ...], table: Table, demands: str) -> Judgement:
     results: tuple[SuiteResult | RuleResult, ...] = (*suites, *rules)
-    idle, effects = _idle(rules), {name: dict(counts) for name, counts in table.side_effects.items()}
+    n, idle = len(table.cluster), _idle(rules)
+    effects = {name: dict(counts) for name, counts in table.side_effects.items()}
     verdicts = {result.verdict for result in results} - {NOT_TESTED}
     if not verdicts:
         why = "nothing was tested: no expected answer and no rule in force"
-        return Judgement(suites, rules, INCONCLUSIVE, (why,), effects, idle, demands=demands)
+        return Judgement(suites, rules, INCONCLUSIVE, (why,), effects, idle, demands=demands, n_items=n)
     verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
     reasons = [r.reason() for wanted in (FAIL, INCONCLUSIVE) for r in results if r.verdict == wanted]
-    return Judgement(suites, rules, verdict, tuple(reasons), effects, idle, table.cases, demands)
+    return Judgement(suites, rules, verdict, tuple(reasons), effects, idle, table.cases, demands, n)
 
 
 def _idle(rules: Sequence[RuleResult]) -> tuple[str, ...]:

@@ -148,4 +148,5 @@ def _id(line: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     name = row.get("id") if isinstance(row, dict) else None
-    return str(name) if isinstance(name, str | int) and not isinstance(name, bool) else None
+    named = isinstance(name, str | int) and not isinstance(name, bool)
+    return (str(name).strip() or None) and str(name) if named else None

@@ -9,7 +9,7 @@ from math import ceil, isfinite
 from typing import Any
 
 from compress.errors import UsageError
-from compress.validate.statistics import ALPHA, VIOLATIONS, hard_floor, sample_size, zero_flip_floor
+from compress.validate.statistics import ALPHA, VIOLATIONS, hard_floor, in_clusters, sample_size, zero_flip_floor
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Assumed:
     cluster_size: float = 1.0
     """Items that belong together."""
     icc: float = 1.0
-    """Correlation of the flips within a cluster; 1 counts a cluster as one item."""
+    """Correlation of the flips and of the violations within a cluster; 1 counts a cluster as one item."""
 
     def check(self) -> None:
         """Raises UsageError naming the first value that cannot be."""
@@ -76,10 +76,13 @@ def plan_gate(
     """What recorded replies (``compress gate``) and a validation need: ``{assumed, demands: [Demand…], items}``.
 
     ``rules``: ``(id, severity, margin)`` of every rule. ``shares``: of the items, in how many each rule is in force;
-    where it is empty, rules are counted in replies in which they are in force, and equal ones stand in one row.
+    where it is empty, rules are counted in replies in which they are in force, and equal ones stand in one row. Rules
+    that are in force in none do not count in the gate, so they stand under ``not_in_force`` only.
     ``items`` are what each place needs in all, as far as the shares are known.
     """
     assumed.check()
+    idle = [name for name, _, _ in rules if shares.get(name) == 0]
+    rules = [rule for rule in rules if rule[0] not in idle]
     hard, soft = ([rule for rule in rules if rule[1] == kind] for kind in ("hard", "soft"))
     pooled = [("accuracy", margins["accuracy"])]
     pooled += [("hard rules pooled, the model alone", margins["adherence"])] * bool(hard)
@@ -99,7 +102,8 @@ def plan_gate(
         demands.append(Demand(what, "validate", VIOLATIONS, "items", 1, floor, floor, hard_floor(), rate=True))
     items = {place: _items(demands, place, shares) for place in ("compress gate", "validate")}
     shown = [asdict(demand) for demand in demands]
-    return {"assumed": asdict(assumed), "alpha": ALPHA, "power_of_each": each, "demands": shown, "items": items}
+    found = {"assumed": asdict(assumed), "alpha": ALPHA, "power_of_each": each, "demands": shown, "items": items}
+    return found | {"shares": dict(shares), "not_in_force": idle}
 
 
 def _alike(rules: Sequence[tuple[str, str, float]], shares: Mapping[str, float]) -> dict[tuple[str, str, float], int]:
@@ -124,15 +128,19 @@ def _limited(what: str, tests: int, power: float, assumed: Assumed) -> Demand:
     found = hard_size(assumed.violations, power)
     n, note = None, f"{100 * assumed.violations:g} % of violations are too many to be shown below the limit"
     if found:
-        n, before = found
-        all_pass = before[1] ** tests
-        fewer = ceil(before[0] * assumed.cluster_size)
-        note = f"up to {before[2] + 1} violations pass; {fewer} replies would do with {100 * all_pass:.0f} %"
-        note = note if before[0] else "no violation may be among them"
+        alone, (fewer, chance, most) = found
+        n, note = _violating(alone, assumed), "no violation may be among them"
+        if fewer:
+            note = f"{_violating(fewer, assumed)} replies would do with {100 * chance**tests:.0f} %"
+            note = note if assumed.cluster_size > 1 else f"up to {most + 1} violations pass; {note}"
     unit = "replies in force"
-    n = None if n is None else ceil(n * assumed.cluster_size)
     floor = ceil(hard_floor() * assumed.cluster_size)
     return Demand(what, "compress gate", VIOLATIONS, unit, tests, floor, n, _clusters(n, assumed), note, rate=True)
+
+
+def _violating(alone: int, assumed: Assumed) -> int | None:
+    share = assumed.violations
+    return in_clusters(alone, share * (1 - share), VIOLATIONS, assumed.cluster_size, assumed.icc)
 
 
 def _clusters(n: int | None, assumed: Assumed) -> int | None:
@@ -181,7 +189,7 @@ def _items(demands: Sequence[Demand], place: str, shares: Mapping[str, float]) -
         if demand.where not in (place, "both"):
             continue
         share = shares[demand.rule] if demand.rule else 1.0
-        if demand.needed is None or not share:
+        if demand.needed is None:
             return None
         most = max(most, ceil(demand.needed / share - 1e-9))
     return most

@@ -42,7 +42,7 @@ class SuiteResult:
         return (
             f"{self.name}: {_percent(self.baseline)} -> {_percent(self.candidate)}, difference "
             f"{_points(self.difference)} [{_points(self.low)}, {_points(self.high)}] points, margin "
-            f"{_points(-self.margin)}, {_count(self.n, self.clusters)}: {self.verdict}"
+            f"-{_exactly(self.margin)}, {_count(self.n, self.clusters)}: {self.verdict}"
             f"{more(self.verdict, self.needed, self.note, n=self.n, clusters=self.clusters)}"
         )
 
@@ -86,8 +86,8 @@ class RuleResult:
         """The result in one line."""
         if self.n == 0:
             return f"{self.id}: in force in no item"
-        bounds = "" if self.margin is None else f", margin {_points(-self.margin)} points"
-        bounds += "" if self.limit is None else f", limit {100 * self.limit:g} % broken"
+        bounds = "" if self.margin is None else f", margin -{_exactly(self.margin)} points"
+        bounds += "" if self.limit is None else f", limit {_exactly(self.limit)} % broken"
         return (
             f"{self.id} ({self.severity}, {self.mode}): kept {_percent(self.baseline)} -> {_percent(self.candidate)}"
             f"{bounds}, {_count(self.n, self.clusters)}, {self.flips[1]} newly broken: {self.verdict}"
@@ -111,6 +111,7 @@ class Judgement:
     """Items in which the systems differ or both fail, with both replies."""
     demands: str = ""
     """What is asked of hard rules here, and what elsewhere."""
+    n_items: int = 0
 
     @property
     def worst_rule(self) -> dict[str, Any] | None:
@@ -131,6 +132,7 @@ class Judgement:
         suites, rules = [s.to_json() for s in self.suites], [r.to_json() for r in self.rules]
         shown: dict[str, Any] = {
             "verdict": self.verdict,
+            "n_items": self.n_items,
             "reasons": list(self.reasons),
             "suites": suites,
             "rules": rules,
@@ -152,6 +154,10 @@ def _percent(share: float | None) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
+
+
+def _exactly(share: float) -> str:
+    return f"{100 * share:.10g}"
 
 
 def _count(n: int, clusters: int) -> str:

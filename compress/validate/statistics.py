@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import ceil, sqrt
 from statistics import NormalDist
 
-from compress.validate.clusters import Clustering, design_effect, imagined
+from compress.validate.clusters import Clustering, design_effect, imagined, widened
 from compress.validate.score_test import (
     ALPHA,
     BETTER,
@@ -43,6 +43,7 @@ __all__ = [
     "gatekeep",
     "hard_floor",
     "hard_limit",
+    "in_clusters",
     "non_inferiority",
     "power_of",
     "sample_size",
@@ -235,13 +236,19 @@ def sample_size(
     if difference <= -margin:
         return None
     alone = _independent_size(margin, discordance, difference, power)
-    if cluster_size <= 1:
+    return in_clusters(alone, discordance - difference**2, margin, cluster_size, icc)
+
+
+def in_clusters(alone: int, variance: float, margin: float, size: float, icc: float) -> int | None:
+    """How many items in clusters of ``size`` count for as much as ``alone`` independent ones in a test at ``margin``,
+    by the design effect that is to be expected. ``variance``: of an item's value; ``icc``: correlation in a cluster."""
+    if size <= 1:
         return alone
 
     def enough(n: int) -> bool:
-        flips, extra = n * (discordance - difference**2), imagined(n, cluster_size, margin)
-        block = 1 + (cluster_size - 1) * icc
-        return n >= alone * (flips * block + extra * cluster_size) / (flips + extra) - 1e-9
+        flips, extra, count = n * variance, imagined(n, size, margin), max(n / size, 2)
+        block = (1 + (size - 1) * icc) * count / (count - 1) * widened(count)
+        return n >= alone * (flips * block + extra * size) / (flips + extra) - 1e-9
 
     return _smallest(alone, enough)
 

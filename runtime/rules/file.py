@@ -30,6 +30,8 @@ from .when import NO_LIMIT, All, AnyOf, Condition, Fact, HasSources, Label, Not,
 from .yaml import Place, YamlError, read
 
 NEXT = "docs/rules.md describes every key; nothing was loaded"
+SUITES = ("accuracy", "adherence")
+"""Rows of a verdict, which a rule of that name could not be told from."""
 
 
 def read_rules(text: str, name: str = "rules") -> RuleBook:
@@ -157,14 +159,15 @@ class _Builder:
             path: Place = ("rules", index)
             spec = self.problems.validate(RULE, raw, path, RuleSpec)
             name = raw.get("id") if isinstance(raw, dict) else None
-            twice = isinstance(name, str) and name in self.ids
-            if twice:
-                self.problems.add((*path, "id"), f"rule {name!r} is given twice")
+            wrong = isinstance(name, str) and (name in self.ids or name in SUITES)
+            if wrong:
+                what = f"rule {name!r} is given twice" if name in self.ids else f"{name!r} is the name of a suite"
+                self.problems.add((*path, "id"), what)
             if isinstance(name, str):
                 self.ids.add(name)
             if spec is None:
                 self._clauses_of(path, raw)
-            elif not twice:
+            elif not wrong:
                 specs.append((path, spec))
         return specs
 

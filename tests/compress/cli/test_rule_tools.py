@@ -62,6 +62,35 @@ def test_what_no_item_tests_is_said(file, tmp_path):
     assert not [w for w in found["warnings"] if w.startswith("gold-first: no inactive")]
 
 
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"messages": "hi"}, "messages is not a list of {role, content}"),
+        ({"messages": [1]}, "see messages[0]"),
+        ({"id": 1}, "messages is not a list"),
+        ({"messages": [{"role": "user", "content": 3}]}, "see messages[0]"),
+        ({"messages": [{"role": "user", "content": "x"}], "labels": "plain"}, "labels is a text"),
+        ({"messages": [{"role": "user", "content": "x"}], "facts": [1]}, "facts is a list"),
+        ({"messages": [{"role": "user", "content": "x"}], "facts": {"teir": "gold"}}, "fact 'teir' is not declared"),
+        ({"messages": [{"role": "user", "content": "x"}], "sources": [1]}, "sources[0] is not {id, text}"),
+    ],
+)
+def test_an_item_of_the_wrong_shape_is_named_with_its_line(file, tmp_path, row, what):
+    good = {"messages": [{"role": "user", "content": "hi"}]}
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (good, row)))
+    done = run("check", file, "--data", tmp_path / "eval.jsonl")
+    assert done.exit_code == 2
+    assert "eval.jsonl:2: " in done.stderr
+    assert what in done.stderr
+
+
+def test_a_file_of_items_without_one_is_no_proof_of_anything(file, tmp_path):
+    (tmp_path / "eval.jsonl").write_text("\n")
+    done = run("check", file, "--data", tmp_path / "eval.jsonl")
+    assert done.exit_code == 2
+    assert "the file has no rows" in done.stderr
+
+
 def test_brackets_in_a_rules_text_are_shown(file):
     file.write_text(RULES.replace("text: Say sorry.", "text: 'Close with [id] or [/end].'"))
     done = run("check", file)

@@ -33,6 +33,16 @@ def test_readings_carry_units_and_leave_out_what_was_not_measured() -> None:
     assert list(untimed) == ["loading", "memory, peak", "size", "versions", "note"]
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_what_the_guard_sent_is_told_apart_where_the_mode_has_no_room(width: int) -> None:
+    rule = {"id": "polite", "verdict": "FAIL", "severity": "hard", "n": 9, "baseline": 1.0, "candidate": 0.5}
+    text = drawn(
+        rules_table([{**rule, "mode": "model"}, {**rule, "mode": "enforced", "verdict": "PASS"}], width), width
+    )
+    model, sent = (line for line in text.splitlines() if "polite" in line)
+    assert ("polite, sent" in model, "polite, sent" in sent) == (False, True)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_tables_fit_the_terminal_and_keep_names_and_verdicts(width: int) -> None:
     text = drawn(proof_table(make_proof(), {}, width), width)

@@ -1,5 +1,6 @@
 """The verdict as a document, a page, Markdown and JUnit."""
 
+import html
 import json
 import re
 import shutil
@@ -12,10 +13,12 @@ import pytest
 from html_page import Page
 from report_data import make_proof
 
+from compress.report import verdict
 from compress.report.verdict import of_gate, of_proof, rows
 from compress.report.verdict_files import FORMATS, write
 
-HOSTILE = "</div><script>alert(1)</script>\n````\n# @team #1 | a\x1b[31m\x00\ufffe"
+HOSTILE = "</div><script>alert(1)</script>\n````\n# @team #1 | a\x1b[31m\x00\ufffe\u202e\U0001ffff"
+CLEAN = "# @team #1 | a\ufffd[31m\ufffd\ufffd\ufffd\ufffd"
 
 
 def case(item: str, before: bool, after: bool, reply: str = "Fine.") -> dict[str, Any]:
@@ -34,6 +37,7 @@ def row(verdict: str, **more: Any) -> dict[str, Any]:
 def document(reply: str = "Fine.") -> dict[str, Any]:
     result = {
         "verdict": "FAIL",
+        "n_items": 250,
         "reasons": ["adherence: fell"],
         "hard_rules_not_in_force": ["never"],
         "suites": [
@@ -88,6 +92,25 @@ def test_a_proof_becomes_the_same_document() -> None:
     assert found["enforced", "escalate-legal"]["own"] == {"low": 0.0, "high": 0.004}
 
 
+def test_a_document_says_how_many_items_there_were_and_every_digit_of_a_margin() -> None:
+    told = document()
+    assert told["n_items"] == 250
+    row = told["candidates"][0]["suites"][0]
+    assert "margin \u22122;" in verdict.line(row)
+    assert "margin \u22120.25;" in verdict.line({**row, "margin": 0.0025})
+    assert "\u22120.25" in FORMATS[".html"](
+        {**told, "candidates": [{**told["candidates"][0], "suites": [{**row, "margin": 0.0025}]}]}
+    )
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md", ".xml"])
+def test_what_a_page_cannot_hold_is_shown_as_such(suffix: str) -> None:
+    """Control characters are errors of HTML and XML, and an override would turn the text behind it around."""
+    text = html.unescape(FORMATS[suffix](document(HOSTILE)))
+    assert CLEAN in text
+    assert not set(text) & set("\x00\x1b\ufffe\u202e\U0001ffff")
+
+
 @pytest.mark.parametrize("suffix", sorted(FORMATS))
 def test_every_format_is_written_whole(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "new folder" / f"v{suffix}"
@@ -133,6 +156,17 @@ def test_markdown_keeps_replies_inside_their_fences() -> None:
     assert not [line for line in outside if line.startswith("|") and line.count(" | ") != 8]
 
 
+def test_markdown_mentions_and_refers_to_nobody_once_it_is_shown() -> None:
+    """GitHub looks for mentions and references in the finished text, where an entity is the character again."""
+    told = document()
+    told["candidates"][0]["suites"][0]["cases"]["broken"][0]["asked"] = (
+        "Ask @team of #12 or GH-7 at www.evil.example, a@b.example"
+    )
+    shown = html.unescape(re.sub(r"```text.*?```", "", FORMATS[".md"](told), flags=re.S))
+    assert "Ask @\u200bteam of #\u200b12 or GH-\u200b7 at www\u200b.evil.example, a@\u200bb.example" in shown
+    assert not re.search(r"[@#]\w|GH-\d|www\.", shown)
+
+
 def test_markdown_of_many_cases_fits_a_comment() -> None:
     told = document("word " * 2000)
     (candidate,) = told["candidates"]
@@ -143,14 +177,28 @@ def test_markdown_of_many_cases_fits_a_comment() -> None:
     assert "further rules have cases" in text
 
 
+def test_markdown_of_many_rules_fits_a_comment_and_counts_the_rest() -> None:
+    told = document()
+    (candidate,) = told["candidates"]
+    suite, good = candidate["suites"][1], candidate["suites"][2]
+    suite["rules"] = [{**suite["rules"][0], "id": f"rule-{n}"} for n in range(900)]
+    good["rules"] = [{**good["rules"][0], "id": f"fine-{n}"} for n in range(900)]
+    candidate["reasons"] = [f"rule-{n} (hard): " + "fell " * 30 for n in range(900)]
+    text = FORMATS[".md"](told)
+    assert len(text) < 65_536
+    reasons = [line for line in text.split("\n") if line.startswith("- rule-")]
+    assert f"- {900 - len(reasons)} further reasons" in text
+    shown = {what: re.findall(rf"(?m)^\|[^|]*\| {what}-\d+ \|", text) for what in ("rule", "fine")}
+    assert all(len(rows) > 50 for rows in shown.values())
+    assert f"|  | {901 - len(shown['rule'])} further rows |" in text  # soft adherence among them
+    assert f"|  | {900 - len(shown['fine'])} further rows |" in text
+
+
 def test_junit_counts_failures_and_errors_and_holds_no_forbidden_character() -> None:
     root = ElementTree.fromstring(FORMATS[".xml"](document(HOSTILE)))
-    assert {name: root.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "6",
-        "failures": "2",
-        "errors": "1",
-        "skipped": "2",
-    }
+    counts = {"tests": "6", "failures": "2", "errors": "1"}
+    assert root.attrib == {"name": "gate against old.jsonl", **counts}  # junit-10.xsd has no "skipped" here
+    assert [suite.get("skipped") for suite in root] == ["0", "1", "1"]
     suites = {suite.get("name"): suite for suite in root}
     assert list(suites) == ["new.jsonl: accuracy", "new.jsonl: adherence", "new.jsonl: soft adherence"]
     failure = suites["new.jsonl: adherence"].find("testcase[@name='polite']/failure")
@@ -167,7 +215,8 @@ def test_a_candidate_that_was_not_reached_fails_no_build() -> None:
     told = document()
     told["candidates"][0]["verdict"] = "n/a"
     root = ElementTree.fromstring(FORMATS[".xml"](told))
-    assert (root.get("failures"), root.get("errors"), root.get("skipped")) == ("0", "0", "6")
+    assert (root.get("failures"), root.get("errors")) == ("0", "0")
+    assert sum(int(suite.get("skipped", "0")) for suite in root) == 6
 
 
 BROWSER = shutil.which("chromium-headless-shell") or shutil.which("chromium")

@@ -6,7 +6,7 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, norm, t
 
 from compress.validate import score_test as score
 from compress.validate import statistics as stat
@@ -116,11 +116,11 @@ def deff_by_hand(values, names, margin):
     if len(groups) == n:
         return 1.0
     typical = sum(len(group) ** 2 for group in groups.values()) / n
-    many = len(groups)
-    robust = sum(sum(group) ** 2 for group in groups.values()) * (many / (many - 1) if many > 1 else 1)
     alone = sum(value * value for group in groups.values() for value in group)
+    robust = sum(sum(group) ** 2 / (1 - len(group) / n) for group in groups.values()) if len(groups) > 1 else n * alone
+    robust *= (t.ppf(0.95, max(n / typical - 1, 0.5)) / norm.ppf(0.95)) ** 2
     flips = min(max(0.16 * margin * n, 0.5), typical)
-    return max((robust + flips * typical) / (alone + flips), 1.0)
+    return min(max((robust + flips * typical) / (alone + flips), 1.0), n)
 
 
 def p_by_hand(n, b, c, margin, deff, sign):
@@ -214,25 +214,34 @@ def shares(n, b, c, margin, side):
     return float((np.array(hits) * counts).sum() / counts.sum())
 
 
-SIZES = {"5 to 10": [5, 6, 7, 8, 9, 10] * 8, "skewed": [60, 30, 20, 15, 12, 10] + [5] * 12 + [2] * 40 + [1] * 60}
+SIZES = {
+    "5 to 10": [5, 6, 7, 8, 9, 10] * 8,
+    "skewed": [60, 30, 20, 15, 12, 10] + [5] * 12 + [2] * 40 + [1] * 60,
+    "few": [80] * 5,
+    "two that count": [100, 50] + [1] * 100,
+}
 
 
 @pytest.mark.parametrize("icc", [0.0, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("margin", [0.02, 0.05])
-def test_type_one_error_in_clusters(icc, shape, margin):
+@pytest.mark.parametrize("both", [0.01, 0.3])
+def test_type_one_error_in_clusters(icc, shape, margin, both):
     rng, sizes = np.random.default_rng(5), np.array(SIZES[shape])
     at = np.repeat(np.arange(len(sizes)), sizes)
-    passed, rounds = 0, 800
+    passed = failed = 0
+    rounds = 800
     for _ in range(rounds):
-        rates = [margin + 0.01, 0.01, 0.98 - margin]
+        rates = [margin + both, both, 1 - 2 * both - margin]
         shared = rng.choice([-1, 1, 0], p=rates, size=len(sizes))[at]
         own = rng.choice([-1, 1, 0], p=rates, size=len(at))
         values = np.where(rng.random(len(at)) < sqrt(icc), shared, own)
         deff = Clustering.of(values, at).effect(margin)
         b, c = (values < 0).sum(), (values > 0).sum()
-        passed += score.significant(len(at) / deff, b / deff, c / deff, -margin, score.BETTER)
-    assert passed / rounds < 0.06 + 0.017, (icc, shape)  # two errors of the simulation
+        counts = len(at) / deff, b / deff, c / deff
+        passed += score.significant(*counts, -margin, score.BETTER)
+        failed += score.significant(*counts, -margin, score.WORSE)
+    assert max(passed, failed) / rounds < 0.06 + 0.017, (icc, shape)  # two errors of the simulation
 
 
 @pytest.mark.parametrize(("margin", "items"), [(0.02, 1000), (0.05, 400)])

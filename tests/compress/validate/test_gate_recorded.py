@@ -66,7 +66,7 @@ def gate(tmp_path):
 def test_equal_files_pass_when_they_are_long_enough(gate):
     rows = [row(i) for i in range(299)]
     result = gate(rows, list(reversed(rows)))
-    assert result["verdict"] == "PASS"
+    assert (result["verdict"], result["n_items"]) == ("PASS", 299)
     assert [(s["name"], s["n"]) for s in result["suites"]] == [("adherence", 299), ("soft adherence", 299)]
     assert {r["id"]: r["verdict"] for r in result["rules"]} == {"polite": "PASS", "no-promise": "PASS"}
     assert json.loads(json.dumps(result)) == result
@@ -221,6 +221,8 @@ BAD = [
     ("another encoding", ONE, ONE + b'{"id": "\xe9"}\n', "c.jsonl:2: not a line of JSON in UTF-8"),
     ("a list", b"[1]\n", ONE, "b.jsonl:1: a list, not an object"),
     ("no id", [{**row(0), "id": None}], ONE, "b.jsonl:1: id is None"),
+    ("an empty id", ONE + ONE.replace(b"q0", b"q1"), [row(0), {**row(1), "id": " "}], "c.jsonl:2: id is ' ', not a text"),
+    ("a fact that equals nothing", ONE, [row(0, facts={"tier": float("nan")})], "c.jsonl:1: fact 'tier' is nan, not a number"),
     ("a doubled id", [row(0), row(1), row(0)], ONE, "b.jsonl:3: id 'q0' stands on line 1 too"),
     ("a doubled number", [{**row(0), "id": 7}, {**row(0), "id": "7"}], ONE, "b.jsonl:2: id '7' stands on line 1 too"),
     ("an id missing in the candidate", [row(0), row(1)], [row(0)], "b.jsonl:2: id 'q1' is not in"),

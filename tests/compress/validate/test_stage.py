@@ -10,6 +10,7 @@ from validate_models import RULES, question
 
 from compress.artifact import Artifact, open_artifact, seal
 from compress.errors import UsageError
+from compress.report.words import verdict_sentences
 from compress.stage import Job
 from compress.validate import kept, listen
 from compress.validate.in_torch import HfRunner
@@ -101,6 +102,7 @@ def test_a_copy_of_the_baseline_passes(passed: Path) -> None:
     assert proof["n_items"] == ITEMS
     assert proof["a_a"]["n"] == ValidateParams.model_fields["again_rows"].default < ITEMS
     assert f"{ITEMS} items" in proof["why_n"]
+    assert "(copy changed 0; reckoned with are one at least" in proof["why_n"]
 
 
 def test_the_model_before_tuning_is_far_below(passed: Path) -> None:
@@ -315,7 +317,8 @@ def test_asking_stops_when_the_verdict_is_sure(tmp_path: Path, trained_hf: Path,
     assert second["verdict"] == "FAIL"
     assert second["asked"] <= 119
     assert (proof["n_items"], proof["chosen"]) == (300, "a-copy")
-    assert "Stopped after" in proof["why_n"]
+    assert "items, when the verdict was sure. A single rule needs 59 checks" in proof["why_n"]
+    assert "a-copy was asked in rounds: 300 items, judged after each of 6." in verdict_sentences(proof)
     rows = [json.loads(line) for line in (out / "replies" / "b-damaged.jsonl").read_text().splitlines()]
     assert len(rows) == second["asked"]
     assert len({row["id"] for row in rows}) == len(rows)

@@ -306,6 +306,7 @@ BAD = [
     ("another version", GOOD.replace("version: 1", "version: 2"), "version: input should be 1"),
     ("a wrong severity", GOOD.replace("severity: soft", "severity: medium"), "'hard' or 'soft'"),
     ("no id", GOOD.replace("id: thanks", "text: thanks", 1).replace("text: Say", "x: Say"), "id: is missing"),
+    ("a suite's name", GOOD.replace("id: thanks", "id: accuracy"), "'accuracy' is the name of a suite"),
     ("a doubled id", GOOD.replace("id: thanks", "id: gold-vip"), "'gold-vip' is given twice"),
     ("a doubled id of a rule that is wrong", GOOD.replace("id: thanks", "id: gold-vip").replace("severity: soft", "severity: medium"), "'gold-vip' is given twice"),
     ("a doubled key", GOOD.replace("    optional: true", "    severity: soft"), "key 'severity' is given twice"),
