@@ -56,4 +56,4 @@ def test_a_stop_inside_native_code_is_still_a_stop(capsys):
     with pytest.raises(SystemExit) as ended, console.errors(debug=False):
         Model(place=Path()).model_dump()
     assert ended.value.code == 143
-    assert "stopped; finished stages are kept" in capsys.readouterr().err
+    assert "finished stages of a run are kept" in capsys.readouterr().err
