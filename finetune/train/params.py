@@ -352,8 +352,9 @@ class SimpoParams(PairParams):
 
 
 class UlmaParams(PreferenceParams):
-    beta: float = Field(0.1, gt=0)
-    """Strength of the pull towards the model before training."""
+    beta: float = Field(1.0, gt=0)
+    """How much replies that are not wanted count beside the demonstrations: of averages over tokens the gradient of one
+    begins at beta / 2 of a demonstration's, so that 0.1, DPO's for sums, leaves little but SFT."""
     log_z: float = 0.0
     """log Z of the normalisation, a constant."""
     labels: Literal["binary", "continuous"] = "binary"
