@@ -267,7 +267,7 @@ def gate(
 ) -> None:
     """Gate recorded replies, or plan how many it takes. They may come from any two systems."""
     with console.errors(debug=debug):
-        from compress.cli.commands import check_gate_options, gate_replies, plan_replies
+        from compress.cli.gating import check_gate_options, gate_replies, plan_replies
 
         check_gate_options([name for name in context.params if _given(context, name)], plan=plan)
         if plan:

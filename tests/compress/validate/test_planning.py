@@ -99,7 +99,7 @@ def test_what_cannot_be_assumed_is_named(wrong, said):
 
 
 def test_the_command(tmp_path, capsys):
-    from compress.cli.commands import plan_replies
+    from compress.cli.gating import plan_replies
 
     (tmp_path / "rules.yaml").write_text(
         "version: 1\nrules:\n  - {id: a, severity: soft, margin: 0.1, when: {user_regex: x}, must: {words: [b]},\n"
