@@ -90,7 +90,7 @@ def wrapped_stop(error: BaseException | None) -> KeyboardInterrupt | None:
 
 
 def _stopped(stop: KeyboardInterrupt) -> NoReturn:
-    print("stopped. Run the same command again; finished stages of a run are kept.", file=sys.stderr)
+    print("stopped; finished stages of a run are kept. Run the same command again to go on.", file=sys.stderr)
     raise SystemExit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from None
 
 
