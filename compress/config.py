@@ -212,11 +212,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         value = yaml.safe_load(raw) if raw else ""
     except yaml.YAMLError:
         raise UsageError(f"the value in {text!r} is not valid YAML", next="quote it") from None
-    tight = (
-        next((name for name in value if value[name] is None and ":" in str(name)), None)
-        if type(value) is dict
-        else None
-    )
+    keys = value.items() if isinstance(value, dict) else ()
+    tight = next((name for name, inner in keys if inner is None and ":" in str(name)), None)
     if tight is not None:
         raise UsageError(
             f"{text!r} has no space behind a colon, so {tight!r} is one word", next=f"write {raw.replace(':', ': ')}"
@@ -229,14 +226,19 @@ def assigned(assignments: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in assignments:
         dotted, new = parse_assignment(text)
-        *outer, last = dotted.split(".")
-        target: Any = found
-        for part in outer:
-            target = target.setdefault(part, {}) if isinstance(target, dict) else None
-        if not isinstance(target, dict):
-            raise UsageError(f"{text!r}: {'.'.join(outer)} has a value that has no parts", next="give one of the two")
-        target[last] = new
+        if not _put(found, dotted.split("."), new):
+            outer = dotted.rpartition(".")[0]
+            raise UsageError(f"{text!r}: {outer} has a value that has no parts", next="give one of the two")
     return found
+
+
+def _put(target: Any, parts: Sequence[str], value: Any) -> bool:
+    """Set what the parts lead to, through mappings that are made where they lack; False where something else stands."""
+    for part in parts[:-1]:
+        target = target.setdefault(part, {}) if isinstance(target, dict) else None
+    if isinstance(target, dict):
+        target[parts[-1]] = value
+    return isinstance(target, dict)
 
 
 def apply_override(value: dict[str, Any], assignment: str) -> None:
@@ -256,11 +258,8 @@ def apply_override(value: dict[str, Any], assignment: str) -> None:
         target, parts = stages[parts[1]], parts[2:]
     elif parts[0] in stages and len(parts) > 1:
         target, parts = stages[parts[0]], ["with", *parts[1:]]
-    for part in parts[:-1]:
-        target = target.setdefault(part, {}) if isinstance(target, dict) else None
-    if not isinstance(target, dict):
+    if not _put(target, parts, new):
         raise UsageError(f"--set {assignment}: {dotted!r} does not lead into a mapping", next=_SET_EXAMPLE)
-    target[parts[-1]] = new
 
 
 _SET_EXAMPLE = "e.g. --set seed=3 or --set gptq.bits=3"
