@@ -148,5 +148,6 @@ def _id(line: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     name = row.get("id") if isinstance(row, dict) else None
-    named = isinstance(name, str | int) and not isinstance(name, bool)
-    return (str(name).strip() or None) and str(name) if named else None
+    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
+        return None
+    return str(name)

@@ -190,14 +190,15 @@ def explain_n(setting: Setting, margins: Mapping[str, float], baseline: Heard, h
     """Why this many items suffice or do not, at the share of answers that changed (never below the A/A floor); of a
     stream that stopped, only that it did: no plan was needed."""
     few, n = setting.few(range(len(heard.replies))), len(heard.replies)
-    before = replace(baseline, replies=baseline.replies[:n]).score(few)
-    pairs = zip(before.accurate, heard.score(few).accurate, strict=True)
-    changed = sum(flips(list(pairs)))
-    share = max(changed / n, sum(floor["accuracy_flips"]) / floor["n"], 1 / n)
-    known = why_n(n, margins["accuracy"], round(share, 4), clusters=len({item.cluster for item in few.items}))
-    known += f" ({heard.model.name} changed {changed}; reckoned with are one at least, and the baseline's own flips.)"
     if heard.looks and not heard.looks.complete:
         known = f"Stopped after {n} items, when the verdict was sure."
+    else:
+        before = replace(baseline, replies=baseline.replies[:n]).score(few)
+        changed = sum(flips(list(zip(before.accurate, heard.score(few).accurate, strict=True))))
+        share = max(changed / n, sum(floor["accuracy_flips"]) / floor["n"], 1 / n)
+        known = why_n(n, margins["accuracy"], round(share, 4), clusters=len({item.cluster for item in few.items}))
+        said = "reckoned with are one at least, and the baseline's own flips"
+        known += f" ({heard.model.name} changed {changed}; {said}.)"
     return (
         f"{known} A single rule needs {zero_flip_floor(margins['rule'])} checks at its margin of "
         f"{percent(margins['rule'])}, or more where the rule file gives it a smaller one, and a fall of less than its "
