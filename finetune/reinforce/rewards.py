@@ -148,7 +148,9 @@ def told(names: Sequence[str], values: Floats) -> str:
     parts = [
         f"{how}: {', '.join(f'{name} ({force[name]} replies)' for name in found)}" for how, found in sides if found
     ]
-    return "; ".join(parts) or "no rule is in force" * (not any(force.values())) or "no single rule is constant"
+    if not any(force.values()):
+        return "no rule is in force"
+    return "; ".join(parts) or "no single rule is constant"
 
 
 def tell_of_broken(names: Sequence[str], values: Floats) -> None:
@@ -165,8 +167,9 @@ def require_varied(names: Sequence[str], values: Floats, varied: bool, cut: int 
     if varied:
         return
     passed = passes(values)
-    same = "every one keeps all rules" if passed.all() else "none keeps all rules" if not passed.any() else "those to"
-    same += " one prompt are worth the same" * (same == "those to")
+    same = "those to one prompt are worth the same"
+    if passed.all() or not passed.any():
+        same = f"{'every one' if passed.all() else 'none'} keeps all rules"
     what = f"of {len(values)} replies {same}, so there is nothing to learn ({told(names, values)})"
     longer = f"; max_tokens cut {cut} of them: raise it" if cut else ""
     raise UsageError(what, next=f"raise temperature or samples, give harder prompts, or mend the rules{longer}")
