@@ -250,7 +250,7 @@ def following(verifier, given, candidates):
     return found
 
 
-def main() -> int:
+def options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--packages", type=Path, required=True)
     parser.add_argument("--nltk-data", type=Path, required=True)
@@ -259,7 +259,11 @@ def main() -> int:
     parser.add_argument("--per-kind", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", type=int, default=0, help="disagreements to print per kind")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = options()
     import runtime.rules.file  # noqa: F401  (enters the kinds)
     from runtime.rules import Turn
     from runtime.rules.kinds import KINDS
