@@ -262,8 +262,7 @@ def options():
     return parser.parse_args()
 
 
-def main() -> int:
-    args = options()
+def main(args) -> int:
     import runtime.rules.file  # noqa: F401  (enters the kinds)
     from runtime.rules import Turn
     from runtime.rules.kinds import KINDS
@@ -327,4 +326,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    sys.exit(main())
+    sys.exit(main(options()))
